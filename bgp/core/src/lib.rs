@@ -1,0 +1,1 @@
+//! Pure BGP: strict wire codec, session state machine, RIB.

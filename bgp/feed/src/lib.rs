@@ -1,0 +1,1 @@
+//! BGP sessions on real sockets, driving the pure core.

@@ -1,0 +1,1 @@
+//! Pure: signals in, verdicts and effects out.

@@ -1,0 +1,1 @@
+//! Kernel collection: offsets from BTF, the attach ladder, rings drained in batches, percentiles.

@@ -1,0 +1,1 @@
+//! What the daemon tells and takes on its Unix socket.

@@ -1,0 +1,1 @@
+//! Pure: tracker, correlator and planner in one recorded, replayable state machine.

@@ -1,0 +1,36 @@
+//! The vocabulary of netwatch: what is observed, concluded, asked for and answered.
+//!
+//! Everything here is plain, serialisable data without behaviour that depends on a clock or on I/O.
+//! [`Input`] goes into the engine, [`Effect`] comes out of it; adapters turn the world into the one
+//! and carry out the other.
+
+mod bgp;
+mod effect;
+mod fib;
+mod incident;
+mod input;
+mod journal;
+mod page;
+mod plan;
+mod probe;
+mod signal;
+mod tcp;
+mod time;
+mod topology;
+
+pub use bgp::{BgpSignal, NeighborId, RouteAttributes, RouteChange, RouteFact, SessionDownReason};
+pub use effect::{Effect, EffectId, ProbeRequest};
+pub use fib::{FibChange, FibRoute};
+pub use incident::{Evidence, EvidenceSource, Incident, IncidentId, IncidentState, Verdict};
+pub use input::{HostSignal, Input, LossStage, OperatorCommand, Outcome, Sequenced};
+pub use journal::{Actor, Entry, EntryKind};
+pub use page::{BgpSummary, Page, PageAction, PageDetails, Severity};
+pub use plan::{Plan, PlanId, PlanMode, RevertReason, RouteSpec};
+pub use probe::{ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget};
+pub use signal::{AliveSign, Signal, SignalKind};
+pub use tcp::{
+    ConnectFailure, ConnectionId, Flow, Outstanding, Owner, RetransmitClass, TcpEvent,
+    TcpEventKind, TcpSample, TcpState,
+};
+pub use time::Timestamp;
+pub use topology::{Asn, EgressName, PeerKey, Prefix};

@@ -1,0 +1,1 @@
+//! The incident journal in SQLite, and the report made from it.

@@ -1,0 +1,1 @@
+//! PagerDuty Events v2 from a durable outbox.

@@ -1,0 +1,1 @@
+//! Pure: the TCP state machine per connection, RTT baselines and the ACK-overdue clock.

@@ -1,0 +1,1 @@
+//! The lab: namespaces, routers, peers and faults, and what it saw.
