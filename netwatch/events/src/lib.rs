@@ -5,6 +5,7 @@
 //! and carry out the other.
 
 mod bgp;
+mod conclusion;
 mod effect;
 mod fib;
 mod incident;
@@ -19,6 +20,7 @@ mod time;
 mod topology;
 
 pub use bgp::{BgpSignal, NeighborId, RouteAttributes, RouteChange, RouteFact, SessionDownReason};
+pub use conclusion::Conclusion;
 pub use effect::{Effect, EffectId, ProbeRequest};
 pub use fib::{FibChange, FibRoute};
 pub use incident::{Evidence, EvidenceSource, Incident, IncidentId, IncidentState, Verdict};
