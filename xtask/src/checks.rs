@@ -1,11 +1,10 @@
 //! `cargo xtask test`: what must hold before a change lands.
 
-use std::process::Command;
-
 use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::lab;
+use crate::setup;
 use crate::shell::{cargo, output, run, step};
 
 /// Crates without clock, I/O, randomness or logging.
@@ -98,20 +97,15 @@ fn pure_crates() -> Result<()> {
     Ok(())
 }
 
-/// Licences and sources of all dependencies, by `deny.toml`. The advisory database lives on the
-/// network, so advisories are not part of it.
+/// Licences and sources of all dependencies, by `deny.toml`. Advisories are left out: their
+/// database must be fetched anew each time.
 fn licences() -> Result<()> {
-    if output(Command::new("cargo-deny").arg("--version")).is_none() {
-        step(
-            "licences: skipped, cargo-deny is not installed (`cargo install cargo-deny --locked`)",
-        );
-        return Ok(());
-    }
+    setup::install_cargo_deny()?;
     step("licences, bans and sources of dependencies");
     run(&mut cargo(&[
         "deny",
-        "--offline",
         "check",
+        "--hide-inclusion-graph",
         "licenses",
         "bans",
         "sources",

@@ -126,6 +126,18 @@ fn install_linker(apt: &mut Apt, llvm: u32) -> Result<()> {
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
+/// Only the tests want it, so only they install it.
+pub fn install_cargo_deny() -> Result<()> {
+    if output(&mut command("cargo", &["deny", "--version"])).is_some() {
+        return Ok(());
+    }
+    step("building cargo-deny (about three minutes, once)");
+    execute(&mut command(
+        "cargo",
+        &["install", "cargo-deny", "--locked", "--quiet"],
+    ))
+}
+
 /// The lab starts its own BIRDs. Debian's package starts one for the host, which nobody asked for.
 fn keep_bird_off() {
     if Path::new("/run/systemd/system").is_dir() {
