@@ -87,7 +87,10 @@ impl Engine {
                 self.correlate(|c, out| c.fib(at, change, out));
                 self.remediate(|r, out| r.fib(at, change, out));
             }
-            Input::Host(signal) => self.correlate(|c, out| c.host(at, signal, out)),
+            Input::Host(signal) => {
+                self.correlate(|c, out| c.host(at, signal, out));
+                self.remediate(|r, out| r.host(at, signal, out));
+            }
             Input::Outcome(outcome) => {
                 self.remediate(|r, out| r.outcome(at, outcome, out));
                 if let Some(entry) = journal_of(at, outcome) {
