@@ -106,11 +106,10 @@ impl PageFlow {
     /// A page goes out when the remediation's state is worth telling and was not told yet. After
     /// the first page, only an end of the remediation or another verdict is.
     fn page_if_settled(&mut self, at: Timestamp, out: &mut Vec<Page>) {
-        let settled = self.remediation.as_ref().is_some_and(RemediationStatus::is_settled);
         let news = match &self.said {
-            None => settled,
+            None => self.remediation.as_ref().is_some_and(|r| *r != RemediationStatus::Installing),
             Some((verdict, remediation)) => {
-                let ended = self.remediation.as_ref().is_some_and(RemediationStatus::is_final);
+                let ended = self.remediation.as_ref().is_some_and(RemediationStatus::is_settled);
                 *verdict != self.incident.verdict || (ended && *remediation != self.remediation)
             }
         };
