@@ -25,7 +25,7 @@
 mod ack_clock;
 mod allowance;
 mod connection;
-pub mod machine;
+mod machine;
 mod params;
 mod peer;
 mod rtt;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The handshake is under way.
     Opening,
     /// Established; nothing is overdue.
@@ -36,7 +36,7 @@ pub enum Phase {
 
 /// What can happen to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Happening {
+pub(crate) enum Happening {
     /// SYN_SENT or SYN_RECV was entered.
     Opens,
     /// ESTABLISHED was entered.
@@ -77,34 +77,9 @@ pub enum Happening {
     Deadline,
 }
 
-impl Happening {
-    /// All of them, for tables.
-    pub const ALL: [Self; 19] = [
-        Self::Opens,
-        Self::Establishes,
-        Self::FoundEstablished,
-        Self::OwnerCloses,
-        Self::FinAcknowledged,
-        Self::PeerCloses,
-        Self::AnswersClose,
-        Self::Ends,
-        Self::EndsByReset,
-        Self::Gone,
-        Self::Listens,
-        Self::ResetReceived,
-        Self::ResetSent,
-        Self::Retransmits,
-        Self::Error,
-        Self::Acknowledged,
-        Self::Received,
-        Self::Transmitted,
-        Self::Deadline,
-    ];
-}
-
 /// What a transition tells the outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Act {
+pub(crate) enum Act {
     /// Nothing.
     Nothing,
     /// A connection is up.
@@ -131,7 +106,7 @@ pub enum Act {
 
 /// One transition.
 #[must_use]
-pub const fn step(phase: Phase, happening: Happening) -> (Phase, Act) {
+pub(crate) const fn step(phase: Phase, happening: Happening) -> (Phase, Act) {
     use AliveSign as Sign;
     use Happening as H;
     use Phase as P;
@@ -248,6 +223,28 @@ mod tests {
         Phase::Closed,
     ];
 
+    const ALL: [Happening; 19] = [
+        Happening::Opens,
+        Happening::Establishes,
+        Happening::FoundEstablished,
+        Happening::OwnerCloses,
+        Happening::FinAcknowledged,
+        Happening::PeerCloses,
+        Happening::AnswersClose,
+        Happening::Ends,
+        Happening::EndsByReset,
+        Happening::Gone,
+        Happening::Listens,
+        Happening::ResetReceived,
+        Happening::ResetSent,
+        Happening::Retransmits,
+        Happening::Error,
+        Happening::Acknowledged,
+        Happening::Received,
+        Happening::Transmitted,
+        Happening::Deadline,
+    ];
+
     fn cell(phase: Phase, happening: Happening) -> String {
         let (next, act) = step(phase, happening);
         let next = match next {
@@ -278,7 +275,7 @@ mod tests {
 
     #[test]
     fn every_cell_of_the_table() {
-        // Rows: Happening::ALL. Columns: opening, healthy, overdue, closing, abandoned, closed.
+        // Rows: ALL. Columns: opening, healthy, overdue, closing, abandoned, closed.
         let expected = [
             ("Opens", "opn .|hea .|ovd .|cls .|abn .|opn ."),
             ("Establishes", "hea up|hea .|ovd .|cls .|abn .|hea up"),
@@ -312,8 +309,8 @@ mod tests {
             ("Transmitted", "opn .|hea .|ovd snt|cls .|abn snt|end ."),
             ("Deadline", "opn .|ovd late|ovd .|cls .|abn .|end ."),
         ];
-        assert_eq!(expected.len(), Happening::ALL.len());
-        for (happening, (name, row)) in Happening::ALL.into_iter().zip(expected) {
+        assert_eq!(expected.len(), ALL.len());
+        for (happening, (name, row)) in ALL.into_iter().zip(expected) {
             assert_eq!(format!("{happening:?}"), name);
             let got: Vec<String> = PHASES.iter().map(|p| cell(*p, happening)).collect();
             assert_eq!(got.join("|"), row, "{name}");
@@ -324,7 +321,7 @@ mod tests {
     fn ups_and_downs_balance_on_every_edge() {
         let up = |p: Phase| !matches!(p, Phase::Opening | Phase::Closed);
         for phase in PHASES {
-            for happening in Happening::ALL {
+            for happening in ALL {
                 let (next, act) = step(phase, happening);
                 let change = i32::from(up(next)) - i32::from(up(phase));
                 let said = match act {
