@@ -182,13 +182,6 @@ impl Probe {
 }
 
 impl Rung {
-    /// The program's name in the object.
-    pub const fn program(&self) -> &'static str {
-        match self {
-            Self::TpBtf { program, .. } => program,
-        }
-    }
-
     /// What is attached to, for people.
     pub fn hook(&self) -> String {
         match self {
