@@ -2,7 +2,9 @@
 
 mod server;
 
+use std::io::BufRead;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use events::{EgressName, IncidentId, Outcome, Page, PageAction, PageDetails, Severity, Timestamp};
@@ -453,4 +455,158 @@ async fn the_key_is_in_no_debug_output() {
     assert!(!format!("{settings:?}").contains(KEY));
     let (handle, _outcomes) = start(settings);
     assert!(!format!("{handle:?}").contains(KEY));
+}
+
+#[tokio::test]
+async fn a_slow_answer_costs_a_duplicate_and_counts_once() {
+    let server = Server::start().await;
+    let mut settings = settings(&server);
+    settings.egresses = vec![egress("a", "lo")];
+    let (handle, mut outcomes) = start(settings);
+    warm(&handle).await;
+    let slow = Duration::from_millis(700);
+    server.script([Act::Slow(slow), Act::Slow(slow)]);
+    handle.send(trigger("inc-1", "dark"));
+    handle.send(page("inc-1", PageAction::Resolve, "healed"));
+    assert_eq!(handle.stop(LONG).await, 0);
+    let actions: Vec<_> = server
+        .received()
+        .iter()
+        .map(|post| post.action().to_owned())
+        .collect();
+    assert_eq!(actions, ["trigger", "trigger", "resolve"]);
+    let accepted: Vec<_> = drain(&mut outcomes)
+        .into_iter()
+        .filter(|outcome| matches!(outcome, Outcome::PageAccepted { .. }))
+        .collect();
+    assert_eq!(accepted.len(), 2);
+    assert_eq!(handle.counters().accepted, 2);
+}
+
+#[tokio::test]
+async fn https_trusts_the_configured_authority_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = parameters.self_signed(&authority).unwrap();
+    let issuer = rcgen::Issuer::new(parameters, authority);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server::serve(listener, Some(Arc::new(tls).into()));
+    // By name: resolution is part of the way.
+    let mut settings = settings(&server);
+    settings.url = format!("https://localhost:{}/v2/enqueue", server.address.port());
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, ca.pem()).unwrap();
+    settings.ca_file = Some(ca_file.clone());
+    let (handle, _outcomes) = start(settings.clone());
+    warm(&handle).await;
+    handle.send(trigger("inc-1", "dark"));
+    assert_eq!(handle.stop(LONG).await, 0);
+    assert_eq!(server.accepted().len(), 1);
+    assert!(handle.addresses().contains(&"127.0.0.1".parse().unwrap()));
+
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&ca_file, other.cert.pem()).unwrap();
+    let (handle, _outcomes) = start(settings);
+    let report = handle.test().await.unwrap();
+    assert!(!report.delivered());
+    let error = report.attempts[0].error.as_deref().unwrap();
+    assert!(error.contains("certificate"), "{error}");
+    assert_eq!(server.received().len(), 1);
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_key_is_in_no_log_even_where_the_pager_echoes_it() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::start().await;
+    server.script([Act::Status(500, None), Act::Reset]);
+    let (handle, _outcomes) = start(settings(&server));
+    handle.send(trigger("inc-1", ""));
+    assert_eq!(handle.stop(LONG).await, 0);
+    drop(guard);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        text.contains("page refused") && text.contains("[redacted]"),
+        "{text}"
+    );
+    assert!(!text.contains(KEY), "{text}");
+}
+
+/// Runs as a process of its own, which is killed with a page on its way.
+#[tokio::test]
+async fn child_pager() {
+    let Some(folder) = std::env::var_os("NETWATCH_TEST_OUTBOX") else {
+        return;
+    };
+    let server = Server::start().await;
+    server.rule(|_, _| Act::Hang);
+    let (handle, _outcomes) = start(on_disk(settings(&server), Path::new(&folder)));
+    for number in 0..10 {
+        handle.send(trigger(&format!("inc-{number}"), "dark"));
+    }
+    wait("requests", || server.received().len() >= 10).await;
+    // The disk works beside the requests.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    println!("under way");
+    tokio::time::sleep(LONG).await;
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_its_pages_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_pager", "--nocapture"])
+        .env("NETWATCH_TEST_OUTBOX", folder.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("under way") {
+        line.clear();
+        assert!(out.read_line(&mut line).unwrap() > 0);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let server = Server::start().await;
+    let (handle, _outcomes) = start(on_disk(settings(&server), folder.path()));
+    wait("the outbox", || server.accepted().len() == 10).await;
+    assert_eq!(handle.stop(LONG).await, 0);
+    assert_eq!(server.received().len(), 10);
 }
