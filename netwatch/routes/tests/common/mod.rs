@@ -79,7 +79,7 @@ pub fn sysctl(name: &str, value: &str) {
 
 /// How many routes of ours the kernel holds.
 pub fn ours() -> usize {
-    let v4 = ip(&format!("route show table all proto {PROTOCOL}"));
+    let v4 = ip(&format!("-4 route show table all proto {PROTOCOL}"));
     let v6 = ip(&format!("-6 route show table all proto {PROTOCOL}"));
     v4.lines().count() + v6.lines().count()
 }
