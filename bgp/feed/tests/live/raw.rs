@@ -1,0 +1,1 @@
+//! A peer made of bytes.
