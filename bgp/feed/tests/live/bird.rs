@@ -20,35 +20,31 @@ pub struct Session<'a> {
     pub local_as: u32,
     /// Further options, in BIRD's language.
     pub options: &'a str,
+    /// Options of the IPv4 channel.
+    pub ipv4: &'a str,
 }
 
 impl Session<'_> {
     pub fn config(&self) -> String {
         format!(
             "protocol bgp feed {{
-               local {local} port {port} as {local_as};
-               neighbor {address} port {feed_port} as {feed_as};
+               local {local} as {local_as};
+               neighbor {address} port {port} as {feed_as};
                strict bind yes; multihop 2;
                connect delay time 1; connect retry time 1; error wait time 1, 2;
                {options}
-               ipv4 {{ import none; export all; next hop address 192.0.2.1; }};
+               ipv4 {{ import none; export all; {ipv4} }};
                ipv6 {{ import none; export all; next hop address 2001:db8::1; }};
              }}\n",
             local = self.local,
-            port = free_port(self.local),
             local_as = self.local_as,
             address = self.feed.ip(),
-            feed_port = self.feed.port(),
+            port = self.feed.port(),
             feed_as = self.feed_as,
             options = self.options,
+            ipv4 = self.ipv4,
         )
     }
-}
-
-fn free_port(address: &str) -> u16 {
-    let address: std::net::IpAddr = address.parse().unwrap();
-    let listener = std::net::TcpListener::bind((address, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 impl Bird {
@@ -111,10 +107,15 @@ impl Bird {
         text
     }
 
-    /// Replaces text in the configuration and has BIRD read it again.
-    pub fn reconfigure(&mut self, from: &str, to: &str) {
+    /// Replaces text in the configuration, for the next start.
+    pub fn edit(&mut self, from: &str, to: &str) {
         assert!(self.config.contains(from));
         self.config = self.config.replace(from, to);
+    }
+
+    /// Replaces text in the configuration and has BIRD read it again.
+    pub fn reconfigure(&mut self, from: &str, to: &str) {
+        self.edit(from, to);
         std::fs::write(self.file("bird.conf"), &self.config).unwrap();
         let answer = self.control("configure");
         assert!(answer.contains("Reconfig"), "{answer}");

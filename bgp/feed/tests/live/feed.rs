@@ -15,7 +15,7 @@ pub const LOCAL_AS: u32 = 211_396;
 
 pub struct Feed {
     pub handle: Handle,
-    signals: mpsc::Receiver<BgpSignal>,
+    pub signals: mpsc::Receiver<BgpSignal>,
 }
 
 pub fn ip(address: &str) -> IpAddr {
@@ -104,9 +104,9 @@ impl Feed {
         .await;
     }
 
-    pub async fn change(&mut self) -> RouteChange {
+    pub async fn change(&mut self, prefix: &str) -> RouteChange {
         self.until(|signal| match signal {
-            BgpSignal::Change(change) => Some(change),
+            BgpSignal::Change(change) if change.prefix.to_string() == prefix => Some(change),
             _ => None,
         })
         .await
@@ -121,10 +121,11 @@ impl Feed {
         .await
     }
 
-    pub async fn until_fresh(&mut self, peer: &str) -> RouteFact {
+    /// The next fact about a peer that is stale, or is not.
+    pub async fn until_fact(&mut self, peer: &str, stale: bool) -> RouteFact {
         loop {
             let fact = self.fact(peer).await;
-            if !fact.stale {
+            if fact.stale == stale {
                 return fact;
             }
         }
