@@ -181,7 +181,7 @@ pub(crate) fn walk<'a>(mut bytes: &'a [u8], context: &Context) -> Walked<'a> {
     let mut as4_path = None;
     let mut old_aggregator = false;
     while !bytes.is_empty() {
-        let Some((flags, kind, value, whole, rest)) = split(bytes) else {
+        let Some((tlv, rest)) = split(bytes) else {
             // RFC 7606 section 4: the rest cannot be walked, but the NLRI is found nevertheless.
             walked.error(
                 0,
@@ -192,6 +192,12 @@ pub(crate) fn walk<'a>(mut bytes: &'a [u8], context: &Context) -> Walked<'a> {
             break;
         };
         bytes = rest;
+        let Tlv {
+            flags,
+            kind,
+            value,
+            whole,
+        } = tlv;
         if walked.seen.contains(&kind) {
             let (level, text) = if matches!(kind, kind::MP_REACH | kind::MP_UNREACH) {
                 (ErrorLevel::Reset, "appears twice")
@@ -224,8 +230,16 @@ pub(crate) fn walk<'a>(mut bytes: &'a [u8], context: &Context) -> Walked<'a> {
     walked
 }
 
-/// Flags, type, value, the whole TLV, and what follows it.
-fn split(bytes: &[u8]) -> Option<(u8, u8, &[u8], &[u8], &[u8])> {
+/// One attribute as it came.
+struct Tlv<'a> {
+    flags: u8,
+    kind: u8,
+    value: &'a [u8],
+    whole: &'a [u8],
+}
+
+/// The first attribute and what follows it; `None` where it does not end within `bytes`.
+fn split(bytes: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
     let (flags, kind, length, header) = match *bytes {
         [flags, kind, high, low, ..] if flags & EXTENDED_LENGTH != 0 => {
             (flags, kind, usize::from(u16::from_be_bytes([high, low])), 4)
@@ -236,7 +250,13 @@ fn split(bytes: &[u8]) -> Option<(u8, u8, &[u8], &[u8], &[u8])> {
         _ => return None,
     };
     let (whole, rest) = bytes.split_at_checked(header + length)?;
-    Some((flags, kind, whole.get(header..)?, whole, rest))
+    let tlv = Tlv {
+        flags,
+        kind,
+        value: whole.get(header..)?,
+        whole,
+    };
+    Some((tlv, rest))
 }
 
 fn flag_error(kind: u8, flags: u8) -> Option<(ErrorLevel, u8, &'static str)> {
