@@ -1,0 +1,286 @@
+//! The daemon under test: its configuration, its process, and what it tells afterwards.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::bird;
+use crate::ns::Space;
+use crate::rig::{ROUTING_KEY, Rig, VALIDATOR};
+use crate::scenario::{Mode, Scenario};
+use crate::sys;
+use crate::world::{LOCAL_AS, PAGER_PORT, Role, World};
+
+/// `[failover] protocol`: how the lab tells the daemon's routes from others.
+pub const PROTOCOL: u8 = 198;
+
+/// The daemon's configuration: all that it knows beside BGP and packets.
+#[must_use]
+pub fn config(world: &World, scenario: &Scenario, directory: &Path) -> String {
+    let daemon = &scenario.daemon;
+    let directory = directory.display();
+    let mut text = String::new();
+    let quoted = |items: BTreeSet<String>| {
+        let items: Vec<String> = items.iter().map(|item| format!("\"{item}\"")).collect();
+        format!("[{}]", items.join(", "))
+    };
+    let _ = write!(
+        text,
+        "[host]\nname = \"lab-validator\"\nstate_dir = \"{directory}/state\"\n\
+         runtime_dir = \"{directory}/run\"\nlog = \"info\"\n\n[tcp]\nebpf = {}\n\n",
+        daemon.ebpf
+    );
+    for uplink in &world.uplinks {
+        let _ = write!(
+            text,
+            "[[egress]]\nname = \"{}\"\ninterface = \"{}\"\ngateways = [\"{}\", \"{}\"]\n\n",
+            uplink.name.name(),
+            uplink.interface,
+            uplink.gateway.0,
+            uplink.gateway.1
+        );
+    }
+    let anchors: Vec<String> = world
+        .hosts
+        .iter()
+        .filter(|host| host.role == Role::Anchor)
+        .map(|host| {
+            let origin = &world.origins[world.prefixes[host.prefix].origin];
+            format!(
+                "  {{ address = \"{}\", asn = {} }},\n",
+                host.address, origin.asn
+            )
+        })
+        .collect();
+    let _ = write!(
+        text,
+        "[probe]\nenabled = {}\nflow_sources = [\"{}\", \"{}\"]\nanchors = [\n{}]\n\n",
+        daemon.probes,
+        world.own.0,
+        world.own.1,
+        anchors.concat()
+    );
+    if daemon.bgp {
+        let _ = write!(
+            text,
+            "[bgp]\nlocal_as = {LOCAL_AS}\nrouter_id = \"{}\"\nlisten = [\"0.0.0.0:179\", \"[::]:179\"]\nhold_time = \"90s\"\n\n",
+            world.own.0
+        );
+        for uplink in &world.uplinks {
+            let _ = write!(
+                text,
+                "[[bgp.neighbor]]\naddress = \"{}\"\nasn = {}\negress = \"{}\"\n\n",
+                uplink.gateway.0,
+                bird::neighbor_as(uplink, scenario.topology.session),
+                uplink.name.name()
+            );
+        }
+    }
+    let (mut allowed, mut protected) = (BTreeSet::new(), BTreeSet::new());
+    for host in &world.hosts {
+        let net = world.prefixes[host.prefix].net.to_string();
+        if host.role == Role::Pager {
+            protected.insert(net);
+        } else {
+            allowed.insert(net);
+        }
+    }
+    let mode = match daemon.mode {
+        Mode::Shadow => "shadow",
+        Mode::Act => "act",
+    };
+    let _ = write!(
+        text,
+        "[failover]\nmode = \"{mode}\"\nprefixes = {}\nprotected = {}\nmax_routes = {}\nlease = \"{}\"\nprotocol = {PROTOCOL}\n\n\
+         [pager]\nprovider = \"pagerduty\"\nurl = \"http://{}:{PAGER_PORT}/v2/enqueue\"\nrouting_key = \"{ROUTING_KEY}\"\n\n\
+         [metrics]\nlisten = \"127.0.0.1:9464\"\n",
+        quoted(allowed),
+        quoted(protected),
+        world.prefixes.len().max(32),
+        daemon.lease,
+        world.pager(),
+    );
+    text
+}
+
+/// A running daemon. Dropping it kills it.
+pub struct Daemon {
+    child: Child,
+    binary: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    stopped: bool,
+}
+
+impl Daemon {
+    /// Writes the configuration and starts the daemon in the validator's namespace.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(rig: &Rig, scenario: &Scenario, binary: &Path) -> anyhow::Result<Self> {
+        let directory = rig.space.directory();
+        let (config_file, log) = (
+            directory.join("netwatch.toml"),
+            directory.join("netwatch.log"),
+        );
+        std::fs::create_dir_all(directory.join("state"))?;
+        std::fs::create_dir_all(directory.join("run"))?;
+        std::fs::write(&config_file, config(&rig.world, scenario, directory))?;
+        let out = std::fs::File::create(&log)?;
+        let child = rig
+            .space
+            .command(VALIDATOR, binary)
+            .args(["run", "--config"])
+            .arg(&config_file)
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        Ok(Self {
+            child,
+            binary: binary.to_owned(),
+            config: config_file,
+            log,
+            stopped: false,
+        })
+    }
+
+    /// It has not ended.
+    ///
+    /// # Errors
+    /// It has: with the end of its log.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!(
+                "the daemon ended by itself ({status}); the end of its log:\n{}",
+                self.log_end()
+            );
+        }
+        Ok(())
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_end(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: libc::c_int) {
+        // SAFETY: no pointers; the child is not reaped yet, so its id is still its own.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+        match signal {
+            libc::SIGSTOP => self.stopped = true,
+            libc::SIGCONT => self.stopped = false,
+            libc::SIGKILL => {
+                let _ = self.child.wait();
+            }
+            _ => {}
+        }
+    }
+
+    /// SIGTERM, and whether it ended cleanly within 8 s.
+    ///
+    /// # Errors
+    /// How it did not.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        if self.stopped {
+            self.signal(libc::SIGCONT);
+        }
+        self.signal(libc::SIGTERM);
+        let end = sys::now() + 8_000_000_000;
+        while sys::now() < end {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::ensure!(
+                    status.success(),
+                    "the daemon ended with {status} on SIGTERM"
+                );
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the daemon did not end within 8 s of SIGTERM")
+    }
+
+    /// `netwatch report`, as text or as JSON.
+    ///
+    /// # Errors
+    /// The command fails.
+    pub fn report(&self, space: &Space, json: bool) -> anyhow::Result<String> {
+        let mut command: Command = space.command(VALIDATOR, &self.binary);
+        command.arg("report").arg("--config").arg(&self.config);
+        if json {
+            command.arg("--json");
+        }
+        crate::ns::run(&mut command)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A line of the daemon's own timeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// Monotonic time in nanoseconds: the same clock as the lab's.
+    pub at: u64,
+    /// `EntryKind`'s tag.
+    pub kind: String,
+    /// The class of the verdict, where there is one.
+    pub verdict: Option<String>,
+    /// The line.
+    pub text: String,
+}
+
+/// The lines of all incidents in a report, by time. The shape around them does not matter: an entry
+/// is an object with `at` and a `kind` that has a `type`.
+#[must_use]
+pub fn lines(report: &Value) -> Vec<Line> {
+    let mut found = Vec::new();
+    collect(report, &mut found);
+    found.sort_by_key(|line| line.at);
+    found
+}
+
+fn collect(value: &Value, found: &mut Vec<Line>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+        Value::Object(map) => {
+            let kind = map.get("kind").and_then(|kind| kind.get("type")?.as_str());
+            let at = map.get("at").and_then(Value::as_u64);
+            if let (Some(kind), Some(at)) = (kind, at) {
+                found.push(Line {
+                    at,
+                    kind: kind.to_owned(),
+                    verdict: map["kind"]
+                        .pointer("/verdict/verdict")
+                        .and_then(Value::as_str)
+                        .map(str::to_owned),
+                    text: map
+                        .get("text")
+                        .and_then(Value::as_str)
+                        .unwrap_or_default()
+                        .to_owned(),
+                });
+            } else {
+                map.values().for_each(|value| collect(value, found));
+            }
+        }
+        _ => {}
+    }
+}

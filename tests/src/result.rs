@@ -1,0 +1,163 @@
+//! Results as `--json` writes them, and as people read them.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde::Serialize;
+
+/// A measured quantity.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measure {
+    /// What: `cut_to_page_ms`, ...
+    pub metric: String,
+    /// Which variant: the scenario.
+    pub case: String,
+    /// Its unit.
+    pub unit: String,
+    /// How many samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n: Option<usize>,
+    /// Quantiles and maximum of the samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50: Option<f64>,
+    /// See `p50`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p95: Option<f64>,
+    /// See `p50`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99: Option<f64>,
+    /// See `p50`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// A single value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+}
+
+impl Measure {
+    /// A distribution; `None` without samples.
+    #[must_use]
+    pub fn of(metric: &str, case: &str, unit: &str, mut samples: Vec<f64>) -> Option<Self> {
+        samples.sort_by(f64::total_cmp);
+        let round = |value: f64| (value * 1_000.0).round() / 1_000.0;
+        // Nearest rank.
+        let rank = |share: f64| {
+            let rank = (share * samples.len() as f64).ceil() as usize;
+            samples.get(rank.max(1) - 1).copied().map(round)
+        };
+        Some(Self {
+            metric: metric.to_owned(),
+            case: case.to_owned(),
+            unit: unit.to_owned(),
+            n: Some(samples.len()),
+            p50: rank(0.5),
+            p95: rank(0.95),
+            p99: rank(0.99),
+            max: Some(round(*samples.last()?)),
+            value: None,
+        })
+    }
+
+    /// A single value.
+    #[must_use]
+    pub fn single(metric: &str, case: &str, unit: &str, value: f64) -> Self {
+        Self {
+            metric: metric.to_owned(),
+            case: case.to_owned(),
+            unit: unit.to_owned(),
+            n: None,
+            p50: None,
+            p95: None,
+            p99: None,
+            max: None,
+            value: Some((value * 1_000.0).round() / 1_000.0),
+        }
+    }
+}
+
+/// Something that was expected.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: String,
+    /// It was so.
+    pub ok: bool,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl Check {
+    /// A check.
+    #[must_use]
+    pub fn new(name: impl Into<String>, ok: bool, detail: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ok,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Document {
+    /// What was run.
+    pub name: String,
+    /// Of which commit.
+    pub commit: String,
+    /// On which kernel.
+    pub kernel: String,
+    /// What was measured.
+    pub results: Vec<Measure>,
+    /// What was expected.
+    pub checks: Vec<Check>,
+}
+
+impl Document {
+    /// An empty document for this commit and kernel.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let commit = Command::new("git")
+            .args(["rev-parse", "HEAD"])
+            .stderr(std::process::Stdio::null())
+            .output()
+            .ok()
+            .filter(|output| output.status.success())
+            .map_or_else(
+                || "unknown".to_owned(),
+                |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            );
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            name: name.to_owned(),
+            commit,
+            kernel: kernel.trim().to_owned(),
+            results: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Every check that decides is ok. A noisy rig is reported, and decides nothing.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.checks.iter().all(|check| check.ok || is_noise(check))
+    }
+
+    /// Writes it, whole or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let part = path.with_extension("part");
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        std::fs::write(&part, text)
+            .and_then(|()| std::fs::rename(&part, path))
+            .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))
+    }
+}
+
+/// A scenario's `quiet_rig` check.
+fn is_noise(check: &Check) -> bool {
+    check.name.ends_with("/quiet_rig")
+}

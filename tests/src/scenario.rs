@@ -1,0 +1,734 @@
+//! Scenario files: what is built, what breaks when, and what is expected. `docs/lab.md` explains
+//! every key; unknown ones are errors that name file, line and key.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::duration::Span;
+
+/// A scenario.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name: the file's name without `.toml`.
+    #[serde(skip)]
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// How long the timeline runs, from the moment when everything is up.
+    pub duration: Span,
+    /// What is built.
+    #[serde(default)]
+    pub topology: Topology,
+    /// How the daemon is configured.
+    #[serde(default)]
+    pub daemon: Daemon,
+    /// What happens.
+    #[serde(default)]
+    pub fault: Vec<Fault>,
+    /// What is expected.
+    #[serde(default)]
+    pub expect: Expect,
+}
+
+/// What is built.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Topology {
+    /// How the gateways speak BGP with the daemon.
+    pub session: Session,
+    /// Number of origin ASes to draw; ignored where `origin` lists them.
+    pub origins: usize,
+    /// Prefixes of each drawn origin.
+    pub prefixes_per_origin: usize,
+    /// Peers in each prefix.
+    pub peers_per_prefix: usize,
+    /// Draw IPv6 prefixes as well.
+    pub ipv6: bool,
+    /// The uplink that traffic of the origins comes in by.
+    pub return_via: ReturnVia,
+    /// The uplink that traffic of the pager to the validator's own address comes in by.
+    pub pager_return_via: UplinkName,
+    /// Round-trip times are drawn from this range, one for each prefix.
+    pub rtt: [Span; 2],
+    /// Share of packets that the internet loses, each way.
+    pub loss: f64,
+    /// Time between two messages of a connection, each way.
+    pub send_gap: Span,
+    /// Bytes of a message.
+    pub message_bytes: usize,
+    /// Share of the connections that the peers open.
+    pub inbound: f64,
+    /// `TCP_CONGESTION` of the workload.
+    pub congestion_control: String,
+    /// Origins by hand.
+    pub origin: Vec<OriginSpec>,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self {
+            session: Session::Ibgp,
+            origins: 5,
+            prefixes_per_origin: 2,
+            peers_per_prefix: 4,
+            ipv6: true,
+            return_via: ReturnVia::Mixed,
+            pager_return_via: UplinkName::B,
+            rtt: [Span::ms(5), Span::ms(150)],
+            loss: 0.0,
+            send_gap: Span::ms(50),
+            message_bytes: 200,
+            inbound: 0.25,
+            congestion_control: "cubic".to_owned(),
+            origin: Vec::new(),
+        }
+    }
+}
+
+/// An origin AS by hand; what is left out is drawn.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginSpec {
+    /// How faults refer to it.
+    pub name: String,
+    /// Its number.
+    pub asn: Option<u32>,
+    /// The uplink that its traffic comes in by.
+    pub return_via: Option<UplinkName>,
+    /// Its prefixes; empty: `prefixes_per_origin` of them are drawn.
+    #[serde(default)]
+    pub prefixes: Vec<ipnet::IpNet>,
+    /// Peers in each prefix.
+    pub peers_per_prefix: Option<usize>,
+    /// It has an address that the daemon probes.
+    #[serde(default = "yes")]
+    pub anchor: bool,
+    /// The round-trip time to it.
+    pub rtt: Option<Span>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// Kind of BGP session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Session {
+    /// The gateways are in the validator's AS.
+    Ibgp,
+    /// The gateways are in their upstream's AS.
+    Ebgp,
+}
+
+/// An uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UplinkName {
+    /// The primary.
+    A,
+    /// The backup.
+    B,
+}
+
+impl UplinkName {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::A, Self::B];
+
+    /// Its place in arrays.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name that the daemon's configuration gives it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+
+    /// The one that it is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// How the drawn origins choose their way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReturnVia {
+    /// All by the primary.
+    A,
+    /// All by the backup.
+    B,
+    /// Drawn for each, at least one of either.
+    Mixed,
+}
+
+/// How the daemon is configured where the default does not do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Daemon {
+    /// `[failover] mode`.
+    pub mode: Mode,
+    /// `[failover] lease`.
+    pub lease: Span,
+    /// `[probe] enabled`.
+    pub probes: bool,
+    /// `[tcp] ebpf`.
+    pub ebpf: bool,
+    /// A `[bgp]` table with both gateways.
+    pub bgp: bool,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Act,
+            lease: Span::ms(30_000),
+            probes: true,
+            ebpf: true,
+            bgp: true,
+        }
+    }
+}
+
+/// `[failover] mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Only say.
+    Shadow,
+    /// Do.
+    Act,
+}
+
+/// Something that happens on the timeline.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// When, from the start of the timeline.
+    pub at: Span,
+    /// What.
+    pub kind: FaultKind,
+    /// Where: an uplink.
+    pub upstream: Option<UplinkName>,
+    /// Where: `drawn`, an origin (`o2`), its first prefix (`o2/1`), or that one's third peer (`o2/1/3`).
+    pub target: Option<String>,
+    /// Time added to the round trip (`rtt-spike`).
+    pub add: Option<Span>,
+    /// Share of packets lost (`loss`).
+    pub share: Option<f64>,
+    /// What the pager does (`pager-fault`).
+    pub answer: Option<PagerAnswer>,
+    /// For how many requests (`pager-fault`).
+    pub count: Option<u32>,
+}
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// An upstream drops silently what leaves through it.
+    EgressDark,
+    /// An upstream drops silently what comes in through it.
+    InboundDark,
+    /// A gateway drops silently all that it gets and all that it would send.
+    GatewayDead,
+    /// The far end of an uplink goes down: carrier is lost.
+    CarrierLost,
+    /// All packets from and to an origin AS are dropped.
+    OriginDead,
+    /// All packets from and to a prefix are dropped.
+    PrefixDead,
+    /// All packets from and to a peer are dropped.
+    PeerDead,
+    /// Round trips take longer.
+    RttSpike,
+    /// Packets are lost at random.
+    Loss,
+    /// A gateway withdraws its routes.
+    BgpWithdraw,
+    /// A gateway's routes take another path.
+    BgpPathChange,
+    /// A gateway closes its BGP session.
+    BgpSessionDown,
+    /// SIGKILL to the daemon.
+    DaemonKill,
+    /// SIGSTOP to the daemon.
+    DaemonStop,
+    /// SIGCONT to the daemon.
+    DaemonContinue,
+    /// The pager misbehaves.
+    PagerFault,
+    /// All faults of the network and of BGP end.
+    Heal,
+}
+
+impl FaultKind {
+    /// It makes packets to peers vanish or late: what the lab measures from.
+    #[must_use]
+    pub const fn is_cut(self) -> bool {
+        matches!(
+            self,
+            Self::EgressDark
+                | Self::InboundDark
+                | Self::GatewayDead
+                | Self::CarrierLost
+                | Self::OriginDead
+                | Self::PrefixDead
+                | Self::PeerDead
+                | Self::RttSpike
+                | Self::Loss
+        )
+    }
+
+    const fn wants(self) -> Wants {
+        let none = Wants {
+            upstream: Need::No,
+            target: Need::No,
+            add: Need::No,
+            share: Need::No,
+            answer: Need::No,
+            count: Need::No,
+        };
+        match self {
+            Self::EgressDark | Self::InboundDark => Wants {
+                upstream: Need::Must,
+                target: Need::May,
+                ..none
+            },
+            Self::GatewayDead | Self::CarrierLost | Self::BgpPathChange | Self::BgpSessionDown => {
+                Wants {
+                    upstream: Need::Must,
+                    ..none
+                }
+            }
+            Self::BgpWithdraw => Wants {
+                upstream: Need::Must,
+                target: Need::May,
+                ..none
+            },
+            Self::OriginDead | Self::PrefixDead | Self::PeerDead => Wants {
+                target: Need::May,
+                upstream: Need::May,
+                ..none
+            },
+            Self::RttSpike => Wants {
+                upstream: Need::May,
+                target: Need::May,
+                add: Need::Must,
+                ..none
+            },
+            Self::Loss => Wants {
+                upstream: Need::May,
+                target: Need::May,
+                share: Need::Must,
+                ..none
+            },
+            Self::PagerFault => Wants {
+                answer: Need::Must,
+                count: Need::May,
+                ..none
+            },
+            Self::DaemonKill | Self::DaemonStop | Self::DaemonContinue | Self::Heal => none,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Must,
+    May,
+    No,
+}
+
+struct Wants {
+    upstream: Need,
+    target: Need,
+    add: Need,
+    share: Need,
+    answer: Need,
+    count: Need,
+}
+
+/// What a misbehaving pager does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum PagerAnswer {
+    /// Answers 500.
+    #[serde(rename = "500")]
+    ServerError,
+    /// Answers 429.
+    #[serde(rename = "429")]
+    TooMany,
+    /// Accepts the request and never answers.
+    #[serde(rename = "hang")]
+    Hang,
+}
+
+/// What is expected. What is left out is not checked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    /// Class of the verdict that the pages end with (`upstream_as`, ...).
+    pub verdict: Option<String>,
+    /// Whom the pages must name.
+    pub culprit: Option<Culprit>,
+    /// Aim for the time from cut to verdict; reported, not asserted.
+    pub verdict_within: Option<Span>,
+    /// Aim for the time from cut to the first page; reported, not asserted.
+    pub page_within: Option<Span>,
+    /// What becomes of routes.
+    pub routes: Option<Routes>,
+    /// The daemon's routes are gone so soon after the first heal, daemon-kill or daemon-stop.
+    pub routes_gone_within: Option<Span>,
+    /// What becomes of the connections that the fault hits, before it heals.
+    pub traffic: Option<Traffic>,
+    /// The pages in order: `trigger`, `resolve`, and `trigger+` for one or more.
+    pub pages: Option<Vec<PagePattern>>,
+    /// Each of these words occurs in some page, whatever its case.
+    pub page_contains: Vec<String>,
+    /// What must never happen.
+    pub must_not: Vec<Forbidden>,
+}
+
+/// Whom a page must name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Culprit {
+    /// The AS of the fault's upstream, as drawn.
+    Upstream,
+    /// The uplink's configured name.
+    Uplink,
+    /// The fault's target: the origin's AS, the prefix or the peer's address.
+    Target,
+}
+
+/// What becomes of the daemon's routes before the fault heals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Routes {
+    /// They are installed, and packets take the other uplink.
+    Installed,
+    /// None is in force in the end; one that was tried and taken back is fine.
+    NotKept,
+    /// None ever.
+    None,
+}
+
+/// What becomes of existing connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Traffic {
+    /// At least 90 of 100 that the fault hit progress before it heals.
+    Recovers,
+    /// None that the fault hit progresses before it heals.
+    Stuck,
+    /// No connection goes without progress for a second beyond its RTT.
+    Undisturbed,
+}
+
+/// A place in the order of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PagePattern {
+    /// One trigger.
+    Trigger,
+    /// One or more triggers.
+    #[serde(rename = "trigger+")]
+    Triggers,
+    /// One resolve.
+    Resolve,
+}
+
+/// What must never happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forbidden {
+    /// A route of the daemon's protocol number.
+    Route,
+    /// A request at the pager.
+    Page,
+    /// A verdict other than `none` in the daemon's report.
+    Verdict,
+}
+
+/// What is wrong with a scenario file.
+#[derive(Debug)]
+pub struct FormatError {
+    file: PathBuf,
+    line: usize,
+    key: Option<String>,
+    message: String,
+}
+
+impl std::fmt::Display for FormatError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        if let Some(key) = &self.key {
+            write!(f, "key `{key}`: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for FormatError {}
+
+/// Reads a scenario file.
+///
+/// # Errors
+/// The file cannot be read, or [`FormatError`].
+pub fn load(path: &Path) -> anyhow::Result<Scenario> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| anyhow::anyhow!("cannot read scenario {}: {error}", path.display()))?;
+    Ok(parse(&text, path)?)
+}
+
+/// Reads a scenario's text; `path` names it in errors and gives the name.
+///
+/// # Errors
+/// What is wrong, with file, line and key.
+pub fn parse(text: &str, path: &Path) -> Result<Scenario, FormatError> {
+    let fail = |line: usize, key: Option<String>, message: String| FormatError {
+        file: path.to_owned(),
+        line,
+        key,
+        message,
+    };
+    let mut scenario: Scenario = toml::from_str(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let line = line_of(text, offset);
+        let key = text
+            .lines()
+            .nth(line - 1)
+            .and_then(|line| line.split_once('='))
+            .map(|(key, _)| key.trim().to_owned())
+            .filter(|key| !key.is_empty() && !key.contains(['"', '[', '#']));
+        fail(line, key, error.message().to_owned())
+    })?;
+    scenario.name = path
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    validate(&scenario).map_err(|problem| {
+        let line = locate(text, &problem);
+        fail(line, Some(problem.key.to_owned()), problem.message)
+    })?;
+    Ok(scenario)
+}
+
+struct Problem {
+    /// The table: empty, `topology`, `expect`, or the n-th `fault` or `topology.origin`.
+    table: &'static str,
+    nth: usize,
+    key: &'static str,
+    message: String,
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1
+}
+
+/// The line of a problem's key; the table's own line where the key is missing.
+fn locate(text: &str, problem: &Problem) -> usize {
+    let (mut table, mut seen, mut header) = (String::new(), 0, 1);
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.starts_with('[') && !line.contains('=') {
+            if table == problem.table && seen > problem.nth {
+                break;
+            }
+            line.trim_matches(['[', ']']).trim().clone_into(&mut table);
+            if table == problem.table {
+                seen += 1;
+                if seen == problem.nth + 1 {
+                    header = index + 1;
+                }
+            }
+        } else if table == problem.table
+            && (problem.table.is_empty() || seen == problem.nth + 1)
+            && line.split('=').next().map(str::trim) == Some(problem.key)
+        {
+            return index + 1;
+        }
+    }
+    header
+}
+
+fn validate(scenario: &Scenario) -> Result<(), Problem> {
+    let problem = |table, nth, key, message: String| {
+        Err(Problem {
+            table,
+            nth,
+            key,
+            message,
+        })
+    };
+    if scenario.duration.nanos() == 0 {
+        return problem("", 0, "duration", "must be longer than 0".to_owned());
+    }
+    let topology = &scenario.topology;
+    let bad = |key, message: &str| problem("topology", 0, key, message.to_owned());
+    if topology.rtt[0] > topology.rtt[1] || topology.rtt[0].nanos() == 0 {
+        return bad("rtt", "must be [shortest, longest], both above 0");
+    }
+    if topology.send_gap < Span::ms(5) {
+        return bad("send_gap", "must be at least 5ms");
+    }
+    if !(0.0..1.0).contains(&topology.loss) {
+        return bad("loss", "must be a share from 0.0 to below 1.0");
+    }
+    if !(0.0..=1.0).contains(&topology.inbound) {
+        return bad("inbound", "must be a share from 0.0 to 1.0");
+    }
+    if !(1..=1_200).contains(&topology.message_bytes) {
+        return bad("message_bytes", "must be from 1 to 1200");
+    }
+    if !(1..=50).contains(&topology.origins) {
+        return bad("origins", "must be from 1 to 50");
+    }
+    if !(1..=8).contains(&topology.prefixes_per_origin) {
+        return bad("prefixes_per_origin", "must be from 1 to 8");
+    }
+    if !(1..=50).contains(&topology.peers_per_prefix) {
+        return bad("peers_per_prefix", "must be from 1 to 50");
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for (nth, origin) in topology.origin.iter().enumerate() {
+        let bad = |key, message: String| problem("topology.origin", nth, key, message);
+        if !names.insert(&origin.name) || origin.name.contains('/') || origin.name == "drawn" {
+            return bad("name", format!("`{}` is taken or not a name", origin.name));
+        }
+        if origin
+            .peers_per_prefix
+            .is_some_and(|n| !(1..=50).contains(&n))
+        {
+            return bad("peers_per_prefix", "must be from 1 to 50".to_owned());
+        }
+        if let Some(prefix) = origin
+            .prefixes
+            .iter()
+            .find(|p| p.prefix_len() > p.max_prefix_len() - 7)
+        {
+            return bad(
+                "prefixes",
+                format!("{prefix} is too small: at least a /25 or a /121"),
+            );
+        }
+    }
+    let mut last = Span::ms(0);
+    for (nth, fault) in scenario.fault.iter().enumerate() {
+        let bad = |key, message: String| problem("fault", nth, key, message);
+        if fault.at < last || fault.at >= scenario.duration {
+            return bad(
+                "at",
+                "must not lie before the fault above, and within `duration`".to_owned(),
+            );
+        }
+        last = fault.at;
+        let wants = fault.kind.wants();
+        let given = [
+            ("upstream", wants.upstream, fault.upstream.is_some()),
+            ("target", wants.target, fault.target.is_some()),
+            ("add", wants.add, fault.add.is_some()),
+            ("share", wants.share, fault.share.is_some()),
+            ("answer", wants.answer, fault.answer.is_some()),
+            ("count", wants.count, fault.count.is_some()),
+        ];
+        for (key, need, given) in given {
+            match (need, given) {
+                (Need::Must, false) => {
+                    return bad(key, "is required by this kind of fault".to_owned());
+                }
+                (Need::No, true) => {
+                    return bad(key, "does not apply to this kind of fault".to_owned());
+                }
+                _ => {}
+            }
+        }
+        if fault
+            .share
+            .is_some_and(|share| !(0.0..=1.0).contains(&share))
+        {
+            return bad("share", "must be from 0.0 to 1.0".to_owned());
+        }
+        if let Some(target) = fault.target.as_deref().filter(|target| *target != "drawn") {
+            let name = target.split('/').next().unwrap_or_default();
+            let known = if topology.origin.is_empty() {
+                name.strip_prefix('o')
+                    .and_then(|n| n.parse::<usize>().ok())
+                    .is_some_and(|n| (1..=topology.origins).contains(&n))
+            } else {
+                topology.origin.iter().any(|origin| origin.name == name)
+            };
+            let rest = target.split('/').skip(1);
+            if !known
+                || target.split('/').count() > 3
+                || !rest
+                    .clone()
+                    .all(|part| part.parse::<usize>().is_ok_and(|n| n > 0))
+            {
+                return bad(
+                    "target",
+                    format!(
+                        "`{target}` is none of `drawn`, `ORIGIN`, `ORIGIN/PREFIX`, `ORIGIN/PREFIX/PEER` (numbers from 1)"
+                    ),
+                );
+            }
+        }
+    }
+    if let Some(verdict) = &scenario.expect.verdict {
+        const CLASSES: [&str; 11] = [
+            "local_link",
+            "gateway",
+            "upstream_as",
+            "remote_as",
+            "prefix",
+            "single_peer",
+            "return_path",
+            "host_stall",
+            "total_isolation",
+            "none",
+            "any",
+        ];
+        if !CLASSES.contains(&verdict.as_str()) {
+            return problem(
+                "expect",
+                0,
+                "verdict",
+                format!("`{verdict}` is none of {}", CLASSES.join(", ")),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The scenario files of a directory, by name.
+///
+/// # Errors
+/// The directory or a file cannot be read, or a file is wrong.
+pub fn load_all(directory: &Path) -> anyhow::Result<Vec<Scenario>> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
+        .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", directory.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| load(path)).collect()
+}
