@@ -85,6 +85,11 @@ impl AckClock {
         Some(progress)
     }
 
+    /// The newest acknowledgement known.
+    pub(crate) fn acked_at(&self) -> Option<Timestamp> {
+        self.sample.as_ref()?.acked_at
+    }
+
     /// The kernel retransmitted then.
     pub(crate) fn retransmitted(&mut self, at: Timestamp) {
         self.retransmitted_at = self.retransmitted_at.max(Some(at));

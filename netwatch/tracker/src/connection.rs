@@ -27,6 +27,8 @@ pub(crate) struct Connection {
     /// In the tracker's queue of deadlines.
     pub deadline: Option<Timestamp>,
     pub episode: Option<Episode>,
+    /// The newest retransmission or error.
+    pub doubted_at: Timestamp,
     /// A RST was told of already.
     pub reset_told: bool,
     pub active_at: Timestamp,
@@ -55,6 +57,7 @@ impl Connection {
             clock: AckClock::default(),
             deadline: None,
             episode: None,
+            doubted_at: Timestamp::ZERO,
             reset_told: false,
             active_at: at,
         }

@@ -20,6 +20,8 @@
 //!   ends with an acknowledgement of new data, nothing being outstanding, the peer's FIN, or the
 //!   connection's end. What was still outstanding and overdue at an acknowledgement is timed anew
 //!   from it, and `since` is then the acknowledgement's time.
+//! - [`SignalKind::Alive`](events::SignalKind::Alive) with `Acknowledged` answers an overdue
+//!   acknowledgement, a retransmission or a socket error; a connection without doubt tells nothing.
 //! - The whole state can be serialised; restored, it goes on as if nothing had been.
 
 mod ack_clock;

@@ -1,15 +1,15 @@
 //! The state machine of one connection: every phase against every input, without exceptions.
 //!
 //! ```text
-//!            Establishes            Deadline
-//!  Opening ──────────────▶ Healthy ─────────▶ Overdue
-//!     │                     │   ▲  Acknowledged │
-//!     │                     │   └───────────────┤
-//!     │    either end closes│                   │ the owner closes
-//!     │                     ▼                   ▼
-//!     │                  Closing ◀────────── Abandoned
-//!     │                     │   the peer shows   │
-//!     └──────▶ Closed ◀─────┴────────────────────┘
+//!                         Retransmits, Error
+//!           Establishes  ┌────────▶ Doubtful ──┐ Deadline
+//!  Opening ──────────▶ Healthy ────────────────┴▶ Overdue
+//!     │                  │  ▲ ◀─ Acknowledged ─────┤
+//!     │ either end closes│                         │ the owner closes
+//!     │                  ▼                         ▼
+//!     │               Closing ◀─────────────── Abandoned
+//!     │                  │     the peer shows      │
+//!     └───▶ Closed ◀─────┴─────────────────────────┘
 //! ```
 
 use events::AliveSign;
@@ -23,6 +23,8 @@ pub(crate) enum Phase {
     Opening,
     /// Established; nothing is overdue.
     Healthy,
+    /// Established; the kernel retransmitted or reported an error, and nothing was acknowledged since.
+    Doubtful,
     /// Established; the oldest unacknowledged byte is overdue.
     Overdue,
     /// One end sent FIN; acknowledgements are no longer timed, because the kernel's received-segment
@@ -136,10 +138,26 @@ pub(crate) const fn step(phase: Phase, happening: Happening) -> (Phase, Act) {
         (P::Healthy, H::Ends | H::Gone | H::Listens) => (P::Closed, Act::Down),
         (P::Healthy, H::EndsByReset) => (P::Closed, Act::DownByPeer),
         (P::Healthy, H::ResetReceived) => (P::Healthy, Act::Alive(Sign::Closed)),
-        (P::Healthy, H::Retransmits) => (P::Healthy, Act::Retransmitted),
-        (P::Healthy, H::Error) => (P::Healthy, Act::SocketError),
+        (P::Healthy, H::Retransmits) => (P::Doubtful, Act::Retransmitted),
+        (P::Healthy, H::Error) => (P::Doubtful, Act::SocketError),
         (P::Healthy, H::Acknowledged | H::Received | H::Transmitted) => (P::Healthy, Act::Nothing),
         (P::Healthy, H::Deadline) => (P::Overdue, Act::Overdue),
+
+        // Doubtful: as healthy, but the next acknowledgement is worth telling.
+        (P::Doubtful, H::Opens | H::Establishes | H::FoundEstablished | H::ResetSent) => {
+            (P::Doubtful, Act::Nothing)
+        }
+        (P::Doubtful, H::OwnerCloses | H::AnswersClose) => (P::Closing, Act::Nothing),
+        (P::Doubtful, H::FinAcknowledged) => (P::Closing, Act::Alive(Sign::Acknowledged)),
+        (P::Doubtful, H::PeerCloses) => (P::Closing, Act::Alive(Sign::Closed)),
+        (P::Doubtful, H::Ends | H::Gone | H::Listens) => (P::Closed, Act::Down),
+        (P::Doubtful, H::EndsByReset) => (P::Closed, Act::DownByPeer),
+        (P::Doubtful, H::ResetReceived) => (P::Doubtful, Act::Alive(Sign::Closed)),
+        (P::Doubtful, H::Retransmits) => (P::Doubtful, Act::Retransmitted),
+        (P::Doubtful, H::Error) => (P::Doubtful, Act::SocketError),
+        (P::Doubtful, H::Acknowledged) => (P::Healthy, Act::Alive(Sign::Acknowledged)),
+        (P::Doubtful, H::Received | H::Transmitted) => (P::Doubtful, Act::Nothing),
+        (P::Doubtful, H::Deadline) => (P::Overdue, Act::Overdue),
 
         // Overdue: every sign of life counts.
         (P::Overdue, H::Opens | H::Establishes | H::FoundEstablished | H::ResetSent) => {
@@ -162,9 +180,8 @@ pub(crate) const fn step(phase: Phase, happening: Happening) -> (Phase, Act) {
         (P::Closing, H::Opens | H::Establishes | H::FoundEstablished | H::ResetSent) => {
             (P::Closing, Act::Nothing)
         }
-        (P::Closing, H::OwnerCloses | H::FinAcknowledged | H::AnswersClose) => {
-            (P::Closing, Act::Nothing)
-        }
+        (P::Closing, H::OwnerCloses | H::AnswersClose) => (P::Closing, Act::Nothing),
+        (P::Closing, H::FinAcknowledged) => (P::Closing, Act::Alive(Sign::Acknowledged)),
         (P::Closing, H::PeerCloses) => (P::Closing, Act::Alive(Sign::Closed)),
         (P::Closing, H::Ends | H::Gone | H::Listens) => (P::Closed, Act::Down),
         (P::Closing, H::EndsByReset) => (P::Closed, Act::DownByPeer),
@@ -214,9 +231,10 @@ pub(crate) const fn step(phase: Phase, happening: Happening) -> (Phase, Act) {
 mod tests {
     use super::*;
 
-    const PHASES: [Phase; 6] = [
+    const PHASES: [Phase; 7] = [
         Phase::Opening,
         Phase::Healthy,
+        Phase::Doubtful,
         Phase::Overdue,
         Phase::Closing,
         Phase::Abandoned,
@@ -250,6 +268,7 @@ mod tests {
         let next = match next {
             Phase::Opening => "opn",
             Phase::Healthy => "hea",
+            Phase::Doubtful => "dbt",
             Phase::Overdue => "ovd",
             Phase::Closing => "cls",
             Phase::Abandoned => "abn",
@@ -275,39 +294,69 @@ mod tests {
 
     #[test]
     fn every_cell_of_the_table() {
-        // Rows: ALL. Columns: opening, healthy, overdue, closing, abandoned, closed.
+        // Rows: ALL. Columns: opening, healthy, doubtful, overdue, closing, abandoned, closed.
         let expected = [
-            ("Opens", "opn .|hea .|ovd .|cls .|abn .|opn ."),
-            ("Establishes", "hea up|hea .|ovd .|cls .|abn .|hea up"),
-            ("FoundEstablished", "hea up|hea .|ovd .|cls .|abn .|end ."),
-            ("OwnerCloses", "end fail|cls .|abn .|cls .|abn .|end ."),
-            ("FinAcknowledged", "end .|cls .|cls ack|cls .|cls ack|end ."),
+            ("Opens", "opn .|hea .|dbt .|ovd .|cls .|abn .|opn ."),
+            ("Establishes", "hea up|hea .|dbt .|ovd .|cls .|abn .|hea up"),
+            (
+                "FoundEstablished",
+                "hea up|hea .|dbt .|ovd .|cls .|abn .|end .",
+            ),
+            (
+                "OwnerCloses",
+                "end fail|cls .|cls .|abn .|cls .|abn .|end .",
+            ),
+            (
+                "FinAcknowledged",
+                "end .|cls .|cls ack|cls ack|cls ack|cls ack|end .",
+            ),
             (
                 "PeerCloses",
-                "end fin|cls fin|cls fin|cls fin|cls fin|end .",
+                "end fin|cls fin|cls fin|cls fin|cls fin|cls fin|end .",
             ),
-            ("AnswersClose", "end .|cls .|abn .|cls .|abn .|end ."),
-            ("Ends", "end fail|end down|end down|end down|end down|end ."),
+            ("AnswersClose", "end .|cls .|cls .|abn .|cls .|abn .|end ."),
+            (
+                "Ends",
+                "end fail|end down|end down|end down|end down|end down|end .",
+            ),
             (
                 "EndsByReset",
-                "end fail|end rst|end rst|end rst|end rst|end .",
+                "end fail|end rst|end rst|end rst|end rst|end rst|end .",
             ),
-            ("Gone", "end .|end down|end down|end down|end down|end ."),
-            ("Listens", "end .|end down|end down|end down|end down|end ."),
+            (
+                "Gone",
+                "end .|end down|end down|end down|end down|end down|end .",
+            ),
+            (
+                "Listens",
+                "end .|end down|end down|end down|end down|end down|end .",
+            ),
             (
                 "ResetReceived",
-                "opn fin|hea fin|ovd fin|cls fin|abn fin|end fin",
+                "opn fin|hea fin|dbt fin|ovd fin|cls fin|abn fin|end fin",
             ),
-            ("ResetSent", "opn .|hea .|ovd .|cls .|abn .|end ."),
+            ("ResetSent", "opn .|hea .|dbt .|ovd .|cls .|abn .|end ."),
             (
                 "Retransmits",
-                "opn rtx|hea rtx|ovd rtx!|cls rtx|abn rtx!|end .",
+                "opn rtx|dbt rtx|dbt rtx|ovd rtx!|cls rtx|abn rtx!|end .",
             ),
-            ("Error", "opn .|hea err|ovd err|cls err|abn err|end ."),
-            ("Acknowledged", "opn .|hea .|hea ack|cls .|cls ack|end ."),
-            ("Received", "opn .|hea .|ovd rcv|cls .|abn rcv|end ."),
-            ("Transmitted", "opn .|hea .|ovd snt|cls .|abn snt|end ."),
-            ("Deadline", "opn .|ovd late|ovd .|cls .|abn .|end ."),
+            (
+                "Error",
+                "opn .|dbt err|dbt err|ovd err|cls err|abn err|end .",
+            ),
+            (
+                "Acknowledged",
+                "opn .|hea .|hea ack|hea ack|cls .|cls ack|end .",
+            ),
+            ("Received", "opn .|hea .|dbt .|ovd rcv|cls .|abn rcv|end ."),
+            (
+                "Transmitted",
+                "opn .|hea .|dbt .|ovd snt|cls .|abn snt|end .",
+            ),
+            (
+                "Deadline",
+                "opn .|ovd late|ovd late|ovd .|cls .|abn .|end .",
+            ),
         ];
         assert_eq!(expected.len(), ALL.len());
         for (happening, (name, row)) in ALL.into_iter().zip(expected) {

@@ -13,8 +13,8 @@ pub struct Params {
     pub allowance_cap: Duration,
     /// A lateness is remembered for one to two of these: 5 min.
     pub allowance_window: Duration,
-    /// A deadline counts only while the newest sample is at most so old; else the next one decides.
-    /// 25 ms: a few of the collector's sweeps.
+    /// A deadline counts only while the newest sample is at most so old, or an eighth of the byte's
+    /// age where that is more; else the next sample decides. 25 ms: a few of the collector's sweeps.
     pub sample_freshness: Duration,
     /// At most one `Alive { ReceivedOnly }` per connection in this time: 100 ms.
     pub received_only_interval: Duration,

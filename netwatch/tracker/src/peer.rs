@@ -34,7 +34,7 @@ impl Peer {
             let (opening, up, overdue) = match phase {
                 None | Some(Phase::Closed) => (0, 0, 0),
                 Some(Phase::Opening) => (1, 0, 0),
-                Some(Phase::Healthy | Phase::Closing) => (0, 1, 0),
+                Some(Phase::Healthy | Phase::Doubtful | Phase::Closing) => (0, 1, 0),
                 Some(Phase::Overdue | Phase::Abandoned) => (0, 1, 1),
             };
             self.opening = self.opening.saturating_add_signed(sign * opening);

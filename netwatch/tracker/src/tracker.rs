@@ -97,7 +97,7 @@ impl Tracker {
                     class: Some(*class),
                     ..Detail::default()
                 };
-                self.known(seen_at, id, Happening::Retransmits, detail, out);
+                self.doubted(seen_at, id, Happening::Retransmits, detail, out);
             }
             TcpEventKind::ResetReceived => {
                 self.known(
@@ -116,7 +116,7 @@ impl Tracker {
                     error: Some(*errno),
                     ..Detail::default()
                 };
-                self.known(seen_at, id, Happening::Error, detail, out);
+                self.doubted(seen_at, id, Happening::Error, detail, out);
             }
             TcpEventKind::Sample(sample) => self.sampled(seen_at, id, sample, out),
         }
@@ -134,7 +134,13 @@ impl Tracker {
                 continue;
             };
             connection.deadline = None;
-            if at.since(connection.clock.seen_at()) > self.params.sample_freshness {
+            // The collector looks more rarely at what has been silent for long.
+            let age = connection
+                .clock
+                .oldest()
+                .map_or(Duration::ZERO, |s| at.since(s));
+            let fresh = self.params.sample_freshness.max(age / 8);
+            if at.since(connection.clock.seen_at()) > fresh {
                 self.counters.unsampled_deadlines += 1;
                 continue;
             }
@@ -165,7 +171,7 @@ impl Tracker {
     pub fn peers(&self, at: Timestamp) -> Vec<PeerStatus> {
         let mut oldest: BTreeMap<PeerKey, Timestamp> = BTreeMap::new();
         for connection in self.connections.values() {
-            if let (Phase::Healthy | Phase::Overdue, Some(since)) =
+            if let (Phase::Healthy | Phase::Doubtful | Phase::Overdue, Some(since)) =
                 (connection.phase, connection.clock.oldest())
             {
                 let entry = oldest.entry(connection.peer()).or_insert(since);
@@ -281,6 +287,14 @@ impl Tracker {
             self.apply(sent_at, id, Happening::Transmitted, Detail::default(), out);
         }
         match progress.acked {
+            // An acknowledgement from before the doubt dispels nothing.
+            Some(acked_at)
+                if self.phase(id) == Some(Phase::Doubtful)
+                    && sample.outstanding.is_some()
+                    && self
+                        .connections
+                        .get(&id)
+                        .is_some_and(|c| acked_at <= c.doubted_at) => {}
             Some(acked_at) => {
                 let told_at = self.episode(id).map_or(acked_at, |e| e.told_at);
                 let at = acked_at.max(told_at);
@@ -323,7 +337,7 @@ impl Tracker {
         if let Some(deadline) = connection.deadline.take() {
             self.deadlines.remove(&(deadline, id));
         }
-        if connection.phase != Phase::Healthy {
+        if !matches!(connection.phase, Phase::Healthy | Phase::Doubtful) {
             return;
         }
         let allowance = self
@@ -334,6 +348,35 @@ impl Tracker {
             let deadline = start + limit;
             connection.deadline = Some(deadline);
             self.deadlines.insert((deadline, id));
+        }
+    }
+
+    /// A retransmission or an error. One that arrives after the acknowledgement that answered it is
+    /// told together with that.
+    fn doubted(
+        &mut self,
+        at: Timestamp,
+        id: ConnectionId,
+        happening: Happening,
+        detail: Detail,
+        out: &mut Vec<Signal>,
+    ) {
+        self.known(at, id, happening, detail, out);
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        connection.doubted_at = connection.doubted_at.max(at);
+        if connection.phase == Phase::Doubtful
+            && let Some(acked_at) = connection.clock.acked_at()
+            && acked_at > connection.doubted_at
+        {
+            self.apply(
+                acked_at,
+                id,
+                Happening::Acknowledged,
+                Detail::default(),
+                out,
+            );
         }
     }
 
@@ -475,7 +518,7 @@ impl Tracker {
         if !matches!(next, Phase::Overdue | Phase::Abandoned) {
             connection.episode = None;
         }
-        if next != Phase::Healthy
+        if !matches!(next, Phase::Healthy | Phase::Doubtful)
             && let Some(deadline) = connection.deadline.take()
         {
             self.deadlines.remove(&(deadline, id));
@@ -484,6 +527,10 @@ impl Tracker {
             connection.active_at = at;
             self.ended.insert((at, id));
         }
+    }
+
+    fn phase(&self, id: ConnectionId) -> Option<Phase> {
+        self.connections.get(&id).map(|c| c.phase)
     }
 
     fn episode(&mut self, id: ConnectionId) -> Option<&mut Episode> {
@@ -585,13 +632,15 @@ impl Tracker {
                     Phase::Closed => 0,
                     Phase::Closing => 1,
                     Phase::Opening => 2,
-                    Phase::Healthy
+                    Phase::Healthy | Phase::Doubtful
                         if c.clock.oldest().is_none()
                             && at.since(c.active_at) >= self.params.idle_after =>
                     {
                         3
                     }
-                    Phase::Healthy | Phase::Overdue | Phase::Abandoned => return None,
+                    Phase::Healthy | Phase::Doubtful | Phase::Overdue | Phase::Abandoned => {
+                        return None;
+                    }
                 };
                 Some((rank, c.active_at, *id))
             })

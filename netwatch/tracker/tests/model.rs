@@ -254,7 +254,8 @@ fn no_storm_unbalances_the_signals_or_the_memory() {
                         connection,
                         sign: AliveSign::Acknowledged,
                     } => {
-                        assert_eq!(up.insert(connection, false), Some(true), "seed {seed}, {n}");
+                        // Not only after an overdue one: after a retransmission or our FIN, too.
+                        assert!(up.insert(connection, false).is_some(), "seed {seed}, {n}");
                     }
                     _ => {}
                 }

@@ -350,3 +350,68 @@ fn a_spike_of_the_round_trip_time_is_told_with_its_end() {
         [(102, spike), (202, SignalKind::RttNormal { rtt: ms(20) })]
     );
 }
+
+#[test]
+fn the_acknowledgement_after_a_retransmission_is_told_too() {
+    let class = RetransmitClass::TailLossProbe;
+    let told = SignalKind::Retransmitted {
+        connection: ID,
+        class,
+    };
+    let mut world = World::established(Params::default());
+    world.sample(1010, sample(None, Some(1001)));
+    let retransmitted = TcpEventKind::Retransmitted { class };
+    assert_eq!(
+        world.event(1050, 1, retransmitted.clone()),
+        std::slice::from_ref(&told)
+    );
+    // Acknowledged since the sample before, but not since the doubt.
+    assert_eq!(world.sample(1055, sample(Some(1020), Some(1015))), []);
+    assert_eq!(
+        world.tracker.next_timeout(),
+        Some(at(1088)),
+        "it is timed all the same"
+    );
+    let acknowledged = alive(AliveSign::Acknowledged);
+    assert_eq!(
+        world.sample(1080, sample(None, Some(1077))),
+        std::slice::from_ref(&acknowledged)
+    );
+    assert_eq!(
+        world.sample(1085, sample(None, Some(1084))),
+        [],
+        "told once"
+    );
+
+    // The event comes after the sample that shows its answer.
+    world.sample(1200, sample(None, Some(1199)));
+    assert_eq!(
+        world.event(1198, 1, retransmitted),
+        [told, acknowledged.clone()]
+    );
+
+    let error = SignalKind::SocketError {
+        connection: ID,
+        errno: 113,
+    };
+    assert_eq!(
+        world.event(1300, 1, TcpEventKind::Error { errno: 113 }),
+        [error]
+    );
+    assert_eq!(world.sample(1320, sample(None, Some(1310))), [acknowledged]);
+}
+
+#[test]
+fn long_silences_may_be_sampled_rarely() {
+    let mut world = World::established(Params::default());
+    let slow = TcpSample {
+        srtt: ms(400),
+        ..sample(Some(1000), None)
+    };
+    assert_eq!(world.sample(1410, slow), []);
+    assert_eq!(
+        world.timeout(1448),
+        [overdue(1000, 448)],
+        "38 ms after the sample"
+    );
+}
