@@ -67,6 +67,8 @@ pub struct Case {
     pub bad_at: Timestamp,
     /// When the verdict took its present form.
     pub verdict_at: Option<Timestamp>,
+    /// Another verdict that would be better, and since when.
+    pub rival: Option<(Verdict, Timestamp)>,
 }
 
 impl Case {

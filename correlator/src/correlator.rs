@@ -50,6 +50,8 @@ const MAX_SUSPECTS: usize = 16;
 const MAX_BGP_LINES: usize = 24;
 /// A verdict of small scope may become one of a larger scope for so long.
 const UPGRADE: Duration = Duration::from_secs(1);
+/// After that another verdict must hold for so long to replace the first.
+const STABLE: Duration = Duration::from_millis(800);
 
 /// What the correlator asks for or tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,7 +148,9 @@ impl Correlator {
                 }
             }
         }
-        let _ = out;
+        if self.suspecting() {
+            self.touch(at, out);
+        }
     }
 
     /// Takes in a finished probe.
@@ -321,6 +325,7 @@ impl Correlator {
             confirmed_at: None,
             verdict: None,
             verdict_at: None,
+            rival: None,
             first_evidence: found.source,
             narrow: found.narrow,
             evidence: Vec::new(),
@@ -408,13 +413,19 @@ impl Correlator {
         };
         let affected = prefixes(&affected);
         let same = case.verdict.as_ref() == Some(&verdict);
-        if !same && !replaces(case, &verdict, now) {
-            return;
-        }
-        let lines = story::evidence(&view, case);
+        let lines = if same {
+            Vec::new()
+        } else {
+            story::evidence(&view, case)
+        };
         let Some(case) = self.cases.get_mut(index) else {
             return;
         };
+        if same {
+            case.rival = None;
+        } else if !replaces(case, &verdict, now) {
+            return;
+        }
         let mut grown = false;
         if !same && !case.is_wide() && case.narrow {
             // The suspicion's own peers stay only as far as the verdict names them.
@@ -437,6 +448,7 @@ impl Correlator {
         }
         case.verdict = Some(verdict.clone());
         case.verdict_at = Some(now);
+        case.rival = None;
         case.confirmed_at.get_or_insert(now);
         case.well_since = None;
         case.bad_at = now;
@@ -649,18 +661,34 @@ impl Correlator {
     }
 }
 
-/// Whether a verdict may take the place of the one a case has.
-fn replaces(case: &Case, new: &Verdict, now: Timestamp) -> bool {
+/// Whether a verdict may take the place of the one a case has. Early on evidence still comes in;
+/// later, while things heal, half of it is old: another verdict must then hold for a while.
+fn replaces(case: &mut Case, new: &Verdict, now: Timestamp) -> bool {
     let (Some(old), Some(since)) = (&case.verdict, case.verdict_at) else {
         return true;
     };
-    match old {
+    let early = now <= since + UPGRADE;
+    let better = match old {
         // One egress is back: what is still broken may now be mended.
-        Verdict::TotalIsolation => now >= since + Duration::from_millis(500),
+        Verdict::TotalIsolation => true,
         Verdict::SinglePeer { .. } | Verdict::Prefix { .. } | Verdict::RemoteAs { .. } => {
-            rank(new) > rank(old) && now <= since + UPGRADE
+            rank(new) > rank(old) && early
         }
         _ => rank(new) > rank(old),
+    };
+    if !better {
+        return false;
+    }
+    let at_once = matches!(new, Verdict::LocalLink { .. } | Verdict::TotalIsolation);
+    if at_once || (early && *old != Verdict::TotalIsolation) {
+        return true;
+    }
+    match &case.rival {
+        Some((rival, first)) if rival == new => now >= *first + STABLE,
+        _ => {
+            case.rival = Some((new.clone(), now));
+            false
+        }
     }
 }
 

@@ -67,7 +67,7 @@ fn egress(view: &View<'_>, case: &Case, verdict: &Verdict) -> Health {
             .copied()
             .filter(|a| answers_now(a.window, view.now, FRESH))
             .collect();
-        // Of the families that broke, each must answer.
+        // Of the families that broke, each must answer where it has an anchor.
         let families = |anchors: &[Anchor<'_>], v4: bool| {
             anchors
                 .iter()
@@ -75,6 +75,7 @@ fn egress(view: &View<'_>, case: &Case, verdict: &Verdict) -> Health {
         };
         let each = [true, false]
             .into_iter()
+            .filter(|v4| case.affected.keys().any(|p| p.0.is_ipv4() == *v4))
             .all(|v4| !families(&anchors, v4) || families(&well, v4));
         let enough = ases(&well) >= ases(&anchors).min(2) && each;
         return if enough { Health::Well } else { Health::Bad };

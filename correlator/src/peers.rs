@@ -381,12 +381,6 @@ impl Peers {
         }
     }
 
-    pub fn any_vetoed(&self) -> bool {
-        self.map
-            .values()
-            .any(|p| p.failure().is_some_and(|f| f.vetoed))
-    }
-
     /// These peers' failures raise no new suspicion.
     pub fn dismiss<'a>(&mut self, peers: impl Iterator<Item = &'a PeerKey>) {
         for key in peers {

@@ -66,26 +66,6 @@ impl Window {
         self.last_reply.is_some_and(|at| at + USUAL >= onset)
     }
 
-    /// Since when it answers without two misses in a row.
-    pub fn alive_since(&self) -> Option<Timestamp> {
-        if self.misses() >= 2 {
-            return None;
-        }
-        let mut since = None;
-        let mut missed = false;
-        for shot in self.shots.iter().rev() {
-            match (shot.rtt, missed) {
-                (Some(_), _) => {
-                    since = Some(shot.sent_at);
-                    missed = false;
-                }
-                (None, false) => missed = true,
-                (None, true) => break,
-            }
-        }
-        since
-    }
-
     /// Answered and sent probes among those sent at or after `from`.
     pub fn tally(&self, from: Timestamp) -> (usize, usize) {
         self.shots
@@ -191,10 +171,6 @@ impl Reach {
             .binary_search_by(|w| (&w.egress, w.source, w.target).cmp(&(egress, source, target)))
             .ok()
             .and_then(|place| self.windows.get(place))
-    }
-
-    pub fn all(&self) -> impl Iterator<Item = &Window> {
-        self.windows.iter()
     }
 
     /// Forgets suspects not probed since `before`.

@@ -50,6 +50,17 @@ fn tcp(view: &View<'_>, case: &Case) -> Option<Evidence> {
     if let (1, Some(first)) = (firsts.len(), firsts.first()) {
         text.push_str(&format!(", all behind {first}"));
     }
+    let heard = failures
+        .iter()
+        .flat_map(|f| f.peer.connections.values())
+        .filter(|c| {
+            let failing = c.failing.as_ref();
+            failing.is_some_and(|f| c.inbound_at.is_some_and(|at| at > f.since + f.limit))
+        })
+        .count();
+    if heard > 0 {
+        text.push_str(&format!("; {heard} of them still receive data"));
+    }
     let spikes = failures
         .iter()
         .filter(|f| f.peer.rtt_spike_at.is_some())

@@ -93,9 +93,15 @@ pub fn beyond_gateway(
         && tally.prefixes.len() >= population.prefixes.len().min(t.min_prefixes);
     let strong = tally.score >= t.confirm * doubt && spread;
     let fair = tally.score >= t.suspect * doubt && spread;
+    // Connected peers of which none fails speak against it.
+    let patience = if tally.peers == 0 && population.peers >= t.min_peers {
+        2 * t.anchor_misses
+    } else {
+        t.anchor_misses
+    };
     (strong && dead(1).0 >= 2)
         || (fair && dead(2).0 >= 2 && dead(1).1)
-        || (dead(t.anchor_misses).0 >= 2 && dead(t.anchor_misses).1)
+        || (dead(patience).0 >= 2 && dead(patience).1)
 }
 
 /// No anchor can be asked: strong evidence, spread, lasting, with no narrower explanation.

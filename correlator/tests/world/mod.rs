@@ -74,6 +74,8 @@ pub enum Fault {
     Peer(usize),
     /// All answers take so much longer.
     Slow(Duration),
+    /// Answers through one egress take so much longer.
+    SlowEgress(EgressName, Duration),
     /// IPv6 dies behind the gateway.
     OutboundV6(EgressName),
 }
@@ -97,6 +99,12 @@ pub struct Setup {
     pub peers: usize,
     pub anchors: usize,
     pub session_down_at: Option<u64>,
+    /// Configured egresses: none, a, or a and b.
+    pub egresses: usize,
+    /// The kernel's routes are told.
+    pub fib: bool,
+    pub lost_at: Option<u64>,
+    pub neighbor_failed_at: Option<u64>,
 }
 
 impl Setup {
@@ -117,6 +125,10 @@ impl Setup {
             peers: 40,
             anchors: 3,
             session_down_at: None,
+            egresses: 2,
+            fib: true,
+            lost_at: None,
+            neighbor_failed_at: None,
         }
     }
     pub fn fault(mut self, from: u64, to: u64, fault: Fault) -> Self {
@@ -150,6 +162,13 @@ enum Event {
     Lag(Duration),
     Reroute(Vec<PeerKey>),
     Facts,
+    Host(Host),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Host {
+    Lost,
+    Neighbor,
 }
 
 pub struct Peer {
@@ -269,7 +288,7 @@ impl World {
             return_via.insert(asn, setup.inbound.clone().unwrap_or(drawn));
         }
         let mut tickers = Vec::new();
-        for (e, egress) in [a(), b()].into_iter().enumerate() {
+        for (e, egress) in [a(), b()].into_iter().enumerate().take(setup.egresses) {
             for v in [4, 6] {
                 let gateway = gateway(e, v == 4);
                 tickers.push(Ticker {
@@ -295,6 +314,7 @@ impl World {
             egresses: [a(), b()]
                 .into_iter()
                 .enumerate()
+                .take(setup.egresses)
                 .map(|(e, name)| EgressParams {
                     name,
                     gateways: vec![gateway(e, true), gateway(e, false)],
@@ -353,6 +373,12 @@ impl World {
         if let Some(at) = self.setup.withdraw_at {
             self.push(ms(at), Event::Withdraw);
         }
+        if let Some(at) = self.setup.lost_at {
+            self.push(ms(at), Event::Host(Host::Lost));
+        }
+        if let Some(at) = self.setup.neighbor_failed_at {
+            self.push(ms(at), Event::Host(Host::Neighbor));
+        }
         if let Some(at) = self.setup.session_down_at {
             self.push(ms(at), Event::SessionDown);
         }
@@ -374,10 +400,11 @@ impl World {
             .map(|(_, _, f)| f)
     }
 
-    fn slow(&self, t: Timestamp) -> Duration {
+    fn slow(&self, t: Timestamp, egress: &EgressName) -> Duration {
         self.active(t)
             .filter_map(|f| match f {
                 Fault::Slow(extra) => Some(*extra),
+                Fault::SlowEgress(e, extra) if e == egress => Some(*extra),
                 _ => None,
             })
             .max()
@@ -394,7 +421,9 @@ impl World {
             Fault::Transit => *egress == a() && peer.is_some_and(|i| self.peers[i].transit),
             Fault::Prefix(p) => peer.is_some_and(|i| self.peers[i].prefix_index == *p),
             Fault::Peer(n) => peer == Some(*n),
-            Fault::Inbound(_) | Fault::GatewayMute(_) | Fault::Slow(_) => false,
+            Fault::Inbound(_) | Fault::GatewayMute(_) | Fault::Slow(_) | Fault::SlowEgress(..) => {
+                false
+            }
         })
     }
 
@@ -603,6 +632,19 @@ impl World {
                 self.correlator
                     .host(now, &HostSignal::TimerLag { lag }, out);
             }
+            Event::Host(Host::Lost) => {
+                let stage = events::LossStage::UrgentRing;
+                let signal = HostSignal::Lost { stage, count: 10 };
+                self.correlator.host(now, &signal, out);
+            }
+            Event::Host(Host::Neighbor) => {
+                let signal = HostSignal::Neighbor {
+                    egress: a(),
+                    gateway: gateway(0, true),
+                    reachable: false,
+                };
+                self.correlator.host(now, &signal, out);
+            }
             Event::Withdraw => self.withdraw(out),
             Event::SessionDown => {
                 let signal = BgpSignal::SessionDown {
@@ -631,7 +673,7 @@ impl World {
         if self.peers[i].unacked.len() > 64 {
             return;
         }
-        let mut late = self.slow(sent);
+        let mut late = self.slow(sent, &egress);
         if self.setup.noise && self.rng.chance(400) {
             late += Duration::from_millis(60 + self.rng.below(300));
         }
@@ -678,6 +720,9 @@ impl World {
     }
 
     fn fib(&mut self, i: usize, out: &mut Vec<Output>) {
+        if !self.setup.fib {
+            return;
+        }
         let p = &self.peers[i];
         let v4 = p.address.is_ipv4();
         let change = FibChange {
@@ -690,7 +735,7 @@ impl World {
                 protocol: 4,
                 interface: format!("wan-{}", p.egress),
                 gateway: Some(gateway(usize::from(p.egress == b()), v4)),
-                egress: Some(p.egress.clone()),
+                egress: (self.setup.egresses > 0).then(|| p.egress.clone()),
                 ours: p.egress == b(),
             }),
         };
@@ -789,7 +834,7 @@ impl World {
                     .unwrap();
                 let legal =
                     self.setup.flow_via_backup || source == ProbeSource::Link || egress == a();
-                let rtt = rtt + self.slow(now);
+                let rtt = rtt + self.slow(now, &egress);
                 let ok = legal
                     && self.out_ok(now, &egress, address)
                     && self.in_ok(now + rtt, &egress, source, address);
@@ -797,23 +842,26 @@ impl World {
             }
         };
         let ok = ok && !(self.setup.noise && self.rng.chance(10_000));
-        let base = rtt - self.slow(now).min(rtt);
+        let base = rtt - self.slow(now, &egress).min(rtt);
+        // The prober's patience: learned, and long where it knows nothing.
         let deadline = match target {
-            ProbeTarget::Gateway(_) => Duration::from_millis(20),
-            ProbeTarget::Anchor(_) => base + base / 4 + Duration::from_millis(30),
-            ProbeTarget::Suspect(_) => Duration::from_millis(300),
+            ProbeTarget::Gateway(_) => Duration::from_millis(30),
+            ProbeTarget::Anchor(_) => {
+                (base + Duration::from_millis(17)).max(Duration::from_millis(30))
+            }
+            ProbeTarget::Suspect(_) => Duration::from_secs(1),
         };
-        let ok = ok && rtt <= deadline;
-        let jitter = Duration::from_micros(self.rng.below(1000));
-        let (at, rtt) = if ok {
-            (now + rtt + jitter, Some(rtt + jitter))
-        } else {
-            (now + deadline, None)
-        };
-        self.push(
-            at,
-            Event::ProbeDone(Box::new((egress, source, target, now, rtt))),
-        );
+        let rtt = rtt + Duration::from_micros(self.rng.below(1000));
+        // A probe given up can still be answered.
+        let done = |rtt| Event::ProbeDone(Box::new((egress.clone(), source, target, now, rtt)));
+        let lost = (!ok || rtt > deadline).then(|| done(None));
+        let answer = ok.then(|| done(Some(rtt)));
+        if let Some(lost) = lost {
+            self.push(now + deadline, lost);
+        }
+        if let Some(answer) = answer {
+            self.push(now + rtt, answer);
+        }
     }
 
     fn react(&mut self, output: &Output) {
