@@ -352,9 +352,12 @@ impl Rib {
             generation: neighbor.generation,
         };
         let peers = peers_within(&self.watched, &prefix);
-        let before = old.filter(|_| !peers.is_empty());
-        let old_route = before.and_then(|old| route(&self.arena, prefix, old));
-        let new_route = route(&self.arena, prefix, entry).filter(|_| !peers.is_empty());
+        // Unpacked only where somebody may be told.
+        let unpack = |entry: Entry| {
+            let wanted = !peers.is_empty();
+            wanted.then(|| route(&self.arena, prefix, entry)).flatten()
+        };
+        let (old_route, new_route) = (old.and_then(unpack), unpack(entry));
         let same_route = match (&old_route, &new_route) {
             (Some(old), Some(new)) => old.as_path == new.as_path && old.next_hop == new.next_hop,
             _ => false,
@@ -533,4 +536,447 @@ fn covered_best(table: &Table, prefix: &Prefix, mut peers: Vec<PeerKey>) -> Vec<
             .is_none_or(|(best, _)| best.prefix_len() <= prefix.prefix_len())
     });
     peers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attributes::Origin;
+    use crate::path::{AsPath, Segment, SegmentKind};
+    use crate::update::{Announcement, Context};
+    use events::Asn;
+    use std::net::Ipv4Addr;
+
+    const A: NeighborId = NeighborId(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    const B: NeighborId = NeighborId(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)));
+
+    fn rib(max_prefixes: u32) -> Rib {
+        Rib::new([(A, "a"), (B, "b")].map(|(id, egress)| NeighborConfig {
+            id,
+            egress: egress.into(),
+            max_prefixes,
+        }))
+    }
+
+    fn negotiated() -> Negotiated {
+        Negotiated {
+            asn: Asn(64500),
+            router_id: Ipv4Addr::new(192, 0, 2, 1),
+            hold_time: Duration::from_secs(90),
+            graceful_restart: true,
+            context: Context {
+                four_octet_as: true,
+                internal: false,
+                families: Families::BOTH,
+            },
+        }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn attributes(path: &[u32], hop: u8, other: &[u8]) -> Attributes {
+        Attributes {
+            origin: Origin::Igp,
+            as_path: AsPath(vec![Segment {
+                kind: SegmentKind::Sequence,
+                members: path.iter().copied().map(Asn).collect(),
+            }]),
+            next_hop: IpAddr::V4(Ipv4Addr::new(192, 0, 2, hop)),
+            other: other.to_vec(),
+        }
+    }
+
+    fn announce(prefixes: &[&str], path: &[u32]) -> Update {
+        announce_with(prefixes, attributes(path, 1, &[]))
+    }
+
+    fn announce_with(prefixes: &[&str], attributes: Attributes) -> Update {
+        Update {
+            announced: vec![Announcement {
+                attributes,
+                prefixes: prefixes
+                    .iter()
+                    .map(|prefix| prefix.parse().unwrap())
+                    .collect(),
+            }],
+            ..Update::default()
+        }
+    }
+
+    fn withdraw(prefixes: &[&str]) -> Update {
+        Update {
+            withdrawn: prefixes
+                .iter()
+                .map(|prefix| prefix.parse().unwrap())
+                .collect(),
+            ..Update::default()
+        }
+    }
+
+    fn end() -> Update {
+        Update {
+            end_of_rib: Some(Family::Ipv4),
+            ..Update::default()
+        }
+    }
+
+    fn watch(rib: &mut Rib, peers: &[&str]) -> Vec<String> {
+        let peers = peers
+            .iter()
+            .map(|peer| PeerKey(peer.parse().unwrap()))
+            .collect();
+        said(&rib.watch(peers))
+    }
+
+    fn apply(rib: &mut Rib, session: u64, update: &Update, seconds: u64) -> Vec<String> {
+        let (signals, exceeded) = rib.apply(A, session, update, at(seconds));
+        assert_eq!(exceeded, None);
+        said(&signals)
+    }
+
+    fn said(signals: &[BgpSignal]) -> Vec<String> {
+        let route = |route: &Option<RouteAttributes>| match route {
+            Some(route) => {
+                let path: Vec<String> = route.as_path.iter().map(|asn| asn.0.to_string()).collect();
+                format!("{} [{}]", route.prefix, path.join(" "))
+            }
+            None => "none".to_owned(),
+        };
+        let one = |signal: &BgpSignal| match signal {
+            BgpSignal::SessionUp { egress, .. } => format!("up {egress}"),
+            BgpSignal::SessionDown { egress, .. } => format!("down {egress}"),
+            BgpSignal::EndOfRib { ipv6, .. } => format!("end ipv6={ipv6}"),
+            BgpSignal::Fact(fact) => format!(
+                "{} by {}: {}{}",
+                fact.peer,
+                fact.egress,
+                route(&fact.route),
+                if fact.stale { " stale" } else { "" }
+            ),
+            BgpSignal::Change(change) => {
+                let peers: Vec<String> = change.peers.iter().map(ToString::to_string).collect();
+                format!(
+                    "{} -> {} for {}",
+                    route(&change.old),
+                    route(&change.new),
+                    peers.join(" ")
+                )
+            }
+        };
+        signals.iter().map(one).collect()
+    }
+
+    #[test]
+    fn changes_come_before_the_facts_that_follow_from_them() {
+        let mut rib = rib(100);
+        assert!(
+            watch(&mut rib, &["10.1.0.1", "10.2.0.1"]).is_empty(),
+            "nothing is known"
+        );
+        assert_eq!(said(&rib.session_up(A, 1, &negotiated(), at(0))), ["up a"]);
+        assert_eq!(
+            apply(
+                &mut rib,
+                1,
+                &announce(&["10.0.0.0/8", "11.0.0.0/8"], &[1]),
+                1
+            ),
+            [
+                "none -> 10.0.0.0/8 [1] for 10.1.0.1 10.2.0.1",
+                "10.1.0.1 by a: 10.0.0.0/8 [1]",
+                "10.2.0.1 by a: 10.0.0.0/8 [1]"
+            ]
+        );
+        assert_eq!(
+            apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1, 2]), 2),
+            [
+                "none -> 10.1.0.0/16 [1 2] for 10.1.0.1",
+                "10.1.0.1 by a: 10.1.0.0/16 [1 2]"
+            ]
+        );
+        // The wide route now covers one of them only.
+        assert_eq!(
+            apply(&mut rib, 1, &announce(&["10.0.0.0/8"], &[3]), 3),
+            [
+                "10.0.0.0/8 [1] -> 10.0.0.0/8 [3] for 10.2.0.1",
+                "10.2.0.1 by a: 10.0.0.0/8 [3]"
+            ]
+        );
+        assert_eq!(
+            apply(
+                &mut rib,
+                1,
+                &withdraw(&["10.1.0.0/16", "11.0.0.0/8", "12.0.0.0/8"]),
+                4
+            ),
+            [
+                "10.1.0.0/16 [1 2] -> none for 10.1.0.1",
+                "10.1.0.1 by a: 10.0.0.0/8 [3]"
+            ]
+        );
+        let moved = announce_with(&["10.0.0.0/8"], attributes(&[3], 9, &[]));
+        let (signals, _) = rib.apply(A, 1, &moved, at(5));
+        let BgpSignal::Change(change) = &signals[0] else {
+            panic!("{signals:?}");
+        };
+        assert_eq!(change.peers.len(), 2);
+        assert_eq!(
+            change.new.as_ref().unwrap().next_hop.to_string(),
+            "192.0.2.9"
+        );
+    }
+
+    #[test]
+    fn saying_it_again_or_changing_what_nobody_sees_is_no_signal() {
+        let mut rib = rib(100);
+        watch(&mut rib, &["10.1.0.1"]);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        apply(&mut rib, 1, &announce(&["10.0.0.0/8"], &[1]), 1);
+        assert!(apply(&mut rib, 1, &announce(&["10.0.0.0/8"], &[1]), 2).is_empty());
+        let tagged = announce_with(
+            &["10.0.0.0/8"],
+            attributes(&[1], 1, &[0xc0, 8, 4, 0, 1, 0, 2]),
+        );
+        assert!(apply(&mut rib, 1, &tagged, 3).is_empty());
+        assert!(apply(&mut rib, 1, &announce(&["11.0.0.0/8"], &[1]), 4).is_empty());
+        let routes = rib.routes(RibQuery::Address("10.1.0.1".parse().unwrap()), 9);
+        assert_eq!(routes[0].route.received_at, at(1));
+    }
+
+    #[test]
+    fn a_lost_session_makes_routes_stale_and_the_next_one_sorts_them_out() {
+        let mut rib = rib(100);
+        watch(&mut rib, &["10.1.0.1", "10.2.0.1", "10.3.0.1"]);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        apply(
+            &mut rib,
+            1,
+            &announce(&["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"], &[1]),
+            1,
+        );
+        assert_eq!(apply(&mut rib, 1, &end(), 1), ["end ipv6=false"]);
+        let down = rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+        assert_eq!(
+            said(&down),
+            [
+                "down a",
+                "10.1.0.1 by a: 10.1.0.0/16 [1] stale",
+                "10.2.0.1 by a: 10.2.0.0/16 [1] stale",
+                "10.3.0.1 by a: 10.3.0.0/16 [1] stale"
+            ]
+        );
+        assert!(
+            rib.session_down(A, 1, SessionDownReason::Administrative)
+                .is_empty()
+        );
+        assert!(rib.status(A).stale);
+        assert!(rib.routes(RibQuery::All, 9).iter().all(|route| route.stale));
+
+        assert_eq!(said(&rib.session_up(A, 2, &negotiated(), at(9))), ["up a"]);
+        assert!(!rib.status(A).stale);
+        assert_eq!(
+            apply(&mut rib, 2, &announce(&["10.1.0.0/16"], &[1]), 10),
+            ["10.1.0.1 by a: 10.1.0.0/16 [1]"],
+            "the same again is no change, but it is fresh"
+        );
+        assert_eq!(
+            apply(&mut rib, 2, &announce(&["10.2.0.0/16"], &[7]), 10),
+            [
+                "10.2.0.0/16 [1] -> 10.2.0.0/16 [7] for 10.2.0.1",
+                "10.2.0.1 by a: 10.2.0.0/16 [7]"
+            ]
+        );
+        assert_eq!(
+            apply(&mut rib, 2, &end(), 11),
+            [
+                "end ipv6=false",
+                "10.3.0.0/16 [1] -> none for 10.3.0.1",
+                "10.3.0.1 by a: none"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_end_of_rib_the_deadline_completes_the_table() {
+        let mut rib = rib(100);
+        watch(&mut rib, &["10.1.0.1", "10.9.0.1"]);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1]), 1);
+        rib.session_down(A, 1, SessionDownReason::Administrative);
+        assert_eq!(rib.deadline(), None);
+        rib.session_up(A, 2, &negotiated(), at(10));
+        let due = at(10) + END_OF_RIB_WAIT;
+        assert_eq!(rib.deadline(), Some(due));
+        assert!(rib.expire(at(11)).is_empty());
+        assert_eq!(
+            said(&rib.expire(due)),
+            [
+                "10.1.0.0/16 [1] -> none for 10.1.0.1",
+                "10.1.0.1 by a: none",
+                "10.9.0.1 by a: none"
+            ]
+        );
+        assert_eq!(rib.deadline(), None);
+        assert_eq!(
+            rib.attribute_sets(),
+            0,
+            "nothing refers to the attributes any more"
+        );
+    }
+
+    #[test]
+    fn both_markers_end_the_wait() {
+        let mut rib = rib(100);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        apply(&mut rib, 1, &end(), 1);
+        assert!(rib.deadline().is_some());
+        let end6 = Update {
+            end_of_rib: Some(Family::Ipv6),
+            ..Update::default()
+        };
+        assert_eq!(apply(&mut rib, 1, &end6, 1), ["end ipv6=true"]);
+        assert_eq!(rib.deadline(), None);
+        assert_eq!(rib.status(A).complete, Families::BOTH);
+    }
+
+    #[test]
+    fn a_newer_session_ends_the_older_and_late_words_of_it_are_not_heard() {
+        let mut rib = rib(100);
+        watch(&mut rib, &["10.1.0.1"]);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1]), 1);
+        assert_eq!(
+            said(&rib.session_up(A, 2, &negotiated(), at(2))),
+            ["down a", "10.1.0.1 by a: 10.1.0.0/16 [1] stale", "up a"]
+        );
+        assert!(apply(&mut rib, 1, &withdraw(&["10.1.0.0/16"]), 3).is_empty());
+        assert!(
+            rib.session_down(A, 1, SessionDownReason::Administrative)
+                .is_empty()
+        );
+        assert_eq!(rib.status(A).ipv4, 1);
+    }
+
+    #[test]
+    fn watching_later_says_what_is_known_by_neighbour_and_peer() {
+        let mut rib = rib(100);
+        for (id, session) in [(B, 1), (A, 2)] {
+            rib.session_up(id, session, &negotiated(), at(0));
+            rib.apply(id, session, &announce(&["10.0.0.0/8"], &[1]), at(1));
+        }
+        apply(&mut rib, 2, &end(), 1);
+        assert_eq!(
+            watch(&mut rib, &["10.1.0.1", "172.16.0.1"]),
+            [
+                "10.1.0.1 by a: 10.0.0.0/8 [1]",
+                "172.16.0.1 by a: none",
+                "10.1.0.1 by b: 10.0.0.0/8 [1]"
+            ],
+            "b's table is not complete: what it lacks is not known yet"
+        );
+        assert_eq!(
+            watch(&mut rib, &["10.1.0.1", "10.1.0.2"]),
+            [
+                "10.1.0.2 by a: 10.0.0.0/8 [1]",
+                "10.1.0.2 by b: 10.0.0.0/8 [1]"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_limit_of_prefixes_is_per_family_and_counts_no_replacement() {
+        let mut rib = rib(2);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        apply(
+            &mut rib,
+            1,
+            &announce(&["10.0.0.0/8", "11.0.0.0/8", "2001:db8::/32"], &[1]),
+            1,
+        );
+        apply(&mut rib, 1, &announce(&["10.0.0.0/8"], &[2]), 1);
+        let (_, exceeded) = rib.apply(A, 1, &announce(&["12.0.0.0/8"], &[1]), at(1));
+        let exceeded = exceeded.unwrap();
+        assert_eq!((exceeded.family, exceeded.limit), (Family::Ipv4, 2));
+        assert!(
+            exceeded
+                .to_string()
+                .contains("192.0.2.1: more than 2 Ipv4 prefixes")
+        );
+        assert_eq!(rib.status(A).ipv4, 2);
+    }
+
+    /// Random announcements and withdrawals against a list that is searched from end to end.
+    #[test]
+    fn agrees_with_a_model() {
+        let mut state: u64 = 0x2545_f491_4f6c_dd1d;
+        let mut next = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            u32::try_from(state % below).unwrap()
+        };
+        let peers: Vec<IpAddr> = (0..16u8)
+            .map(|n| IpAddr::from([10, n << 4, n, 1]))
+            .collect();
+        let mut rib = rib(10_000);
+        rib.watch(peers.iter().copied().map(PeerKey).collect());
+        rib.session_up(A, 1, &negotiated(), at(0));
+        apply(&mut rib, 1, &end(), 0);
+        let mut model: BTreeMap<Prefix, u32> = BTreeMap::new();
+        let mut facts: BTreeMap<IpAddr, Option<(Prefix, u32)>> = BTreeMap::new();
+        let best = |model: &BTreeMap<Prefix, u32>, peer: &IpAddr| {
+            let covering = model.iter().filter(|(prefix, _)| prefix.contains(peer));
+            covering
+                .max_by_key(|(prefix, _)| prefix.prefix_len())
+                .map(|(p, asn)| (*p, *asn))
+        };
+        let mut changes = 0;
+        for step in 0..4000 {
+            let length = u8::try_from(8 + next(7)).unwrap();
+            let address = IpAddr::from((10 << 24 | next(1 << 24)).to_be_bytes());
+            let prefix = Prefix::new(address, length).unwrap().trunc();
+            let before: Vec<_> = peers.iter().map(|peer| best(&model, peer)).collect();
+            let text = prefix.to_string();
+            let update = if next(3) == 0 {
+                model.remove(&prefix);
+                withdraw(&[&text])
+            } else {
+                let asn = 1 + next(3);
+                model.insert(prefix, asn);
+                announce(&[&text], &[asn])
+            };
+            let (signals, _) = rib.apply(A, 1, &update, at(step));
+            let mut changed = Vec::new();
+            for signal in signals {
+                match signal {
+                    BgpSignal::Change(change) => {
+                        changes += 1;
+                        assert_eq!(change.prefix, prefix);
+                        changed.extend(change.peers.iter().map(|peer| peer.0));
+                    }
+                    BgpSignal::Fact(fact) => {
+                        let route = fact.route.map(|r| (r.prefix, r.as_path[0].0));
+                        facts.insert(fact.peer.0, route);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            let expected: Vec<IpAddr> = peers
+                .iter()
+                .zip(before)
+                .filter(|(peer, before)| best(&model, peer) != *before)
+                .map(|(peer, _)| *peer)
+                .collect();
+            assert_eq!(changed, expected, "step {step}, {prefix}");
+            for peer in &peers {
+                let said = facts.get(peer).copied().flatten();
+                assert_eq!(said, best(&model, peer), "step {step}");
+            }
+        }
+        assert!(changes > 300, "{changes}");
+        assert_eq!(rib.status(A).ipv4, model.len());
+        assert_eq!(rib.attribute_sets(), 3);
+    }
 }

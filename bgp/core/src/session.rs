@@ -442,3 +442,326 @@ fn after(now: Timestamp, time: Duration) -> Option<Timestamp> {
 fn is_due(deadline: Option<Timestamp>, now: Timestamp) -> bool {
     deadline.is_some_and(|deadline| deadline <= now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    fn config(passive: bool) -> SessionConfig {
+        SessionConfig {
+            local_as: Asn(211_396),
+            router_id: Ipv4Addr::new(198, 51, 100, 10),
+            peer_as: Asn(211_396),
+            hold_time: Duration::from_secs(90),
+            passive,
+            connect_retry: Duration::from_secs(10),
+        }
+    }
+
+    fn their_open() -> Open {
+        Open {
+            asn: Asn(211_396),
+            hold_time: 30,
+            router_id: ID,
+            four_octet_as: true,
+            families: Families::BOTH,
+            route_refresh: true,
+            graceful_restart: true,
+        }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn in_state(state: State) -> Session {
+        let mut session = Session::new(config(state != State::Connect));
+        let events = match state {
+            State::Idle => 0,
+            State::Connect | State::Active => 1,
+            State::OpenSent => 2,
+            State::OpenConfirm => 3,
+            State::Established => 4,
+        };
+        let way = [
+            Event::Start,
+            Event::Connected,
+            Event::Open(their_open()),
+            Event::Keepalive,
+        ];
+        for event in way.into_iter().take(events) {
+            session.step(event, at(0));
+        }
+        assert_eq!(session.state(), state);
+        session
+    }
+
+    /// State, then what was done: type of each message sent (with code/subcode), or the action.
+    fn summary(session: &Session, actions: &[Action]) -> String {
+        let mut text = format!("{:?}", session.state());
+        for action in actions {
+            text += &match action {
+                Action::Connect => " connect".to_owned(),
+                Action::Send { message } => match message[18] {
+                    1 => " OPEN".to_owned(),
+                    3 => format!(" {}/{}", message[19], message[20]),
+                    4 => " KEEPALIVE".to_owned(),
+                    other => format!(" message {other}"),
+                },
+                Action::Up(_) => " up".to_owned(),
+                Action::Update(_) => " apply".to_owned(),
+                Action::Close { .. } => " close".to_owned(),
+            };
+        }
+        text
+    }
+
+    /// RFC 4271 section 8.2.2, RFC 6608 for 5/x, RFC 4486 for 6/x. Columns: Idle, Connect (which
+    /// connects itself), Active (passive), OpenSent, OpenConfirm, Established.
+    #[test]
+    fn every_cell_of_the_state_machine() {
+        let lost = || Event::ConnectionLost {
+            text: String::new(),
+        };
+        let fault = || Event::Malformed(Fault::new(1, 1, ""));
+        let table: [(Event, [&str; 6]); 12] = [
+            (
+                Event::Start,
+                [
+                    "Active",
+                    "Connect",
+                    "Active",
+                    "OpenSent",
+                    "OpenConfirm",
+                    "Established",
+                ],
+            ),
+            (
+                Event::Connected,
+                [
+                    "Idle",
+                    "OpenSent OPEN",
+                    "OpenSent OPEN",
+                    "OpenSent",
+                    "OpenConfirm",
+                    "Established",
+                ],
+            ),
+            (
+                Event::ConnectFailed,
+                [
+                    "Idle",
+                    "Active",
+                    "Active",
+                    "OpenSent",
+                    "OpenConfirm",
+                    "Established",
+                ],
+            ),
+            (
+                lost(),
+                [
+                    "Idle",
+                    "Connect",
+                    "Active",
+                    "Idle close",
+                    "Idle close",
+                    "Idle close",
+                ],
+            ),
+            (
+                Event::Open(their_open()),
+                [
+                    "Idle",
+                    "Connect",
+                    "Active",
+                    "OpenConfirm KEEPALIVE",
+                    "Idle 5/2 close",
+                    "Idle 5/3 close",
+                ],
+            ),
+            (
+                Event::Update(Update::default()),
+                [
+                    "Idle",
+                    "Connect",
+                    "Active",
+                    "Idle 5/1 close",
+                    "Idle 5/2 close",
+                    "Established apply",
+                ],
+            ),
+            (
+                Event::Keepalive,
+                [
+                    "Idle",
+                    "Connect",
+                    "Active",
+                    "Idle 5/1 close",
+                    "Established up",
+                    "Established",
+                ],
+            ),
+            (
+                Event::RouteRefresh,
+                [
+                    "Idle",
+                    "Connect",
+                    "Active",
+                    "Idle 5/1 close",
+                    "Idle 5/2 close",
+                    "Established",
+                ],
+            ),
+            (
+                Event::Notification {
+                    code: 6,
+                    subcode: 2,
+                },
+                [
+                    "Idle",
+                    "Connect",
+                    "Active",
+                    "Idle close",
+                    "Idle close",
+                    "Idle close",
+                ],
+            ),
+            (
+                fault(),
+                [
+                    "Idle",
+                    "Connect",
+                    "Active",
+                    "Idle 1/1 close",
+                    "Idle 1/1 close",
+                    "Idle 1/1 close",
+                ],
+            ),
+            // 1000 s later: every deadline has passed.
+            (
+                Event::Timer,
+                [
+                    "Idle",
+                    "Connect connect",
+                    "Active",
+                    "Idle 4/0 close",
+                    "Idle 4/0 close",
+                    "Idle 4/0 close",
+                ],
+            ),
+            (
+                Event::Stop(Stop::Shutdown),
+                [
+                    "Idle",
+                    "Idle close",
+                    "Idle close",
+                    "Idle 6/2 close",
+                    "Idle 6/2 close",
+                    "Idle 6/2 close",
+                ],
+            ),
+        ];
+        let states = [
+            State::Idle,
+            State::Connect,
+            State::Active,
+            State::OpenSent,
+            State::OpenConfirm,
+            State::Established,
+        ];
+        for (event, row) in table {
+            for (state, expected) in states.into_iter().zip(row) {
+                let mut session = in_state(state);
+                let actions = session.step(event.clone(), at(1000));
+                assert_eq!(
+                    summary(&session, &actions),
+                    expected,
+                    "{state:?}, {event:?}"
+                );
+                if session.state() == State::Idle {
+                    assert_eq!(session.deadline(), None, "no timer runs in Idle");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stops_have_their_subcode() {
+        let max = Stop::MaxPrefixes {
+            family: Family::Ipv6,
+            limit: 7,
+        };
+        for (stop, expected) in [
+            (Stop::Collision, "Idle 6/7 close"),
+            (Stop::Replaced, "Idle close"),
+            (max.clone(), "Idle 6/1 close"),
+        ] {
+            let mut session = in_state(State::Established);
+            let actions = session.step(Event::Stop(stop), at(1));
+            assert_eq!(summary(&session, &actions), expected);
+        }
+        let actions = in_state(State::Established).step(Event::Stop(max), at(1));
+        let Some(Action::Send { message }) = actions.first() else {
+            panic!("{actions:?}");
+        };
+        assert_eq!(message[21..], [0, 2, 1, 0, 0, 0, 7]);
+    }
+
+    #[test]
+    fn the_open_must_come_from_the_configured_as_and_another_router() {
+        let wrong_as = Open {
+            asn: Asn(64999),
+            ..their_open()
+        };
+        let own_id = Open {
+            router_id: config(true).router_id,
+            ..their_open()
+        };
+        for (open, expected) in [(wrong_as, "Idle 2/2 close"), (own_id, "Idle 2/3 close")] {
+            let mut session = in_state(State::OpenSent);
+            let actions = session.step(Event::Open(open), at(1));
+            assert_eq!(summary(&session, &actions), expected);
+        }
+    }
+
+    #[test]
+    fn the_smaller_hold_time_counts_and_a_third_of_it_for_keepalives() {
+        let mut session = in_state(State::Established);
+        let negotiated = session.negotiated().unwrap();
+        assert_eq!(negotiated.hold_time, Duration::from_secs(30));
+        assert!(negotiated.context.internal);
+        assert_eq!(session.deadline(), Some(at(10)));
+        let actions = session.step(Event::Timer, at(10));
+        assert_eq!(summary(&session, &actions), "Established KEEPALIVE");
+        assert_eq!(session.deadline(), Some(at(20)));
+        session.step(Event::Keepalive, at(19));
+        session.step(Event::Timer, at(20));
+        session.step(Event::Timer, at(30));
+        assert_eq!(session.state(), State::Established, "19 + 30 s is not over");
+        session.step(Event::Update(Update::default()), at(40));
+        session.step(Event::Timer, at(69));
+        assert_eq!(
+            session.state(),
+            State::Established,
+            "an UPDATE refreshes too"
+        );
+        let actions = session.step(Event::Timer, at(70));
+        assert_eq!(summary(&session, &actions), "Idle 4/0 close");
+    }
+
+    #[test]
+    fn hold_time_zero_has_no_timers() {
+        let mut session = in_state(State::OpenSent);
+        let open = Open {
+            hold_time: 0,
+            ..their_open()
+        };
+        session.step(Event::Open(open), at(1));
+        session.step(Event::Keepalive, at(1));
+        assert_eq!(session.state(), State::Established);
+        assert_eq!(session.deadline(), None);
+    }
+}

@@ -285,3 +285,402 @@ fn mp_unreach(value: &[u8]) -> Result<(Option<Family>, Vec<Prefix>), Fault> {
         None => Ok((None, Vec::new())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attributes::Origin;
+    use events::Asn;
+
+    const CONTEXT: Context = Context {
+        four_octet_as: true,
+        internal: false,
+        families: Families::BOTH,
+    };
+
+    const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
+    const PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 3, 0x39, 0xc4];
+    const HOP: &[u8] = &[0x40, 3, 4, 192, 0, 2, 1];
+    const TEN: &[u8] = &[8, 10];
+    /// 2001:db8::/32 with next hop 2001:db8::1.
+    const REACH6: &[u8] = &[
+        0x80, 14, 26, 0, 2, 1, 16, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 32,
+        0x20, 1, 0xd, 0xb8,
+    ];
+
+    fn body(withdrawn: &[u8], attributes: &[&[u8]], nlri: &[u8]) -> Vec<u8> {
+        let attributes = attributes.concat();
+        let mut body = u16::try_from(withdrawn.len())
+            .unwrap()
+            .to_be_bytes()
+            .to_vec();
+        body.extend_from_slice(withdrawn);
+        body.extend(u16::try_from(attributes.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(&attributes);
+        body.extend_from_slice(nlri);
+        body
+    }
+
+    fn strings(prefixes: &[Prefix]) -> Vec<String> {
+        prefixes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn both_families_in_one_message() {
+        let body = body(&[8, 11], &[ORIGIN, PATH, HOP, REACH6], TEN);
+        let update = decode(&body, &CONTEXT).unwrap();
+        assert_eq!(strings(&update.withdrawn), ["11.0.0.0/8"]);
+        let [v4, v6] = &update.announced[..] else {
+            panic!("{update:?}");
+        };
+        assert_eq!(strings(&v4.prefixes), ["10.0.0.0/8"]);
+        assert_eq!(v4.attributes.next_hop.to_string(), "192.0.2.1");
+        assert_eq!(v4.attributes.as_path.flat(), [Asn(211_396)]);
+        assert_eq!(v4.attributes.origin, Origin::Igp);
+        assert_eq!(strings(&v6.prefixes), ["2001:db8::/32"]);
+        assert_eq!(v6.attributes.next_hop.to_string(), "2001:db8::1");
+        for announcement in &update.announced {
+            let packed = announcement.attributes.pack();
+            assert_eq!(
+                Attributes::unpack(&packed).as_ref(),
+                Some(&announcement.attributes)
+            );
+        }
+    }
+
+    #[test]
+    fn the_default_route_packed_first() {
+        let nlri = [0, 24, 10, 0, 1, 24, 10, 0, 2, 24, 10, 0, 3, 16, 10, 9];
+        let expected = [
+            "0.0.0.0/0",
+            "10.0.1.0/24",
+            "10.0.2.0/24",
+            "10.0.3.0/24",
+            "10.9.0.0/16",
+        ];
+        let update = decode(&body(&[], &[ORIGIN, PATH, HOP], &nlri), &CONTEXT).unwrap();
+        assert_eq!(strings(&update.announced[0].prefixes), expected);
+        let update = decode(&body(&nlri, &[], &[]), &CONTEXT).unwrap();
+        assert_eq!(strings(&update.withdrawn), expected);
+        assert_eq!(update.end_of_rib, None);
+    }
+
+    #[test]
+    fn end_of_rib_markers_and_what_only_looks_like_one() {
+        let unreach6: &[u8] = &[0x80, 15, 3, 0, 2, 1];
+        let unreach_labeled: &[u8] = &[0x80, 15, 3, 0, 2, 4];
+        let end = |body: &[u8]| decode(body, &CONTEXT).unwrap().end_of_rib;
+        assert_eq!(end(&body(&[], &[], &[])), Some(Family::Ipv4));
+        assert_eq!(end(&body(&[], &[unreach6], &[])), Some(Family::Ipv6));
+        assert_eq!(end(&body(&[], &[unreach_labeled], &[])), None);
+        assert_eq!(end(&body(&[8, 10], &[unreach6], &[])), None);
+        assert_eq!(end(&body(&[], &[ORIGIN, unreach6], &[])), None);
+        let only_v4 = Context {
+            families: Families {
+                ipv4: true,
+                ipv6: false,
+            },
+            ..CONTEXT
+        };
+        let update = decode(&body(&[], &[unreach6], &[]), &only_v4).unwrap();
+        assert_eq!(update.end_of_rib, None);
+    }
+
+    #[test]
+    fn a_prefix_withdrawn_and_announced_is_announced() {
+        let update = decode(&body(TEN, &[ORIGIN, PATH, HOP], TEN), &CONTEXT).unwrap();
+        assert!(update.withdrawn.is_empty());
+        assert_eq!(strings(&update.announced[0].prefixes), ["10.0.0.0/8"]);
+    }
+
+    #[test]
+    fn families_that_were_not_negotiated_are_passed_over() {
+        let context = Context {
+            families: Families {
+                ipv4: true,
+                ipv6: false,
+            },
+            ..CONTEXT
+        };
+        let message = body(&[], &[ORIGIN, PATH, HOP, REACH6], TEN);
+        let update = decode(&message, &context).unwrap();
+        assert_eq!(update.announced.len(), 1);
+        assert_eq!(strings(&update.announced[0].prefixes), ["10.0.0.0/8"]);
+    }
+
+    /// What the session does not survive: RFC 4271 section 6.3 where RFC 7606 left it.
+    #[test]
+    fn resets() {
+        let reach = |value: &[u8]| -> Vec<u8> {
+            let length = u8::try_from(value.len()).unwrap();
+            [&[0x80, 14, length][..], value].concat()
+        };
+        let short_hop = reach(&[0, 2, 1, 15, 0, 0, 0]);
+        let wrong_hop = reach(&[&[0, 2, 1, 4, 192, 0, 2, 1, 0][..], &[0]].concat());
+        let long_prefix = reach(&[&[0, 2, 1, 16][..], &[0x20; 16], &[0, 129]].concat());
+        let empty = reach(&[0, 2]);
+        let bad_origin: &[u8] = &[0x40, 1, 1, 9];
+        let cases: [(&str, Vec<u8>, u8); 15] = [
+            ("withdrawn length beyond the message", vec![0, 9, 0, 0], 1),
+            ("attribute length beyond the message", vec![0, 0, 0, 9], 1),
+            ("no attribute length", vec![0, 0, 0], 1),
+            (
+                "withdrawn prefix of length 33",
+                body(&[33, 1, 2, 3, 4, 5], &[], &[]),
+                10,
+            ),
+            ("withdrawn prefix cut off", body(&[24, 10], &[], &[]), 10),
+            (
+                "NLRI of length 33",
+                body(&[], &[ORIGIN, PATH, HOP], &[33, 1, 2, 3, 4, 5]),
+                10,
+            ),
+            (
+                "NLRI cut off",
+                body(&[], &[ORIGIN, PATH, HOP], &[24, 10]),
+                10,
+            ),
+            (
+                "MP_REACH: next hop cut off",
+                body(&[], &[ORIGIN, PATH, &short_hop], &[]),
+                9,
+            ),
+            (
+                "MP_REACH: IPv4 next hop for IPv6",
+                body(&[], &[ORIGIN, PATH, &wrong_hop], &[]),
+                9,
+            ),
+            (
+                "MP_REACH: prefix too long",
+                body(&[], &[ORIGIN, PATH, &long_prefix], &[]),
+                9,
+            ),
+            (
+                "MP_REACH: two octets",
+                body(&[], &[ORIGIN, PATH, &empty], &[]),
+                9,
+            ),
+            (
+                "MP_UNREACH: prefix cut off",
+                body(&[], &[&[0x80, 15, 5, 0, 2, 1, 32, 1]], &[]),
+                9,
+            ),
+            (
+                "MP_REACH twice",
+                body(&[], &[ORIGIN, PATH, REACH6, REACH6], &[]),
+                1,
+            ),
+            (
+                "unknown well-known attribute",
+                body(&[], &[ORIGIN, PATH, HOP, &[0x40, 99, 0]], TEN),
+                2,
+            ),
+            (
+                "an error and no prefix",
+                body(&[], &[bad_origin, PATH], &[]),
+                6,
+            ),
+        ];
+        for (name, bytes, subcode) in cases {
+            let fault = decode(&bytes, &CONTEXT).expect_err(name);
+            assert_eq!((fault.code, fault.subcode), (3, subcode), "{name}: {fault}");
+        }
+    }
+
+    /// RFC 7606: the route is gone, the session stays.
+    #[test]
+    fn treated_as_withdrawn() {
+        let cases: [(&str, &[&[u8]], u8); 18] = [
+            (
+                "attribute overrun",
+                &[ORIGIN, PATH, HOP, &[0x80, 4, 9, 0]],
+                0,
+            ),
+            ("trailing attribute byte", &[ORIGIN, PATH, HOP, &[0x80]], 0),
+            ("ORIGIN 3", &[&[0x40, 1, 1, 3], PATH, HOP], 1),
+            ("ORIGIN of length 2", &[&[0x40, 1, 2, 0, 0], PATH, HOP], 1),
+            ("ORIGIN optional", &[&[0xc0, 1, 1, 0], PATH, HOP], 1),
+            ("ORIGIN missing", &[PATH, HOP], 1),
+            ("AS_PATH missing", &[ORIGIN, HOP], 2),
+            ("AS_PATH count 0", &[ORIGIN, &[0x40, 2, 2, 2, 0], HOP], 2),
+            (
+                "AS_PATH cut off",
+                &[ORIGIN, &[0x40, 2, 4, 2, 1, 0, 1], HOP],
+                2,
+            ),
+            (
+                "AS_PATH type 9",
+                &[ORIGIN, &[0x40, 2, 6, 9, 1, 0, 0, 0, 1], HOP],
+                2,
+            ),
+            (
+                "confederation from outside",
+                &[ORIGIN, &[0x40, 2, 6, 3, 1, 0, 0, 0, 1], HOP],
+                2,
+            ),
+            ("NEXT_HOP missing", &[ORIGIN, PATH], 3),
+            (
+                "NEXT_HOP of length 5",
+                &[ORIGIN, PATH, &[0x40, 3, 5, 1, 2, 3, 4, 5]],
+                3,
+            ),
+            (
+                "NEXT_HOP 0.0.0.0",
+                &[ORIGIN, PATH, &[0x40, 3, 4, 0, 0, 0, 0]],
+                3,
+            ),
+            (
+                "MED of length 3",
+                &[ORIGIN, PATH, HOP, &[0x80, 4, 3, 0, 0, 0]],
+                4,
+            ),
+            (
+                "COMMUNITIES of length 3",
+                &[ORIGIN, PATH, HOP, &[0xc0, 8, 3, 0, 0, 0]],
+                8,
+            ),
+            (
+                "large communities, empty",
+                &[ORIGIN, PATH, HOP, &[0xc0, 32, 0]],
+                32,
+            ),
+            (
+                "OTC of length 2",
+                &[ORIGIN, PATH, HOP, &[0xc0, 35, 2, 0, 0]],
+                35,
+            ),
+        ];
+        for (name, attributes, attribute) in cases {
+            let update = decode(&body(&[8, 11], attributes, TEN), &CONTEXT)
+                .unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            assert_eq!(
+                strings(&update.withdrawn),
+                ["11.0.0.0/8", "10.0.0.0/8"],
+                "{name}"
+            );
+            assert!(update.announced.is_empty(), "{name}");
+            let worst = update
+                .errors
+                .iter()
+                .max_by_key(|error| error.level)
+                .unwrap();
+            assert_eq!(
+                (worst.attribute, worst.level),
+                (attribute, ErrorLevel::TreatAsWithdraw),
+                "{name}"
+            );
+        }
+        let bad_v6 = decode(&body(&[], &[&[0x40, 1, 1, 3], PATH, REACH6], &[]), &CONTEXT).unwrap();
+        assert_eq!(strings(&bad_v6.withdrawn), ["2001:db8::/32"]);
+    }
+
+    #[test]
+    fn discarded_attributes_leave_the_route() {
+        let cases: [(&str, &[u8], u8); 6] = [
+            ("ATOMIC_AGGREGATE with a value", &[0x40, 6, 1, 0], 6),
+            (
+                "AGGREGATOR of length 6",
+                &[0xc0, 7, 6, 0, 1, 192, 0, 2, 1],
+                7,
+            ),
+            ("LOCAL_PREF from outside", &[0x40, 5, 4, 0, 0, 0, 100], 5),
+            ("CLUSTER_LIST from outside", &[0x80, 10, 4, 1, 2, 3, 4], 10),
+            (
+                "AS4_PATH from a new speaker",
+                &[0xc0, 17, 6, 2, 1, 0, 0, 0, 9],
+                17,
+            ),
+            ("second ORIGIN", &[0x40, 1, 1, 2], 1),
+        ];
+        for (name, extra, attribute) in cases {
+            let message = body(&[], &[ORIGIN, PATH, HOP, extra], TEN);
+            let update =
+                decode(&message, &CONTEXT).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            assert_eq!(
+                strings(&update.announced[0].prefixes),
+                ["10.0.0.0/8"],
+                "{name}"
+            );
+            assert_eq!(update.announced[0].attributes.origin, Origin::Igp);
+            assert!(update.announced[0].attributes.other.is_empty(), "{name}");
+            assert_eq!(
+                (update.errors[0].attribute, update.errors[0].level),
+                (attribute, ErrorLevel::Discard),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_strongest_error_wins() {
+        let discard: &[u8] = &[0x40, 6, 1, 0];
+        let withdraw: &[u8] = &[0x80, 4, 3, 0, 0, 0];
+        let reset: &[u8] = &[0x40, 99, 0];
+        let update = decode(
+            &body(&[], &[ORIGIN, PATH, HOP, discard, withdraw], TEN),
+            &CONTEXT,
+        )
+        .unwrap();
+        assert_eq!(strings(&update.withdrawn), ["10.0.0.0/8"]);
+        assert_eq!(update.errors.len(), 2);
+        let message = body(&[], &[ORIGIN, PATH, HOP, reset, withdraw, discard], TEN);
+        assert_eq!(decode(&message, &CONTEXT).unwrap_err().subcode, 2);
+    }
+
+    #[test]
+    fn unknown_optional_attributes_are_kept_as_they_came() {
+        let unknown: &[u8] = &[0xd0, 250, 0, 2, 7, 7];
+        let update = decode(&body(&[], &[ORIGIN, PATH, HOP, unknown], TEN), &CONTEXT).unwrap();
+        assert_eq!(update.announced[0].attributes.other, unknown);
+        assert!(update.errors.is_empty());
+    }
+
+    #[test]
+    fn an_old_speaker_says_23456_and_as4_path_the_truth() {
+        let old = Context {
+            four_octet_as: false,
+            ..CONTEXT
+        };
+        let path: &[u8] = &[0x40, 2, 6, 2, 2, 0, 10, 0x5b, 0xa0];
+        let as4: &[u8] = &[0xc0, 17, 6, 2, 1, 0, 3, 0x39, 0xc4];
+        let flat = |attributes: &[&[u8]]| {
+            let update = decode(&body(&[], attributes, TEN), &old).unwrap();
+            update.announced[0].attributes.as_path.flat()
+        };
+        assert_eq!(flat(&[ORIGIN, path, HOP, as4]), [Asn(10), Asn(211_396)]);
+        // An AGGREGATOR that is not AS_TRANS: an old speaker aggregated later.
+        let aggregator: &[u8] = &[0xc0, 7, 6, 0, 1, 192, 0, 2, 1];
+        assert_eq!(
+            flat(&[ORIGIN, path, HOP, aggregator, as4]),
+            [Asn(10), Asn(23456)]
+        );
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        // A small generator of its own (xorshift), so that the run is the same everywhere.
+        let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let good = body(&[8, 11], &[ORIGIN, PATH, HOP, REACH6], TEN);
+        let (mut accepted, mut refused) = (0, 0);
+        for _ in 0..200_000 {
+            let mut bytes = good.clone();
+            for _ in 0..=next() % 4 {
+                let index = usize::try_from(next()).unwrap() % bytes.len();
+                bytes[index] = next().to_le_bytes()[0];
+            }
+            let length = usize::try_from(next()).unwrap() % (bytes.len() * 2);
+            bytes.truncate(length.max(4));
+            match decode(&bytes, &CONTEXT) {
+                Ok(_) => accepted += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(accepted > 1000 && refused > 1000, "{accepted} {refused}");
+    }
+}

@@ -74,6 +74,7 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
         .collect();
 
     let now = clock::now();
+    let listen = settings.listen;
     let neighbors: BTreeMap<_, _> = settings
         .neighbors
         .into_iter()
@@ -86,7 +87,11 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
                 passive: neighbor.passive,
                 connect_retry: transport::CONNECT_RETRY,
             };
-            let neighbor = Arc::new(Neighbor::new(neighbor, config, now));
+            let same_family =
+                |ip: &IpAddr| ip.is_ipv4() == neighbor.address.is_ipv4() && !ip.is_unspecified();
+            let mut sources = listen.iter().map(SocketAddr::ip);
+            let source = sources.find(same_family);
+            let neighbor = Arc::new(Neighbor::new(neighbor, config, source, now));
             (neighbor.id, neighbor)
         })
         .collect();

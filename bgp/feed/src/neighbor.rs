@@ -53,6 +53,8 @@ pub(crate) struct Neighbor {
     pub id: NeighborId,
     pub settings: NeighborSettings,
     pub config: SessionConfig,
+    /// Our address when we connect, where a definite one is listened on.
+    pub source: Option<IpAddr>,
     pub updates: AtomicU64,
     pub attribute_errors: AtomicU64,
     slot: Mutex<Slot>,
@@ -93,7 +95,12 @@ pub(crate) enum Refusal {
 }
 
 impl Neighbor {
-    pub fn new(settings: NeighborSettings, config: SessionConfig, now: Timestamp) -> Self {
+    pub fn new(
+        settings: NeighborSettings,
+        config: SessionConfig,
+        source: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Self {
         let state = if settings.passive {
             State::Active
         } else {
@@ -103,6 +110,7 @@ impl Neighbor {
             id: NeighborId(settings.address.to_canonical()),
             settings,
             config,
+            source,
             updates: AtomicU64::new(0),
             attribute_errors: AtomicU64::new(0),
             slot: Mutex::new(Slot {

@@ -14,7 +14,8 @@ pub struct Settings {
     pub local_as: Asn,
     /// Our BGP identifier.
     pub router_id: Ipv4Addr,
-    /// Where neighbours connect to. An IPv6 address never takes IPv4 connections.
+    /// Where neighbours connect to. An IPv6 address never takes IPv4 connections. Connections that
+    /// we open come from the first definite address of their family here.
     pub listen: Vec<SocketAddr>,
     /// Our offer of a hold time: zero or 3 s to 65535 s, in whole seconds.
     pub hold_time: Duration,

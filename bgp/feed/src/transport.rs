@@ -10,7 +10,7 @@ use std::time::Duration;
 use bgp_core::{Event, Fault, Session, SessionConfig, cease, code, encode_notification};
 use events::{NeighborId, Timestamp};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
@@ -140,7 +140,7 @@ async fn attempt(neighbor: &Arc<Neighbor>, shared: &Shared) {
     session.step(Event::Start, clock::now());
     let address = SocketAddr::new(neighbor.id.0, neighbor.settings.port);
     let limit = neighbor.config.connect_retry;
-    let stream = match timeout(limit, TcpStream::connect(address)).await {
+    let stream = match timeout(limit, open(neighbor.source, address)).await {
         Ok(Ok(stream)) => stream,
         failed => {
             let text = match failed {
@@ -160,6 +160,17 @@ async fn attempt(neighbor: &Arc<Neighbor>, shared: &Shared) {
         // A task of its own: it must outlive this one to say goodbye when the feed stops.
         let _ = tokio::spawn(connection.run(reports, stop, shutdown)).await;
     }
+}
+
+async fn open(source: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    socket.connect(to).await
 }
 
 /// 75 to 100 % of a time (RFC 4271 section 10); the clock's low digits are random enough.

@@ -33,7 +33,7 @@ impl Session<'_> {
                strict bind yes; multihop 2;
                connect delay time 1; connect retry time 1; error wait time 1, 2;
                {options}
-               ipv4 {{ import none; export all; {ipv4} }};
+               ipv4 {{ import none; {ipv4} }};
                ipv6 {{ import none; export all; next hop address 2001:db8::1; }};
              }}\n",
             local = self.local,

@@ -55,10 +55,10 @@ impl Feed {
     }
 
     pub async fn next(&mut self) -> BgpSignal {
-        timeout(LIMIT, self.signals.recv())
-            .await
-            .expect("no signal within the limit")
-            .expect("the feed ended")
+        match timeout(LIMIT, self.signals.recv()).await {
+            Ok(signal) => signal.expect("the feed ended"),
+            Err(_) => panic!("no signal within {LIMIT:?}: {:?}", self.status().await),
+        }
     }
 
     /// Whether a signal is there already.

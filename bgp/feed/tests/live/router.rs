@@ -40,7 +40,7 @@ fn session(feed: &Feed) -> Session<'static> {
         local: ROUTER,
         local_as: LOCAL_AS,
         options: "",
-        ipv4: "next hop address 192.0.2.1;",
+        ipv4: "export filter { bgp_next_hop = 192.0.2.1; accept; };",
     }
 }
 
@@ -105,7 +105,7 @@ fn ibgp_over_ipv4_table_changes_loss_and_return() {
         assert_eq!(change.old.unwrap().as_path, path(&[64501, 64510]));
         assert_eq!(change.new.unwrap().as_path, path(&[64501, 64511]));
         assert_eq!(change.peers.len(), 1);
-        bird.reconfigure("next hop address 192.0.2.1", "next hop address 192.0.2.9");
+        bird.reconfigure("bgp_next_hop = 192.0.2.1", "bgp_next_hop = 192.0.2.9");
         let change = feed.change("203.0.113.0/24").await;
         assert_eq!(change.old.unwrap().next_hop, ip("192.0.2.1"));
         assert_eq!(change.new.unwrap().next_hop, ip("192.0.2.9"));
@@ -160,7 +160,7 @@ fn ebgp_over_ipv6_with_ipv6_next_hops_for_ipv4() {
         let _bird = start(&Session {
             local: ROUTER6,
             local_as: 4_200_000_000,
-            ipv4: "extended next hop yes; next hop address 2001:db8::4;",
+            ipv4: "export all; extended next hop yes; next hop address 2001:db8::4;",
             ..session(&feed)
         });
         assert_eq!(
