@@ -55,8 +55,10 @@ pub enum Told {
     Dump {
         /// All connections.
         flows: Vec<FlowSummary>,
-        /// CPU time of the process so far.
+        /// CPU time of the process so far, in nanoseconds.
         cpu: u64,
+        /// The part of it that watching acknowledgements took.
+        watching: u64,
     },
 }
 
@@ -100,6 +102,7 @@ pub struct Chatter {
     retry: Vec<(u64, SocketAddr, SocketAddr)>,
     next_token: u64,
     next_sample: u64,
+    watching: u64,
     message: Vec<u8>,
     ready: Vec<(u64, u32)>,
 }
@@ -124,6 +127,7 @@ impl Chatter {
                 .collect(),
             next_token: 1_000,
             next_sample: 0,
+            watching: 0,
             message: vec![b'n'; part.bytes],
             ready: Vec::new(),
             part,
@@ -195,9 +199,11 @@ impl Chatter {
         }
         if let Some(every) = self.part.sample {
             if self.next_sample <= now {
+                let before = sys::thread_cpu();
                 for connection in self.connections.values_mut().filter(|c| c.established) {
                     connection.sample(now);
                 }
+                self.watching += sys::thread_cpu() - before;
                 self.next_sample = now + every;
             }
             next = next.min(self.next_sample);
@@ -433,6 +439,7 @@ pub fn validator_main(file: &std::path::Path) -> anyhow::Result<()> {
                             .map(|connection| connection.summary(number(1), number(2)))
                             .collect(),
                         cpu: sys::thread_cpu(),
+                        watching: chatter.watching,
                     })?,
                     _ => anyhow::bail!("not an order: {line}"),
                 }

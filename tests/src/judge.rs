@@ -187,25 +187,28 @@ impl Seen {
             checks: Vec::new(),
         };
         judge.rig();
-        let Some(cut) = self.cut else {
+        if self.cut.is_none() {
             return judge.checks;
-        };
-        let stalled = self
-            .flows
-            .iter()
-            .filter(|flow| {
-                self.affected.contains(&flow.remote)
-                    && flow.longest_gap > crate::run::SCRIPT_DELAY / 2
-            })
-            .count();
-        judge.add(
-            "stalled",
-            stalled == self.affected.len() && stalled > 0,
-            format!(
-                "{stalled} of {} affected connections stalled",
-                self.affected.len()
-            ),
-        );
+        }
+        if scenario.fault.iter().any(|fault| fault.kind.drops_all()) {
+            let stalled = self
+                .flows
+                .iter()
+                .filter(|flow| self.affected.contains(&flow.remote))
+                .filter(|flow| flow.longest_gap > crate::run::SCRIPT_DELAY / 2)
+                .count();
+            judge.add(
+                "stalled",
+                stalled == self.affected.len() && stalled > 0,
+                format!(
+                    "{stalled} of {} affected connections stalled",
+                    self.affected.len()
+                ),
+            );
+        }
+        if scenario.expect.routes != Some(Routes::Installed) {
+            return judge.checks;
+        }
         judge.routes_as(Routes::Installed);
         judge.traffic_as(Traffic::Recovers);
         let early = self
@@ -216,7 +219,7 @@ impl Seen {
         judge.add(
             "order",
             early == 0,
-            format!("{early} connections progressed before the route was there, cut at {cut} ns"),
+            format!("{early} connections progressed before the route was there"),
         );
         judge.gone_within(7_000_000_000);
         judge.checks
@@ -371,8 +374,8 @@ impl Judge<'_> {
         let detail = complaint.as_ref().map_or_else(
             || {
                 format!(
-                    "packets {:.2} ms late at p99, {:.1} % CPU stolen",
-                    noise.late_p99_ms, noise.steal_percent
+                    "packets {:.2} ms late at p99, {:.1} % CPU stolen, the internet took {:.0} % of a core",
+                    noise.late_p99_ms, noise.steal_percent, noise.cpu_percent
                 )
             },
             |complaint| format!("noisy, so its timings are not reported: {complaint}"),

@@ -12,6 +12,7 @@ pub mod judge;
 pub mod monitor;
 pub mod narrate;
 pub mod ns;
+pub mod null;
 pub mod packet;
 pub mod pager;
 pub mod result;

@@ -246,8 +246,37 @@ fn demo(args: &DemoArgs) -> anyhow::Result<bool> {
     finish(&document, args.common.json.as_deref())
 }
 
-fn null(_args: &NullArgs) -> anyhow::Result<bool> {
-    bail!("not there yet")
+fn null(args: &NullArgs) -> anyhow::Result<bool> {
+    let mut document = Document::new("lab-null");
+    lab::ns::sweep();
+    let duration = std::time::Duration::from_secs(args.seconds);
+    if let Err(error) = lab::null::run(duration, &mut document) {
+        document
+            .checks
+            .push(Check::new("ran", false, format!("{error:#}")));
+    }
+    for measure in &document.results {
+        let numbers = [
+            ("", measure.value),
+            ("p50", measure.p50),
+            ("p95", measure.p95),
+            ("p99", measure.p99),
+            ("max", measure.max),
+        ];
+        let numbers: Vec<String> = numbers
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name} {:.2}", (*value)?).trim().to_owned()))
+            .collect();
+        println!(
+            "{:<26} {:<12} {} {}",
+            measure.metric,
+            measure.case,
+            numbers.join("  "),
+            measure.unit
+        );
+    }
+    print_checks(&Narrator::new(true), &document.checks);
+    finish(&document, args.json.as_deref())
 }
 
 fn options(

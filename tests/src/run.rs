@@ -14,7 +14,7 @@ use crate::monitor::RouteEvent;
 use crate::narrate::{Narrator, News};
 use crate::pager::Request;
 use crate::rig::{Cut, Rig, VALIDATOR};
-use crate::scenario::{Fault, FaultKind, Scenario, UplinkName};
+use crate::scenario::{Fault, FaultKind, Routes, Scenario, UplinkName};
 use crate::sys;
 use crate::workload::Workload;
 use crate::world::{Target, World};
@@ -78,8 +78,8 @@ pub struct Noise {
     pub steal_percent: f64,
     /// Packets that the rig itself lost.
     pub overflowed: u64,
-    /// CPU of the forwarder's thread and of the validator's process, in percent of a core.
-    pub cpu_percent: (f64, f64),
+    /// CPU of the forwarder's thread, in percent of a core.
+    pub cpu_percent: f64,
 }
 
 impl Noise {
@@ -231,7 +231,8 @@ impl<'a> Timeline<'a> {
             state.cpu
         };
         Self {
-            script: daemon.is_none().then(Script::default),
+            script: (daemon.is_none() && scenario.expect.routes == Some(Routes::Installed))
+                .then(Script::default),
             scenario,
             rig,
             workload,
@@ -514,10 +515,7 @@ impl<'a> Timeline<'a> {
             late_p99_ms,
             steal_percent: ticks.1.saturating_sub(self.steal.1) as f64 * 100.0 / total as f64,
             overflowed: state.overflowed,
-            cpu_percent: (
-                (state.cpu - self.cpu) as f64 * 100.0 / (span.1 - span.0).max(1) as f64,
-                0.0,
-            ),
+            cpu_percent: (state.cpu - self.cpu) as f64 * 100.0 / (span.1 - span.0).max(1) as f64,
         };
         drop(state);
         Seen {
@@ -562,9 +560,7 @@ impl Seen {
         daemon: Option<&mut Daemon>,
         options: &Options,
     ) -> anyhow::Result<()> {
-        let (flows, cpu) = workload.dump(self.span.0, self.span.1)?;
-        self.flows = flows;
-        self.noise.cpu_percent.1 = cpu as f64 * 100.0 / (self.span.1 - self.span.0) as f64;
+        self.flows = workload.dump(self.span.0, self.span.1)?.flows;
         self.left.0 = installed(rig)?;
         self.routes = own_routes(rig);
         self.pages = rig.pager.shared().requests.clone();

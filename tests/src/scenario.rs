@@ -292,6 +292,12 @@ impl FaultKind {
         )
     }
 
+    /// It swallows all packets that it concerns.
+    #[must_use]
+    pub const fn drops_all(self) -> bool {
+        self.is_cut() && !matches!(self, Self::RttSpike | Self::Loss)
+    }
+
     const fn wants(self) -> Wants {
         let none = Wants {
             upstream: Need::No,

@@ -27,6 +27,17 @@ pub struct Workload {
     pub flows: usize,
 }
 
+/// What the validator's process tells on demand.
+#[derive(Clone, Debug)]
+pub struct Dump {
+    /// All connections.
+    pub flows: Vec<FlowSummary>,
+    /// Its CPU time so far, in nanoseconds.
+    pub cpu: u64,
+    /// The part of it that watching acknowledgements took.
+    pub watching: u64,
+}
+
 impl Workload {
     /// Starts both ends and waits until all connections are up.
     ///
@@ -140,11 +151,11 @@ impl Workload {
             .collect()
     }
 
-    /// All connections over a span of time, and the process's CPU time.
+    /// All connections over a span of time, and what the process cost.
     ///
     /// # Errors
     /// The process does not answer within 3 s.
-    pub fn dump(&mut self, from: u64, to: u64) -> anyhow::Result<(Vec<FlowSummary>, u64)> {
+    pub fn dump(&mut self, from: u64, to: u64) -> anyhow::Result<Dump> {
         self.order(&format!("dump {from} {to}\n"))?;
         let end = sys::now() + 3_000_000_000;
         while sys::now() < end {
@@ -152,9 +163,17 @@ impl Workload {
             if let Some(at) = told
                 .iter()
                 .position(|told| matches!(told, Told::Dump { .. }))
-                && let Told::Dump { flows, cpu } = told.remove(at)
+                && let Told::Dump {
+                    flows,
+                    cpu,
+                    watching,
+                } = told.remove(at)
             {
-                return Ok((flows, cpu));
+                return Ok(Dump {
+                    flows,
+                    cpu,
+                    watching,
+                });
             }
             drop(told);
             std::thread::sleep(Duration::from_millis(5));
