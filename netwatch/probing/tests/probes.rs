@@ -2,7 +2,11 @@
 
 mod lab;
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use events::{HostSignal, ProbeOutcome, ProbeRequest, ProbeSource, ProbeTarget};
 use lab::{ANCHORS, Lab, PI, Running, always_on, ip, path};
@@ -397,4 +401,98 @@ fn the_check_names_what_is_missing() {
 fn problems(lab: &Lab) -> Vec<String> {
     let checks = lab.host.run(|| check(&Lab::settings()).unwrap());
     checks.into_iter().filter_map(|c| c.problem).collect()
+}
+
+/// Answers pings in the kernel's stead, after a delay in milliseconds that can be changed, until
+/// that is `u64::MAX`.
+fn slow_responder(delay: &AtomicU64) {
+    use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .unwrap();
+    let mut waiting: VecDeque<(Instant, Vec<u8>, SockAddr)> = VecDeque::new();
+    loop {
+        let millis = delay.load(Ordering::Relaxed);
+        if millis == u64::MAX {
+            return;
+        }
+        let mut buffer = [MaybeUninit::new(0u8); 256];
+        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            // SAFETY: every element was initialised above.
+            let bytes: Vec<u8> = buffer[20..length]
+                .iter()
+                .map(|b| unsafe { b.assume_init() })
+                .collect();
+            if bytes[0] == 8 {
+                let mut reply = bytes;
+                reply[0] = 0;
+                // RFC 1624: the type sank by 8, so the sum's complement rises.
+                let sum = u32::from(u16::from_be_bytes([reply[2], reply[3]])) + 0x0800;
+                let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+                reply[2..4].copy_from_slice(&folded.to_be_bytes());
+                waiting.push_back((Instant::now() + Duration::from_millis(millis), reply, from));
+            }
+        }
+        while waiting
+            .front()
+            .is_some_and(|(at, ..)| *at <= Instant::now())
+        {
+            let (_, reply, to) = waiting.pop_front().unwrap();
+            socket.send_to(&reply, &to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_late_answer_follows_its_loss_and_teaches_patience() {
+    let lab = Lab::new();
+    lab.net
+        .sh("echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all");
+    let delay = Arc::new(AtomicU64::new(10));
+    let responder = {
+        let delay = Arc::clone(&delay);
+        lab.net
+            .run(move || std::thread::spawn(move || slow_responder(&delay)))
+    };
+    let mut settings = Settings {
+        anchors: Vec::new(),
+        ..Lab::settings()
+    };
+    settings.egresses.truncate(1);
+    settings.egresses[0].gateways.truncate(1);
+    let mut running = lab.start(settings);
+    let path = (
+        "a".to_owned(),
+        ProbeTarget::Gateway(ip("10.9.0.1")),
+        ProbeSource::Link,
+    );
+    running.until("the round trip is known", |r| r.replies(&path) >= 50);
+    running.forget();
+    delay.store(300, Ordering::Relaxed);
+    running.until("losses, and later their answers", |r| {
+        r.lost(&path) >= 5 && r.handle.counters().late_replies >= 5 && r.replies(&path) >= 5
+    });
+    let late = running
+        .all
+        .iter()
+        .enumerate()
+        .find(|(_, r)| matches!(r.outcome, ProbeOutcome::Reply { rtt } if rtt > Duration::from_millis(290)));
+    let (position, late) = late.expect("an answer after 300 ms");
+    let lost = running
+        .all
+        .iter()
+        .position(|r| r.sent_at == late.sent_at && r.outcome == ProbeOutcome::Lost);
+    assert!(lost.is_some_and(|l| l < position), "{lost:?} {position}");
+    // Patience grows: then the same delay is no loss any more.
+    running.until("answers in time", |r| {
+        let lost = |at| {
+            r.all
+                .iter()
+                .any(|l| l.sent_at == at && l.outcome == ProbeOutcome::Lost)
+        };
+        r.all.len() > 100 && r.all.iter().rev().take(20).all(|r| !lost(r.sent_at))
+    });
+    delay.store(u64::MAX, Ordering::Relaxed);
+    responder.join().unwrap();
 }

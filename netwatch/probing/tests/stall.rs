@@ -11,6 +11,11 @@ fn a_process_that_stood_still_says_so() {
     let (sink, _results) = tokio::sync::mpsc::channel(16);
     let (host_sink, mut signals) = tokio::sync::mpsc::channel(16);
     let handle = Prober::spawn(Settings::default(), sink, host_sink).unwrap();
+    // Once it answers, its thread runs.
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(handle.status());
     let pid = std::process::id();
     let mut stopper = Command::new("sh")
         .args([
