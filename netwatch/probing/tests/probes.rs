@@ -244,6 +244,47 @@ fn carrier_and_interfaces_that_come_and_go() {
 }
 
 #[test]
+fn a_state_that_finds_no_room_waits() {
+    let lab = Lab::new();
+    let (sink, _results) = tokio::sync::mpsc::channel(1);
+    let (host_sink, mut signals) = tokio::sync::mpsc::channel(1);
+    let settings = Lab::settings();
+    let handle = lab
+        .host
+        .run(move || probing::Prober::spawn(settings, sink, host_sink).unwrap());
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut heard = Vec::new();
+    let start = Instant::now();
+    while heard.len() < 6 {
+        assert!(start.elapsed() < lab::PATIENCE, "{heard:?}");
+        let states = std::iter::from_fn(|| signals.try_recv().ok())
+            .filter(|s| !matches!(s, HostSignal::Lost { .. } | HostSignal::TimerLag { .. }));
+        heard.extend(states);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for n in ["a", "b"] {
+        let up = HostSignal::Carrier {
+            egress: n.into(),
+            up: true,
+        };
+        assert_eq!(heard.iter().filter(|s| **s == up).count(), 1, "{heard:?}");
+    }
+    let neighbors = heard.iter();
+    let neighbors = neighbors.filter(|s| {
+        matches!(
+            s,
+            HostSignal::Neighbor {
+                reachable: true,
+                ..
+            }
+        )
+    });
+    assert_eq!(neighbors.count(), 4, "{heard:?}");
+    assert!(handle.counters().results_dropped > 0);
+    handle.stop();
+}
+
+#[test]
 fn an_interface_may_come_after_the_start() {
     let lab = Lab::new();
     lab.host.sh("ip link delete wan1");
