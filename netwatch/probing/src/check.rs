@@ -26,10 +26,15 @@ pub struct Check {
 pub fn check(settings: &Settings) -> io::Result<Vec<Check>> {
     let mut netlink = Netlink::open(0, true)?;
     let mut checks = Vec::new();
+    let mut usable = Vec::new();
     for source in &settings.flow_sources {
+        let bound = UdpSocket::bind((*source, 0));
+        if bound.is_ok() {
+            usable.push(*source);
+        }
         checks.push(Check {
             subject: format!("flow source {source}"),
-            problem: UdpSocket::bind((*source, 0)).err().map(|error| {
+            problem: bound.err().map(|error| {
                 format!("cannot be used: {error}; put the address on this host or correct `probe.flow_sources`")
             }),
         });
@@ -48,8 +53,7 @@ pub fn check(settings: &Settings) -> io::Result<Vec<Check>> {
             checks.push(reverse_path(egress));
         }
         for anchor in &settings.anchors {
-            let source = settings
-                .flow_sources
+            let source = usable
                 .iter()
                 .copied()
                 .find(|s| s.is_ipv4() == anchor.is_ipv4());

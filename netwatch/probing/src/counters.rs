@@ -37,7 +37,7 @@ pub struct Counters {
     pub skipped: u64,
     /// Results that the receiver's queue had no room for.
     pub results_dropped: u64,
-    /// Host signals that the receiver's queue had no room for.
+    /// Timer lags and loss reports that the receiver's queue had no room for (states wait).
     pub signals_dropped: u64,
     /// Probes of suspects that were not sent: no room, no such egress, or no target.
     pub suspects_dropped: u64,

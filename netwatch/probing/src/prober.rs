@@ -27,8 +27,8 @@ pub struct Prober;
 pub struct NotAccepted;
 
 impl Prober {
-    /// Starts the probing thread in the calling thread's network namespace. Results and host
-    /// signals that a queue has no room for are dropped and counted.
+    /// Starts the probing thread in the calling thread's network namespace. What a queue has
+    /// no room for is dropped and counted; only carrier and neighbour states wait, the newest each.
     ///
     /// # Errors
     /// A socket or the thread could not be made.

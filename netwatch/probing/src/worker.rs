@@ -2,7 +2,7 @@
 //!
 //! One thread owns all of it and shares nothing but counters; it never blocks but in `ppoll`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,8 +12,8 @@ use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use events::{
-    HostSignal, LossStage, ProbeOutcome, ProbeRequest, ProbeResult, ProbeSource, ProbeTarget,
-    Timestamp,
+    EgressName, HostSignal, LossStage, ProbeOutcome, ProbeRequest, ProbeResult, ProbeSource,
+    ProbeTarget, Timestamp,
 };
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -76,6 +76,8 @@ pub(crate) struct Worker {
     next_tick: Timestamp,
     next_housekeeping: Timestamp,
     told_loss: u64,
+    /// States of links and neighbours that found no room: one per link and gateway.
+    untold: VecDeque<HostSignal>,
 }
 
 impl Worker {
@@ -128,6 +130,7 @@ impl Worker {
             next_tick: now + TICK,
             next_housekeeping: now + HOUSEKEEPING,
             told_loss: 0,
+            untold: VecDeque::new(),
         };
         worker.request_dump().map_err(StartError::Netlink)?;
         Ok(worker)
@@ -185,6 +188,7 @@ impl Worker {
             self.tell(HostSignal::TimerLag { lag });
         }
         self.next_tick = now + TICK;
+        self.tell_states();
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.keep_house();
@@ -268,8 +272,15 @@ impl Worker {
 
     fn restart_netlink(&mut self) {
         add(&self.counters.netlink_restarts, 1);
+        match open_netlink() {
+            Ok(netlink) => self.netlink = Some(netlink),
+            // What was known stays in use; the next housekeeping tries again.
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch the network interfaces; trying again");
+                return;
+            }
+        }
         self.links.restart();
-        self.netlink = open_netlink().ok();
         if self.request_dump().is_err() {
             self.netlink = None;
         }
@@ -466,9 +477,29 @@ impl Worker {
         }
     }
 
-    fn tell(&self, signal: HostSignal) {
-        if self.sinks.signals.try_send(signal).is_err() {
-            add(&self.counters.signals_dropped, 1);
+    /// A moment that finds no room is dropped and counted; a state waits, the newest of each.
+    fn tell(&mut self, signal: HostSignal) {
+        match subject(&signal) {
+            None => {
+                if self.sinks.signals.try_send(signal).is_err() {
+                    add(&self.counters.signals_dropped, 1);
+                }
+            }
+            about => {
+                match self.untold.iter_mut().find(|s| subject(s) == about) {
+                    Some(waiting) => *waiting = signal,
+                    None => self.untold.push_back(signal),
+                }
+                self.tell_states();
+            }
+        }
+    }
+
+    fn tell_states(&mut self) {
+        while let (Some(signal), Ok(room)) = (self.untold.front(), self.sinks.signals.try_reserve())
+        {
+            room.send(signal.clone());
+            self.untold.pop_front();
         }
     }
 
@@ -489,6 +520,17 @@ impl Worker {
             })
         };
         self.paths.iter().filter_map(of).collect()
+    }
+}
+
+/// Whose state a signal tells, if it tells a state.
+fn subject(signal: &HostSignal) -> Option<(&EgressName, Option<IpAddr>)> {
+    match signal {
+        HostSignal::Carrier { egress, .. } => Some((egress, None)),
+        HostSignal::Neighbor {
+            egress, gateway, ..
+        } => Some((egress, Some(*gateway))),
+        HostSignal::TimerLag { .. } | HostSignal::Lost { .. } => None,
     }
 }
 
