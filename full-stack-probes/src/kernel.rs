@@ -22,8 +22,7 @@ const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// How many ports the programs can compare with.
 pub const MAX_PORTS: usize = 8;
 
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
 
 /// Why collection cannot start. Every message names the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +34,9 @@ pub enum StartError {
     )]
     NoBtf(#[source] io::Error),
     /// Broken BTF.
-    #[error("cannot use the kernel's type information in {BTF_PATH}: {0}; report the kernel's version")]
+    #[error(
+        "cannot use the kernel's type information in {BTF_PATH}: {0}; report the kernel's version"
+    )]
     BadBtf(#[source] BtfError),
     /// Not allowed.
     #[error(
@@ -65,7 +66,9 @@ pub enum StartError {
     #[error("cannot tell this thread's network namespace: {0}; is /proc mounted?")]
     Namespace(#[source] io::Error),
     /// sock_diag does not answer.
-    #[error("cannot ask the kernel for its connections (sock_diag): {0}; load the modules tcp_diag and inet_diag")]
+    #[error(
+        "cannot ask the kernel for its connections (sock_diag): {0}; load the modules tcp_diag and inet_diag"
+    )]
     Diag(#[source] io::Error),
     /// The collector's thread or its wake-up cannot be made.
     #[error("cannot start the collector's thread: {0}; raise the limits on threads and open files")]
@@ -139,11 +142,13 @@ impl Kernel {
                 .first()
                 .map(|report| report.reason.clone())
                 .unwrap_or_default();
-            return Err(if reason.contains("permitted") || reason.contains("EPERM") {
-                StartError::NotPermitted(reason)
-            } else {
-                StartError::NoProbe(reason)
-            });
+            return Err(
+                if reason.contains("permitted") || reason.contains("EPERM") {
+                    StartError::NotPermitted(reason)
+                } else {
+                    StartError::NoProbe(reason)
+                },
+            );
         }
 
         let mut map_fds = Vec::new();
@@ -151,7 +156,8 @@ impl Kernel {
         let bulk = ring(&mut ebpf, "BULK", &mut map_fds)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
         map_fds.extend(map_fd(&counters));
-        let counters = PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
+        let counters =
+            PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
         let table = match take(&mut ebpf, "TABLE")? {
             Map::Array(data) => data,
             other => {

@@ -116,10 +116,7 @@ impl Reader {
 
     /// Sleeps until something is due. Returns whether to go on.
     fn wait(&mut self) -> bool {
-        let due = self
-            .next_sweep
-            .min(self.next_scan)
-            .min(self.next_reconcile);
+        let due = self.next_sweep.min(self.next_scan).min(self.next_reconcile);
         let timeout = TimeSpec::from(due.since(clock::now()));
         let mut fds = [
             PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
@@ -248,7 +245,12 @@ impl Reader {
     fn sweep(&mut self) {
         let sweep = self.settings.sweep;
         let now = clock::now();
-        let mut next = now + if self.live.is_empty() { REST } else { sweep * 4 };
+        let mut next = now
+            + if self.live.is_empty() {
+                REST
+            } else {
+                sweep * 4
+            };
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
         let out = &mut self.out;
@@ -264,16 +266,14 @@ impl Reader {
             if let Some(again) = look.again {
                 next = next.min(again.max(now + sweep / 5));
             }
-            if let Some(sample) = look.sample.filter(|_| !live.ignored && slot.state == TCP_ESTABLISHED) {
+            if let Some(sample) = look
+                .sample
+                .filter(|_| !live.ignored && slot.state == TCP_ESTABLISHED)
+            {
                 out.push(TcpEvent {
                     at: now,
                     connection: ConnectionId(slot.cookie),
-                    flow: convert::flow(
-                        slot.local,
-                        slot.local_port,
-                        slot.remote,
-                        slot.remote_port,
-                    ),
+                    flow: convert::flow(slot.local, slot.local_port, slot.remote, slot.remote_port),
                     kind: TcpEventKind::Sample(sample),
                 });
             }
@@ -341,7 +341,10 @@ impl Reader {
                 state: listed.state,
                 owner: owners.get(&listed.inode).cloned(),
             });
-            if let Some(sample) = listed.sample.filter(|_| listed.state == TcpState::Established) {
+            if let Some(sample) = listed
+                .sample
+                .filter(|_| listed.state == TcpState::Established)
+            {
                 push(TcpEventKind::Sample(sample));
             }
         }
@@ -435,10 +438,7 @@ impl Reader {
 
     fn complain(&mut self, what: &str, error: &dyn std::error::Error) {
         let now = clock::now();
-        if self
-            .logged_at
-            .is_none_or(|at| now.since(at) >= LOG_PAUSE)
-        {
+        if self.logged_at.is_none_or(|at| now.since(at) >= LOG_PAUSE) {
             self.logged_at = Some(now);
             tracing::warn!(%error, "{what}");
         }

@@ -207,8 +207,6 @@ pub struct TargetInfo {
     pub sent: u64,
     /// Those without an answer.
     pub lost: u64,
-    /// Those without an answer since the newest answer.
-    pub lost_in_a_row: u64,
 }
 
 /// The BGP neighbours.

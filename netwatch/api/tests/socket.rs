@@ -150,7 +150,6 @@ fn full_status() -> StatusReply {
                 rtt: Some(Duration::from_micros(250)),
                 sent: 100,
                 lost: 1,
-                lost_in_a_row: 0,
             }],
         }],
         neighbors: vec![NeighborInfo {

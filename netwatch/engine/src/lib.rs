@@ -101,7 +101,11 @@ impl Engine {
             Input::Timeout => self.timeout(),
         }
         self.sequence += 1;
-        Sequenced { sequence: self.sequence, at, input }
+        Sequenced {
+            sequence: self.sequence,
+            at,
+            input,
+        }
     }
 
     /// Time passed, and all inputs at hand have been fed.
@@ -185,7 +189,9 @@ impl Engine {
                 self.remediate(|r, out| r.conclusion(at, conclusion, out));
                 self.page(|p, out| p.conclusion(at, conclusion, out));
             }
-            Conclusion::Suspected(_) | Conclusion::Confirmed { .. } | Conclusion::Updated { .. } => {
+            Conclusion::Suspected(_)
+            | Conclusion::Confirmed { .. }
+            | Conclusion::Updated { .. } => {
                 self.page(|p, out| p.conclusion(at, conclusion, out));
                 self.remediate(|r, out| r.conclusion(at, conclusion, out));
             }
@@ -216,7 +222,9 @@ impl Engine {
                 at: self.now,
                 received_at: None,
                 actor: Actor::Pager,
-                kind: EntryKind::PageQueued { summary: page.summary.clone() },
+                kind: EntryKind::PageQueued {
+                    summary: page.summary.clone(),
+                },
                 text: format!("page {}: {}", action(&page), page.summary),
                 evidence: Vec::new(),
             }));
@@ -240,25 +248,54 @@ const fn action(page: &Page) -> &'static str {
 /// The pager's deeds become lines of the timeline here; the routes' are the planner's to tell.
 fn journal_of(at: Timestamp, outcome: &Outcome) -> Option<Entry> {
     let through = |egress: &Option<events::EgressName>| {
-        egress.as_ref().map_or_else(String::new, |egress| format!(" through {egress}"))
+        egress
+            .as_ref()
+            .map_or_else(String::new, |egress| format!(" through {egress}"))
     };
     let (incident, kind, text) = match outcome {
-        Outcome::PageSent { incident, egress, attempt } => (
+        Outcome::PageSent {
             incident,
-            EntryKind::PageSent { egress: egress.as_ref().map(ToString::to_string), attempt: *attempt },
+            egress,
+            attempt,
+        } => (
+            incident,
+            EntryKind::PageSent {
+                egress: egress.as_ref().map(ToString::to_string),
+                attempt: *attempt,
+            },
             format!("POST to the pager{}, attempt {attempt}", through(egress)),
         ),
-        Outcome::PageAccepted { incident, egress, attempt } => (
+        Outcome::PageAccepted {
             incident,
-            EntryKind::PageAccepted { egress: egress.as_ref().map(ToString::to_string), attempt: *attempt },
+            egress,
+            attempt,
+        } => (
+            incident,
+            EntryKind::PageAccepted {
+                egress: egress.as_ref().map(ToString::to_string),
+                attempt: *attempt,
+            },
             format!("the pager accepted it (202){}", through(egress)),
         ),
-        Outcome::PageFailed { incident, error, attempt, permanent } => (
+        Outcome::PageFailed {
             incident,
-            EntryKind::PageFailed { error: error.clone(), attempt: *attempt, permanent: *permanent },
+            error,
+            attempt,
+            permanent,
+        } => (
+            incident,
+            EntryKind::PageFailed {
+                error: error.clone(),
+                attempt: *attempt,
+                permanent: *permanent,
+            },
             format!(
                 "attempt {attempt} to page failed: {error}{}",
-                if *permanent { "; it will not be tried again" } else { "" }
+                if *permanent {
+                    "; it will not be tried again"
+                } else {
+                    ""
+                }
             ),
         ),
         Outcome::Installed { .. }

@@ -47,13 +47,15 @@ impl Pages {
                 let flow = match self.flows.get_mut(&incident.id) {
                     Some(flow) => flow,
                     None if worth_waking && matches!(conclusion, Conclusion::Confirmed { .. }) => {
-                        self.flows.entry(incident.id.clone()).or_insert_with(|| PageFlow {
-                            incident: incident.clone(),
-                            bgp: bgp.clone(),
-                            remediation: None,
-                            due: Some(at + PATIENCE),
-                            said: None,
-                        })
+                        self.flows
+                            .entry(incident.id.clone())
+                            .or_insert_with(|| PageFlow {
+                                incident: incident.clone(),
+                                bgp: bgp.clone(),
+                                remediation: None,
+                                due: Some(at + PATIENCE),
+                                said: None,
+                            })
                     }
                     None => return,
                 };
@@ -61,7 +63,10 @@ impl Pages {
                 flow.bgp = bgp.clone();
                 flow.page_if_settled(at, out);
             }
-            Conclusion::Healed { incident, at: healed_at } => {
+            Conclusion::Healed {
+                incident,
+                at: healed_at,
+            } => {
                 if let Some(mut flow) = self.flows.remove(incident) {
                     if flow.due.is_some() {
                         flow.trigger(at, out);
@@ -107,9 +112,15 @@ impl PageFlow {
     /// the first page, only an end of the remediation or another verdict is.
     fn page_if_settled(&mut self, at: Timestamp, out: &mut Vec<Page>) {
         let news = match &self.said {
-            None => self.remediation.as_ref().is_some_and(|r| *r != RemediationStatus::Installing),
+            None => self
+                .remediation
+                .as_ref()
+                .is_some_and(|r| *r != RemediationStatus::Installing),
             Some((verdict, remediation)) => {
-                let ended = self.remediation.as_ref().is_some_and(RemediationStatus::is_settled);
+                let ended = self
+                    .remediation
+                    .as_ref()
+                    .is_some_and(RemediationStatus::is_settled);
                 *verdict != self.incident.verdict || (ended && *remediation != self.remediation)
             }
         };
@@ -161,9 +172,7 @@ impl PageFlow {
                     .evidence
                     .iter()
                     .take(EVIDENCE_LINES)
-                    .map(|e| {
-                        format!("+{} {}", seconds(e.at.since(incident.onset)), e.text)
-                    })
+                    .map(|e| format!("+{} {}", seconds(e.at.since(incident.onset)), e.text))
                     .collect(),
             },
         }
@@ -193,7 +202,9 @@ fn component(verdict: &Verdict) -> String {
         Verdict::LocalLink { egress }
         | Verdict::Gateway { egress }
         | Verdict::UpstreamAs { egress, asn: None }
-        | Verdict::ReturnPath { egress: Some(egress) } => egress.to_string(),
+        | Verdict::ReturnPath {
+            egress: Some(egress),
+        } => egress.to_string(),
         Verdict::UpstreamAs { asn: Some(asn), .. } | Verdict::RemoteAs { asn } => asn.to_string(),
         Verdict::Prefix { prefix } => prefix.to_string(),
         Verdict::SinglePeer { peer } => peer.to_string(),

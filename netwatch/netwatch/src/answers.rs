@@ -1,17 +1,16 @@
 //! What the daemon answers on its socket and on `/metrics`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
     Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NeighborsReply, PageAttempt,
     PageTestReply, PeerInfo, PeersReply, PlanInfo, Reply, Request, RibReply, RollbackReply,
-    RoutesReply, StatusReply, VersionReply,
+    RoutesReply, StatusReply, TargetInfo, VersionReply,
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
-    PeerKey, PlanMode, RouteAttributes, Timestamp,
+    PeerKey, PlanMode, ProbeOutcome, RouteAttributes, Timestamp,
 };
 use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
@@ -67,9 +66,19 @@ impl Daemon {
         let Call { request, reply } = call;
         match request {
             Request::Status => self.status(reply),
-            Request::Peers => send(reply, Reply::Peers(PeersReply { peers: self.peers() })),
+            Request::Peers => send(
+                reply,
+                Reply::Peers(PeersReply {
+                    peers: self.peers(),
+                }),
+            ),
             Request::Incidents => {
-                send(reply, Reply::Incidents(IncidentsReply { incidents: self.incidents() }));
+                send(
+                    reply,
+                    Reply::Incidents(IncidentsReply {
+                        incidents: self.incidents(),
+                    }),
+                );
             }
             Request::Routes => send(reply, Reply::Routes(self.routes_reply())),
             Request::Rollback { plan } => {
@@ -80,7 +89,10 @@ impl Daemon {
                     .filter(|id| plan.is_none_or(|plan| plan == *id))
                     .collect();
                 if let Some(plan) = plan.filter(|_| plans.is_empty()) {
-                    let message = format!("no routes of plan {} are installed; see `netwatch failover status`", plan.0);
+                    let message = format!(
+                        "no routes of plan {} are installed; see `netwatch failover status`",
+                        plan.0
+                    );
                     send(reply, Reply::error(ErrorCode::Failed, message));
                 } else {
                     self.handle(Input::Operator(OperatorCommand::Rollback { plan }));
@@ -120,18 +132,44 @@ impl Daemon {
             neighbors: Vec::new(),
             plans: self.plans(),
         };
-        let bgp = self.bgp.clone();
+        let (bgp, prober) = (self.bgp.clone(), self.prober.clone());
         tokio::spawn(async move {
             status.neighbors = neighbors(bgp.as_deref()).await;
+            if let Some(prober) = prober {
+                targets(&prober, &mut status.egresses).await;
+            }
             for info in &status.neighbors {
-                let labels = format!("{{neighbor=\"{}\",egress=\"{}\"}}", info.neighbor.0, info.egress);
+                let labels = format!(
+                    "{{neighbor=\"{}\",egress=\"{}\"}}",
+                    info.neighbor.0, info.egress
+                );
                 let up = u64::from(info.state == "Established");
-                status.counters.insert(format!("netwatch_bgp_session_up{labels}"), up);
+                status
+                    .counters
+                    .insert(format!("netwatch_bgp_session_up{labels}"), up);
                 let routes = info.ipv4_routes + info.ipv6_routes;
-                status.counters.insert(format!("netwatch_bgp_routes{labels}"), routes);
+                status
+                    .counters
+                    .insert(format!("netwatch_bgp_routes{labels}"), routes);
             }
             send(reply, Reply::Status(Box::new(status)));
         });
+    }
+
+    /// One line per kernel probe.
+    fn probe_lines(&self) -> Vec<String> {
+        match (&self.collector, &self.collector_error) {
+            (Some(collector), _) => collector
+                .report()
+                .iter()
+                .map(|probe| match &probe.hook {
+                    Some(hook) => format!("{}: {hook}", probe.name),
+                    None => format!("{}: off: {}", probe.name, probe.reason),
+                })
+                .collect(),
+            (None, Some(why)) => vec![format!("all off: {why}")],
+            (None, None) => Vec::new(),
+        }
     }
 
     fn rib(&self, query: Option<api::RibQuery>, reply: oneshot::Sender<Reply>) {
@@ -143,20 +181,35 @@ impl Daemon {
             let mut routes = match query {
                 None => Vec::new(),
                 Some(api::RibQuery::Address(address)) => {
-                    bgp.rib(bgp_feed::RibQuery::Address(address), RIB_LIMIT + 1).await
+                    bgp.rib(bgp_feed::RibQuery::Address(address), RIB_LIMIT + 1)
+                        .await
                 }
                 Some(api::RibQuery::Prefix(prefix)) => {
-                    bgp.rib(bgp_feed::RibQuery::Prefix(prefix), RIB_LIMIT + 1).await
+                    bgp.rib(bgp_feed::RibQuery::Prefix(prefix), RIB_LIMIT + 1)
+                        .await
                 }
             };
             let truncated = routes.len() > RIB_LIMIT;
             routes.truncate(RIB_LIMIT);
             let routes = routes
                 .into_iter()
-                .map(|r| api::RibRoute { neighbor: r.neighbor, egress: r.egress, route: r.route, stale: r.stale })
+                .map(|r| api::RibRoute {
+                    neighbor: r.neighbor,
+                    egress: r.egress,
+                    route: r.route,
+                    stale: r.stale,
+                })
                 .collect();
             let neighbors = neighbors(Some(&bgp)).await;
-            send(reply, Reply::BgpRib(RibReply { query, routes, truncated, neighbors }));
+            send(
+                reply,
+                Reply::BgpRib(RibReply {
+                    query,
+                    routes,
+                    truncated,
+                    neighbors,
+                }),
+            );
         });
     }
 
@@ -202,7 +255,9 @@ impl Daemon {
                 .cases
                 .iter()
                 .filter_map(|case| match &case.status {
-                    Some(RemediationStatus::Refused(why)) => Some(format!("{}: {why}", case.incident)),
+                    Some(RemediationStatus::Refused(why)) => {
+                        Some(format!("{}: {why}", case.incident))
+                    }
                     Some(status @ RemediationStatus::Planned(_)) => {
                         Some(format!("{}: {status}", case.incident))
                     }
@@ -219,7 +274,9 @@ impl Daemon {
             .into_iter()
             .map(|plan| {
                 let since = match plan.stage {
-                    Stage::Installing { since } | Stage::Verifying { since } | Stage::Verified { since } => since,
+                    Stage::Installing { since }
+                    | Stage::Verifying { since }
+                    | Stage::Verified { since } => since,
                     Stage::Reverting { asked, .. } => asked,
                 };
                 PlanInfo {
@@ -237,7 +294,11 @@ impl Daemon {
         let view = self.engine.remediator().status();
         let mut incidents = self.engine.correlator().incidents();
         for incident in &mut incidents {
-            if let Some(plan) = view.plans.iter().find(|plan| plan.plan.incident == incident.id) {
+            if let Some(plan) = view
+                .plans
+                .iter()
+                .find(|plan| plan.plan.incident == incident.id)
+            {
                 incident.plan = Some(plan.plan.id);
                 if incident.state == IncidentState::Confirmed && plan.plan.mode == PlanMode::Act {
                     incident.state = match plan.stage {
@@ -253,7 +314,12 @@ impl Daemon {
 
     fn peers(&self) -> Vec<PeerInfo> {
         let now = clock::now();
-        self.engine.tracker().peers(now).into_iter().map(|status| self.peer(status, now)).collect()
+        self.engine
+            .tracker()
+            .peers(now)
+            .into_iter()
+            .map(|status| self.peer(status, now))
+            .collect()
     }
 
     fn peer(&self, status: tracker::PeerStatus, _now: Timestamp) -> PeerInfo {
@@ -268,7 +334,10 @@ impl Daemon {
         let r = status.retransmits;
         let f = status.connect_failures;
         let named = |pairs: [(&str, u64); 6]| {
-            pairs.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+            pairs
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect()
         };
         PeerInfo {
             peer: status.peer,
@@ -304,7 +373,9 @@ impl Daemon {
                 ("other", f.other),
             ]),
             prefix: learned.map(|route| route.prefix),
-            as_path: learned.map(|route| route.as_path.clone()).unwrap_or_default(),
+            as_path: learned
+                .map(|route| route.as_path.clone())
+                .unwrap_or_default(),
             route,
         }
     }
@@ -317,12 +388,34 @@ impl Daemon {
                 let name = EgressName(egress.name.clone());
                 EgressInfo {
                     carrier: self.view.carrier.get(&name).copied(),
-                    targets: self.targets(&name),
+                    targets: Vec::new(),
                     interface: egress.interface.clone(),
                     name,
                 }
             })
             .collect()
+    }
+}
+
+/// Fills in what the prober knows of each path.
+async fn targets(prober: &probing::Handle, egresses: &mut [EgressInfo]) {
+    for path in prober.status().await {
+        let Some(egress) = egresses
+            .iter_mut()
+            .find(|egress| egress.name == path.egress)
+        else {
+            continue;
+        };
+        egress.targets.push(TargetInfo {
+            target: path.target,
+            source: path.source,
+            alive: path
+                .last_outcome
+                .map(|o| matches!(o, ProbeOutcome::Reply { .. })),
+            rtt: path.rtt.map(|(smoothed, _)| smoothed),
+            sent: path.sent,
+            lost: u64::from(path.unanswered),
+        });
     }
 }
 

@@ -24,7 +24,9 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             }
         }
         Bgp::Rib { query_for, query } => {
-            let request = Request::BgpRib { query: Some(query_for.parse()?) };
+            let request = Request::BgpRib {
+                query: Some(query_for.parse()?),
+            };
             let Reply::BgpRib(reply) = ask(query, &request).await? else {
                 bail!("the daemon answered something else");
             };
@@ -35,7 +37,12 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             }
             if !query.json {
                 for route in &reply.routes {
-                    let path: Vec<String> = route.route.as_path.iter().map(|asn| asn.0.to_string()).collect();
+                    let path: Vec<String> = route
+                        .route
+                        .as_path
+                        .iter()
+                        .map(|asn| asn.0.to_string())
+                        .collect();
                     println!(
                         "{:<24} via {:<20} egress {:<8} from {:<20} path {}{}",
                         route.route.prefix.to_string(),
@@ -69,6 +76,8 @@ pub fn neighbor(info: &NeighborInfo) {
         info.ipv4_routes,
         info.ipv6_routes,
         if info.stale { "  STALE" } else { "" },
-        info.last_error.as_ref().map_or_else(String::new, |error| format!("  last error: {error}")),
+        info.last_error
+            .as_ref()
+            .map_or_else(String::new, |error| format!("  last error: {error}")),
     );
 }

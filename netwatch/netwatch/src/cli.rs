@@ -8,11 +8,15 @@ use clap::{Args, Parser, Subcommand};
 /// Sees a network partition in the kernel, finds the break in BGP data, routes around it, then
 /// pages, and can show afterwards, event by event, why.
 #[derive(Debug, Parser)]
-#[command(name = "netwatch", version, after_help = "Examples:
+#[command(
+    name = "netwatch",
+    version,
+    after_help = "Examples:
   netwatch run                                  watch this host's TCP peers; sends and changes nothing
   netwatch run --config /etc/netwatch.toml      with egresses, BGP, failover and a pager
   netwatch doctor --config /etc/netwatch.toml   what will work on this host, and what to do about the rest
-  netwatch report                               the newest incident's timeline")]
+  netwatch report                               the newest incident's timeline"
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use config::Config;
 use engine::Engine;
 use events::{
-    BgpSignal, Effect, EgressName, Entry, EntryKind, HostSignal, IncidentId, Input,
+    BgpSignal, Effect, EgressName, Entry, EntryKind, HostSignal, IncidentId, Input, LossStage,
     OperatorCommand, Outcome, ProbeResult, TcpEvent, Timestamp, Verdict,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +44,8 @@ const OUTCOMES: usize = 256;
 const QUERIES: usize = 32;
 /// A kill switch flips.
 const OPERATORS: usize = 16;
+/// How often the collector's losses are looked at.
+const LOSSES: Duration = Duration::from_secs(1);
 /// No more inputs than this between two calls of `handle_timeout`.
 const AT_HAND: u64 = 10_000;
 /// Routes must be gone this long after SIGTERM; their leases run out anyway.
@@ -71,7 +73,7 @@ pub struct Daemon {
     pub(crate) collector: Option<full_stack_probes::Handle>,
     /// Why there is no collector.
     pub(crate) collector_error: Option<String>,
-    pub(crate) prober: Option<probing::Handle>,
+    pub(crate) prober: Option<Arc<probing::Handle>>,
     pub(crate) bgp: Option<Arc<bgp_feed::Handle>>,
     pub(crate) routes: Option<routes::Routes>,
     pub(crate) pager: Option<Arc<paging::Handle>>,
@@ -79,6 +81,9 @@ pub struct Daemon {
     events: api::Publisher,
     pub(crate) totals: Totals,
     pub(crate) view: View,
+    /// Losses told so far, by stage, and when to look again.
+    losses: BTreeMap<LossStage, u64>,
+    losses_due: Timestamp,
     /// The egress that each open incident blames.
     blamed: BTreeMap<IncidentId, EgressName>,
 }
@@ -158,7 +163,10 @@ impl Daemon {
         let journal = configured(&config)
             .then(|| {
                 std::fs::create_dir_all(&config.host.state_dir).with_context(|| {
-                    format!("cannot create host.state_dir {}", config.host.state_dir.display())
+                    format!(
+                        "cannot create host.state_dir {}",
+                        config.host.state_dir.display()
+                    )
                 })?;
                 anyhow::Ok(journal::Journal::open(&wiring::journal(&config))?)
             })
@@ -166,7 +174,12 @@ impl Daemon {
         let pager = config
             .pager
             .as_ref()
-            .map(|pager| anyhow::Ok(paging::Pager::start(wiring::pager(&config, pager)?, outcome_tx)?))
+            .map(|pager| {
+                anyhow::Ok(paging::Pager::start(
+                    wiring::pager(&config, pager)?,
+                    outcome_tx,
+                )?)
+            })
             .transpose()?;
         let pager = pager.map(Arc::new);
         let mut protected = wiring::neighbors(&config);
@@ -188,12 +201,20 @@ impl Daemon {
             .map(|bgp| bgp_feed::spawn(wiring::bgp(bgp), bgp_tx))
             .transpose()?;
         if let Some(bgp) = &bgp {
-            bgp.watch(config.probe.anchors.iter().map(|anchor| anchor.address).collect());
+            bgp.watch(
+                config
+                    .probe
+                    .anchors
+                    .iter()
+                    .map(|anchor| anchor.address)
+                    .collect(),
+            );
         }
         let bgp = bgp.map(Arc::new);
         let prober = (!config.egress.is_empty())
             .then(|| probing::Prober::spawn(wiring::prober(&config), probe_tx, host_tx))
-            .transpose()?;
+            .transpose()?
+            .map(Arc::new);
         let (collector, collector_error) = collector(&config, tcp_tx)?;
 
         let daemon = Self {
@@ -207,20 +228,36 @@ impl Daemon {
             pager,
             journal,
             events: doors.events.clone(),
-            totals: Totals { swept: u64::try_from(swept.routes).unwrap_or(u64::MAX), ..Totals::default() },
+            totals: Totals {
+                swept: u64::try_from(swept.routes).unwrap_or(u64::MAX),
+                ..Totals::default()
+            },
             view: View::default(),
+            losses: BTreeMap::new(),
+            losses_due: started,
             blamed: BTreeMap::new(),
             config,
         };
-        let inputs =
-            Inputs { tcp, bgp: bgp_rx, probe, host, routes: routes_rx, outcome, operator, query };
+        let inputs = Inputs {
+            tcp,
+            bgp: bgp_rx,
+            probe,
+            host,
+            routes: routes_rx,
+            outcome,
+            operator,
+            query,
+        };
         Ok((daemon, inputs))
     }
 
     /// Waits for something to happen, then deals with everything that is at hand. Cancel-safe:
     /// between the wait and the end there is nothing to wait for.
     async fn step(&mut self, inputs: &mut Inputs) {
-        let next = self.engine.next_timeout();
+        let next = Some(
+            self.losses_due
+                .min(self.engine.next_timeout().unwrap_or(self.losses_due)),
+        );
         tokio::select! {
             biased;
             Some(batch) = inputs.tcp.recv() => self.batch(batch),
@@ -233,6 +270,7 @@ impl Daemon {
             Some(call) = inputs.query.recv() => self.answer(call),
             () = until(next) => {}
         }
+        self.tell_losses();
         self.take_what_is_at_hand(inputs);
         self.totals.inputs += 1;
         self.engine.handle_timeout(clock::now());
@@ -256,6 +294,27 @@ impl Daemon {
                 self.handle(Input::Bgp(signal));
             } else {
                 break;
+            }
+        }
+    }
+
+    /// What the collector lost since the last look lowers the detector's confidence.
+    fn tell_losses(&mut self) {
+        let now = clock::now();
+        if now < self.losses_due {
+            return;
+        }
+        self.losses_due = now + LOSSES;
+        let Some(collector) = &self.collector else {
+            return;
+        };
+        for (stage, total) in collector.counters().losses() {
+            let before = self.losses.insert(stage, total).unwrap_or(0);
+            if total > before {
+                self.handle(Input::Host(HostSignal::Lost {
+                    stage,
+                    count: total - before,
+                }));
             }
         }
     }
@@ -285,14 +344,27 @@ impl Daemon {
             self.totals.effects += 1;
             match effect {
                 Effect::Probe(request) => {
-                    if let Some(prober) = &self.prober {
-                        prober.probe(request);
+                    if let Some(prober) = &self.prober
+                        && let Err(error) = prober.probe(request)
+                    {
+                        tracing::warn!(%error, "probes of suspects were not sent");
                     }
                 }
                 Effect::Watch { ref peers } => {
                     if let Some(bgp) = &self.bgp {
-                        let anchors = self.config.probe.anchors.iter().map(|anchor| anchor.address);
-                        bgp.watch(peers.iter().map(|(peer, _)| peer.0).chain(anchors).collect());
+                        let anchors = self
+                            .config
+                            .probe
+                            .anchors
+                            .iter()
+                            .map(|anchor| anchor.address);
+                        bgp.watch(
+                            peers
+                                .iter()
+                                .map(|(peer, _)| peer.0)
+                                .chain(anchors)
+                                .collect(),
+                        );
                     }
                     self.view.keep(peers);
                     self.route_command(&effect);
@@ -302,7 +374,9 @@ impl Daemon {
                 }
                 Effect::Page(page) => match &self.pager {
                     Some(pager) => pager.send(page),
-                    None => tracing::warn!(incident = %page.incident, "no pager is configured: {}", page.summary),
+                    None => {
+                        tracing::warn!(incident = %page.incident, "no pager is configured: {}", page.summary)
+                    }
                 },
                 Effect::Journal(entry) => {
                     told.insert(entry.incident.clone());
@@ -342,7 +416,8 @@ impl Daemon {
         if let Some(journal) = &self.journal {
             journal.append(entry.clone(), clock::wall(entry.at));
         }
-        self.events.publish(&api::Notification::Entry(Box::new(entry)));
+        self.events
+            .publish(&api::Notification::Entry(Box::new(entry)));
     }
 
     /// The pager avoids an egress while an open incident blames it.
@@ -363,11 +438,16 @@ impl Daemon {
     }
 
     fn snapshots(&self, told: &BTreeSet<IncidentId>) {
-        for incident in self.incidents().into_iter().filter(|incident| told.contains(&incident.id)) {
+        for incident in self
+            .incidents()
+            .into_iter()
+            .filter(|incident| told.contains(&incident.id))
+        {
             if let Some(journal) = &self.journal {
                 journal.incident(incident.clone(), clock::wall(incident.onset));
             }
-            self.events.publish(&api::Notification::Incident(Box::new(incident)));
+            self.events
+                .publish(&api::Notification::Incident(Box::new(incident)));
         }
     }
 
@@ -377,13 +457,18 @@ impl Daemon {
         self.carry_out();
         let until = tokio::time::Instant::now() + STOP_ROUTES;
         while !self.engine.remediator().status().plans.is_empty() {
-            if tokio::time::timeout_at(until, self.step(inputs)).await.is_err() {
+            if tokio::time::timeout_at(until, self.step(inputs))
+                .await
+                .is_err()
+            {
                 tracing::error!("routes could not be taken back in time; the watchdog will");
                 break;
             }
         }
         if let Some(routes) = self.routes.take()
-            && tokio::time::timeout(STOP_ROUTES, routes.close()).await.is_err()
+            && tokio::time::timeout(STOP_ROUTES, routes.close())
+                .await
+                .is_err()
         {
             tracing::error!("the route executor did not end in time");
         }
@@ -391,9 +476,7 @@ impl Daemon {
         if let Some(bgp) = self.bgp.take().and_then(Arc::into_inner) {
             bgp.stop().await;
         }
-        if let Some(prober) = self.prober.take() {
-            prober.stop();
-        }
+        drop(self.prober.take());
         if let Some(collector) = self.collector.take() {
             collector.stop();
         }
@@ -452,7 +535,11 @@ struct Doors {
 }
 
 impl Doors {
-    fn open(config: &Config, made: Option<PathBuf>, calls: mpsc::Sender<api::Call>) -> Result<Self> {
+    fn open(
+        config: &Config,
+        made: Option<PathBuf>,
+        calls: mpsc::Sender<api::Call>,
+    ) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let server = api::Server::bind(wiring::socket(config), api::Limits::default())?;
         let events = server.publisher();
@@ -461,7 +548,13 @@ impl Doors {
             tasks.push(metrics::serve(listen, calls.clone(), stopped.clone())?);
         }
         tasks.push(tokio::spawn(server.serve(calls, metrics::stop_of(stopped))));
-        Ok(Self { stop, tasks, kill_switch: None, events, made })
+        Ok(Self {
+            stop,
+            tasks,
+            kill_switch: None,
+            events,
+            made,
+        })
     }
 
     async fn close(self) {
@@ -470,7 +563,10 @@ impl Doors {
             task.abort();
         }
         for task in self.tasks {
-            if tokio::time::timeout(Duration::from_secs(1), task).await.is_err() {
+            if tokio::time::timeout(Duration::from_secs(1), task)
+                .await
+                .is_err()
+            {
                 tracing::warn!("a listener did not end in time");
             }
         }
@@ -491,6 +587,11 @@ fn make_runtime_dir(config: &Config) -> Result<Option<PathBuf>> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .with_context(|| format!("cannot create host.runtime_dir {}; run as root, or set another one", path.display()))?;
+        .with_context(|| {
+            format!(
+                "cannot create host.runtime_dir {}; run as root, or set another one",
+                path.display()
+            )
+        })?;
     Ok(Some(path.clone()))
 }

@@ -23,7 +23,9 @@ pub async fn run(command: &Failover) -> Result<ExitCode> {
             }
         }
         Failover::Rollback { plan, query } => {
-            let request = Request::Rollback { plan: plan.map(PlanId) };
+            let request = Request::Rollback {
+                plan: plan.map(PlanId),
+            };
             let Reply::Rollback(reply) = ask(query, &request).await? else {
                 bail!("the daemon answered something else");
             };
@@ -47,7 +49,14 @@ fn print(routes: &RoutesReply) {
         PlanMode::Act => "act: plans are installed",
     };
     println!("mode         {mode}");
-    println!("kill switch  {}", if routes.kill_switch { "SET: nothing is installed" } else { "not set" });
+    println!(
+        "kill switch  {}",
+        if routes.kill_switch {
+            "SET: nothing is installed"
+        } else {
+            "not set"
+        }
+    );
     if routes.plans.is_empty() {
         println!("routes       none");
     }
@@ -58,13 +67,23 @@ fn print(routes: &RoutesReply) {
             info.plan.incident,
             info.installed_for.as_secs_f64(),
             info.lease_left.as_secs_f64(),
-            if info.verified { "verified" } else { "verifying" },
+            if info.verified {
+                "verified"
+            } else {
+                "verifying"
+            },
         );
         println!("  why        {}", info.plan.rationale);
         for route in &info.plan.routes {
             println!(
                 "  route      {} via {} dev {} src {} metric {} table {} ({})",
-                route.prefix, route.gateway, route.interface, route.source, route.metric, route.table, route.egress,
+                route.prefix,
+                route.gateway,
+                route.interface,
+                route.source,
+                route.metric,
+                route.table,
+                route.egress,
             );
         }
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod bgp;
 mod cli;
+mod counters;
 mod daemon;
 mod doctor;
 mod failover;
@@ -50,7 +51,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Watchdog(arguments) => {
             log("info")?;
-            Ok(routes::watchdog_main(&arguments.runtime_dir, arguments.protocol))
+            Ok(routes::watchdog_main(
+                &arguments.runtime_dir,
+                arguments.protocol,
+            ))
         }
     }
 }
@@ -59,8 +63,10 @@ fn run(arguments: &Configured) -> Result<ExitCode> {
     let config = wiring::load(arguments.config.as_deref())?;
     log(&config.host.log)?;
     // Two workers: a full BGP table that is taken in never holds up the engine's task.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(daemon::run(config));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result.map(|()| ExitCode::SUCCESS)
@@ -68,7 +74,10 @@ fn run(arguments: &Configured) -> Result<ExitCode> {
 
 /// A command that talks to the daemon.
 fn client(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 fn log(filter: &str) -> Result<()> {
@@ -86,6 +95,9 @@ fn log(filter: &str) -> Result<()> {
 fn restore_sigpipe() {
     // SAFETY: runs before any thread is started, and SIG_DFL is no handler that could misbehave.
     let _ = unsafe {
-        nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
+        nix::sys::signal::signal(
+            nix::sys::signal::Signal::SIGPIPE,
+            nix::sys::signal::SigHandler::SigDfl,
+        )
     };
 }

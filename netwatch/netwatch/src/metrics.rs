@@ -26,9 +26,13 @@ pub fn serve(
         tokio::net::TcpListener::from_std(listener)
     };
     let listener = bind().with_context(|| {
-        format!("cannot listen on metrics.listen = {listen}; another program may, or set another port")
+        format!(
+            "cannot listen on metrics.listen = {listen}; another program may, or set another port"
+        )
     })?;
-    let router = Router::new().route("/metrics", get(scrape)).with_state(calls);
+    let router = Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(calls);
     Ok(tokio::spawn(async move {
         let server = axum::serve(listener, router).with_graceful_shutdown(stop_of(stopped));
         if let Err(error) = server.await {
@@ -47,14 +51,24 @@ pub fn stop_of(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> {
 
 async fn scrape(State(calls): State<mpsc::Sender<api::Call>>) -> Response {
     let (reply, answer) = oneshot::channel();
-    let call = api::Call { request: api::Request::Status, reply };
+    let call = api::Call {
+        request: api::Request::Status,
+        reply,
+    };
     if calls.try_send(call).is_ok()
         && let Ok(api::Reply::Status(status)) = answer.await
     {
-        let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+        let kind = [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )];
         return (kind, exposition(&status)).into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "the daemon is busy or stopping\n").into_response()
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the daemon is busy or stopping\n",
+    )
+        .into_response()
 }
 
 fn exposition(status: &api::StatusReply) -> String {
@@ -65,7 +79,11 @@ fn exposition(status: &api::StatusReply) -> String {
     }
     let mut out = String::new();
     for (family, samples) in families {
-        let kind = if family.ends_with("_total") { "counter" } else { "gauge" };
+        let kind = if family.ends_with("_total") {
+            "counter"
+        } else {
+            "gauge"
+        };
         // Writing to a string does not fail.
         let _ = writeln!(out, "# TYPE {family} {kind}");
         for (name, value) in samples {

@@ -20,12 +20,19 @@ pub async fn run(arguments: &Page) -> Result<ExitCode> {
             println!(
                 "{:<8} {:<24} {:>8.1} ms  {}",
                 if attempt.accepted { "ok" } else { "FAILED" },
-                attempt.egress.as_ref().map_or("(the host's own routes)", |egress| &egress.0),
+                attempt
+                    .egress
+                    .as_ref()
+                    .map_or("(the host's own routes)", |egress| &egress.0),
                 attempt.took.as_secs_f64() * 1e3,
                 attempt.detail,
             );
         }
     }
     let accepted = !test.attempts.is_empty() && test.attempts.iter().any(|a| a.accepted);
-    Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if accepted {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -45,9 +45,15 @@ fn print(status: &StatusReply) {
             PlanMode::Shadow => "in shadow mode",
             PlanMode::Act => "acts",
         },
-        if status.kill_switch { ", KILL SWITCH SET" } else { "" },
+        if status.kill_switch {
+            ", KILL SWITCH SET"
+        } else {
+            ""
+        },
     );
-    section("kernel probes", &status.probes, |probe| println!("  {probe}"));
+    section("kernel probes", &status.probes, |probe| {
+        println!("  {probe}")
+    });
     section("egresses", &status.egresses, |egress| {
         let carrier = match egress.carrier {
             Some(true) => "up",
@@ -65,7 +71,10 @@ fn print(status: &StatusReply) {
                     Some(false) => "DEAD",
                     None => "?",
                 },
-                target.rtt.map_or_else(String::new, |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3)),
+                target.rtt.map_or_else(String::new, |rtt| format!(
+                    "{:.1} ms",
+                    rtt.as_secs_f64() * 1e3
+                )),
                 target.lost,
                 target.sent,
             );
@@ -78,7 +87,10 @@ fn print(status: &StatusReply) {
     section("peers", &status.peers, peer);
     section("routes we own", &status.plans, |info| {
         for route in &info.plan.routes {
-            println!("  plan {}: {} via {} ({})", info.plan.id.0, route.prefix, route.gateway, route.egress);
+            println!(
+                "  plan {}: {} via {} ({})",
+                info.plan.id.0, route.prefix, route.gateway, route.egress
+            );
         }
     });
     section("incidents", &status.incidents, incident);
@@ -93,7 +105,10 @@ fn section<T>(title: &str, rows: &[T], row: impl FnMut(&T)) {
 
 fn peer(info: &PeerInfo) {
     let milliseconds = |value: Option<std::time::Duration>| {
-        value.map_or_else(|| "-".to_owned(), |value| format!("{:.1}", value.as_secs_f64() * 1e3))
+        value.map_or_else(
+            || "-".to_owned(),
+            |value| format!("{:.1}", value.as_secs_f64() * 1e3),
+        )
     };
     let path: Vec<String> = info.as_path.iter().map(|asn| asn.0.to_string()).collect();
     println!(
@@ -109,11 +124,18 @@ fn peer(info: &PeerInfo) {
         milliseconds(info.srtt),
         milliseconds(info.baseline),
         info.retransmits.values().sum::<u64>(),
-        info.prefix.map_or_else(String::new, |prefix| prefix.to_string()),
+        info.prefix
+            .map_or_else(String::new, |prefix| prefix.to_string()),
         path.join(" "),
-        info.route.as_ref().map_or_else(|| "-".to_owned(), |route| {
-            route.egress.as_ref().map_or_else(|| route.interface.clone(), ToString::to_string)
-        }),
+        info.route.as_ref().map_or_else(
+            || "-".to_owned(),
+            |route| {
+                route
+                    .egress
+                    .as_ref()
+                    .map_or_else(|| route.interface.clone(), ToString::to_string)
+            }
+        ),
     );
 }
 
@@ -122,9 +144,15 @@ fn incident(incident: &Incident) {
         "  {} {:?}: {}{}",
         incident.id,
         incident.state,
-        incident.verdict.as_ref().map_or_else(|| "no verdict yet".to_owned(), ToString::to_string),
+        incident
+            .verdict
+            .as_ref()
+            .map_or_else(|| "no verdict yet".to_owned(), ToString::to_string),
         incident.time_to_verdict.map_or_else(String::new, |time| {
-            format!(" (verdict {:.0} ms after the onset)", time.as_secs_f64() * 1e3)
+            format!(
+                " (verdict {:.0} ms after the onset)",
+                time.as_secs_f64() * 1e3
+            )
         }),
     );
 }

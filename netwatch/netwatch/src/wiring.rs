@@ -39,14 +39,18 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
 /// Addresses of the BGP neighbours: their routes are not for us to change.
 pub fn neighbors(config: &Config) -> Vec<Prefix> {
     let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors);
-    neighbors.map(|neighbor| Prefix::from(neighbor.address)).collect()
+    neighbors
+        .map(|neighbor| Prefix::from(neighbor.address))
+        .collect()
 }
 
 /// Addresses of the pager, once its name is resolved: their routes are not for us to change.
 pub async fn pager_addresses(pager: Option<&paging::Handle>) -> Vec<Prefix> {
     const TRIES: u32 = 100;
     const PAUSE: Duration = Duration::from_millis(20);
-    let Some(pager) = pager else { return Vec::new() };
+    let Some(pager) = pager else {
+        return Vec::new();
+    };
     for _ in 0..TRIES {
         let addresses = pager.addresses();
         if !addresses.is_empty() {
@@ -68,7 +72,11 @@ pub fn engine(config: &Config, protected: &[Prefix], started: jiff::Timestamp) -
             ..tracker::Params::default()
         },
         correlator: correlator::Params {
-            run_id: format!("{}-{}", host_name(config), started.strftime("%Y%m%dT%H%M%SZ")),
+            run_id: format!(
+                "{}-{}",
+                host_name(config),
+                started.strftime("%Y%m%dT%H%M%SZ")
+            ),
             egresses: config
                 .egress
                 .iter()
@@ -77,7 +85,12 @@ pub fn engine(config: &Config, protected: &[Prefix], started: jiff::Timestamp) -
                     gateways: egress.gateways.clone(),
                 })
                 .collect(),
-            anchors: config.probe.anchors.iter().map(|a| (a.address, Asn(a.asn))).collect(),
+            anchors: config
+                .probe
+                .anchors
+                .iter()
+                .map(|a| (a.address, Asn(a.asn)))
+                .collect(),
             flow_sources: config.probe.flow_sources.clone(),
             local_as: config.bgp.as_ref().map(|bgp| Asn(bgp.local_as)),
             probes: probes(config),
@@ -117,7 +130,10 @@ fn policy(config: &Config) -> remediation::Policy {
             .probe
             .anchors
             .iter()
-            .map(|a| remediation::Anchor { address: a.address, asn: Some(Asn(a.asn)) })
+            .map(|a| remediation::Anchor {
+                address: a.address,
+                asn: Some(Asn(a.asn)),
+            })
             .collect(),
         ..remediation::Policy::default()
     }
@@ -206,8 +222,11 @@ pub fn routes(config: &Config) -> routes::Settings {
 /// The pager's settings.
 pub fn pager(config: &Config, pager: &config::Pager) -> Result<paging::Settings> {
     let key = pager.routing_key.resolve().context("pager.routing_key")?;
-    let mut settings =
-        paging::Settings::new(&pager.url, paging::Secret::new(key.expose()), &host_name(config));
+    let mut settings = paging::Settings::new(
+        &pager.url,
+        paging::Secret::new(key.expose()),
+        &host_name(config),
+    );
     settings.ca_file.clone_from(&pager.ca_file);
     settings.egresses = config
         .egress
