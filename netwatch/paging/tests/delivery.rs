@@ -425,6 +425,9 @@ async fn a_test_page_opens_and_closes_an_alert_and_tells_by_which_way() {
             .all(|post| post.dedup_key() == report.dedup_key)
     );
     assert_eq!(received[0].body["payload"]["severity"], "info");
+    let text = report.to_string();
+    assert_eq!(text.lines().count(), 4);
+    assert!(text.contains("resolve through b: accepted ("), "{text}");
 }
 
 #[tokio::test]
