@@ -7,9 +7,9 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use crate::counters::{Totals, count};
 use crate::event::Event;
@@ -18,6 +18,19 @@ use crate::event::Event;
 const DEPTH: usize = 2_048;
 /// `PRAGMA user_version` of the schema below.
 const SCHEMA: i64 = 1;
+
+impl OpenError {
+    /// A new file would help.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Newer(_) => true,
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+        }
+    }
+}
 
 /// A page that waits.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +68,8 @@ pub(crate) struct Left {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     commands: Option<SyncSender<Command>>,
+    /// An outbox was asked for: pages without one are counted.
+    wanted: bool,
     totals: Arc<Totals>,
 }
 
@@ -63,20 +78,23 @@ impl Outbox {
     /// even a new one cannot be made, pages live in memory only, which is logged: a full disk must
     /// not keep anyone from being paged.
     pub fn open(path: Option<&Path>, host: &str, totals: &Arc<Totals>) -> (Self, Left) {
-        let opened = path.and_then(|path| match open(path, host) {
-            Ok(opened) => Some(opened),
-            Err(error) => {
+        let opened = path.and_then(|path| {
+            let mut opened = open(path, host);
+            if let Err(error) = &opened
+                && error.is_damage()
+            {
                 let aside = aside(path);
                 tracing::error!(?path, %error, ?aside, "the outbox is unusable: moved aside, a new one is made");
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = std::fs::rename(with(path, suffix), with(&aside, suffix));
                 }
-                open(path, host)
-                    .inspect_err(|error| {
-                        tracing::error!(?path, %error, "no outbox: pages that are not accepted are lost with this process");
-                    })
-                    .ok()
+                opened = open(path, host);
             }
+            opened
+                .inspect_err(|error| {
+                    tracing::error!(?path, %error, "no outbox: pages that are not accepted are lost with this process");
+                })
+                .ok()
         });
         let mut left = Left::default();
         let commands = opened.and_then(|(connection, stored)| {
@@ -92,6 +110,7 @@ impl Outbox {
         });
         let outbox = Self {
             commands,
+            wanted: path.is_some(),
             totals: Arc::clone(totals),
         };
         (outbox, left)
@@ -110,13 +129,12 @@ impl Outbox {
     }
 
     fn command(&self, command: Command) {
-        let Some(commands) = &self.commands else {
-            return;
-        };
-        if let Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) =
-            commands.try_send(command)
-            && matches!(command, Command::Put(_))
-        {
+        let put = matches!(command, Command::Put(_));
+        let taken = self
+            .commands
+            .as_ref()
+            .is_some_and(|commands| commands.try_send(command).is_ok());
+        if put && self.wanted && !taken {
             count(&self.totals.not_persisted);
         }
     }
@@ -141,13 +159,16 @@ fn open(path: &Path, host: &str) -> Result<(Connection, Left), OpenError> {
     if version > SCHEMA {
         return Err(OpenError::Newer(version));
     }
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE IF NOT EXISTS page (id INTEGER PRIMARY KEY, queued INTEGER NOT NULL, event TEXT NOT NULL) STRICT;
-         CREATE TABLE IF NOT EXISTS address (host TEXT NOT NULL, address TEXT NOT NULL) STRICT;
-         PRAGMA user_version = {SCHEMA};
-         COMMIT;"
-    ))?;
+    // Nothing is written to a file that is as it should be: it must open on a full disk.
+    if version < SCHEMA {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             CREATE TABLE page (id INTEGER PRIMARY KEY, queued INTEGER NOT NULL, event TEXT NOT NULL) STRICT;
+             CREATE TABLE address (host TEXT NOT NULL, address TEXT NOT NULL) STRICT;
+             PRAGMA user_version = {SCHEMA};
+             COMMIT;"
+        ))?;
+    }
     let mut left = Left::default();
     {
         let mut statement = connection.prepare("SELECT address FROM address WHERE host = ?1")?;

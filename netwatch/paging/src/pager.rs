@@ -21,6 +21,9 @@ use crate::transport::{Answer, EgressStatus, Transport};
 /// Pages that may wait to be taken in: an incident makes a handful.
 const DEPTH: usize = 256;
 
+/// The longest that a stop waits.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
 /// Starts pagers.
 #[derive(Debug)]
 pub struct Pager;
@@ -347,7 +350,7 @@ impl Queue {
                                 self.accept(&page);
                             }
                         }
-                        stop = Some((tokio::time::Instant::now() + within, done));
+                        stop = Some((tokio::time::Instant::now() + within.min(LONGEST), done));
                     }
                     None => break,
                 },
