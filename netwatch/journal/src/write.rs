@@ -186,9 +186,9 @@ impl Journal {
     }
 
     /// Waits until everything appended before is committed; false where that took longer than
-    /// `within` or the disk refused it.
+    /// `within` (at most an hour) or the disk refused it.
     pub fn flush(&self, within: Duration) -> bool {
-        let limit = Instant::now() + within;
+        let limit = Instant::now() + within.min(PRUNE);
         let (done, written) = channel();
         let Some(commands) = &self.commands else {
             return false;

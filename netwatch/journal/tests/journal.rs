@@ -434,3 +434,30 @@ fn a_disk_that_stays_full_costs_entries_and_nothing_else() {
     assert!(counters.errors > 0 && counters.lost > 0, "{counters:?}");
     assert!(!texts(&path, "nw-1").is_empty());
 }
+
+#[test]
+fn a_user_who_may_only_read_can_read_whether_the_daemon_runs_or_not() {
+    use std::os::unix::fs::PermissionsExt;
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: changing the user needs root");
+        return;
+    }
+    let (folder, path) = folder();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let read = || {
+        let path = path.clone();
+        let reading = std::thread::spawn(move || {
+            // For this thread's file accesses only.
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+            assert!(std::fs::write(path.with_extension("x"), b"").is_err());
+            texts(&path, "nw-1").len()
+        });
+        reading.join().unwrap()
+    };
+    let journal = Journal::open(&path).unwrap();
+    write_story(&journal, "nw-1");
+    assert!(journal.flush(LONG));
+    assert_eq!(read(), story("").len());
+    drop(journal);
+    assert_eq!(read(), story("").len());
+}

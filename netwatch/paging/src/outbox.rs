@@ -1,13 +1,15 @@
 //! Pages on disk until they are accepted: SQLite on a thread of its own.
 //!
 //! WAL with `synchronous=FULL`: a committed page survives a loss of power. Events are stored without
-//! the routing key.
+//! the routing key. The pager's last good addresses are kept here too: a daemon that starts in the
+//! middle of a partition may have no name server.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use crate::counters::{Totals, count};
 use crate::event::Event;
@@ -16,6 +18,19 @@ use crate::event::Event;
 const DEPTH: usize = 2_048;
 /// `PRAGMA user_version` of the schema below.
 const SCHEMA: i64 = 1;
+
+impl OpenError {
+    /// A new file would help.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Newer(_) => true,
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+        }
+    }
+}
 
 /// A page that waits.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +44,7 @@ pub(crate) struct Stored {
 enum Command {
     Put(Box<Stored>),
     Remove(i64),
+    Addresses(String, Vec<IpAddr>),
     Stop(tokio::sync::oneshot::Sender<()>),
 }
 
@@ -40,10 +56,20 @@ enum OpenError {
     Newer(i64),
 }
 
+/// What an earlier run left.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    pub pages: Vec<Stored>,
+    /// The addresses of the host asked for.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// The way to the outbox's thread.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     commands: Option<SyncSender<Command>>,
+    /// An outbox was asked for: pages without one are counted.
+    wanted: bool,
     totals: Arc<Totals>,
 }
 
@@ -51,23 +77,26 @@ impl Outbox {
     /// Opens the outbox and reads what an earlier run left. An unusable file is moved aside; where
     /// even a new one cannot be made, pages live in memory only, which is logged: a full disk must
     /// not keep anyone from being paged.
-    pub fn open(path: Option<&Path>, totals: &Arc<Totals>) -> (Self, Vec<Stored>) {
-        let opened = path.and_then(|path| match open(path) {
-            Ok(opened) => Some(opened),
-            Err(error) => {
+    pub fn open(path: Option<&Path>, host: &str, totals: &Arc<Totals>) -> (Self, Left) {
+        let opened = path.and_then(|path| {
+            let mut opened = open(path, host);
+            if let Err(error) = &opened
+                && error.is_damage()
+            {
                 let aside = aside(path);
                 tracing::error!(?path, %error, ?aside, "the outbox is unusable: moved aside, a new one is made");
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = std::fs::rename(with(path, suffix), with(&aside, suffix));
                 }
-                open(path)
-                    .inspect_err(|error| {
-                        tracing::error!(?path, %error, "no outbox: pages that are not accepted are lost with this process");
-                    })
-                    .ok()
+                opened = open(path, host);
             }
+            opened
+                .inspect_err(|error| {
+                    tracing::error!(?path, %error, "no outbox: pages that are not accepted are lost with this process");
+                })
+                .ok()
         });
-        let mut left = Vec::new();
+        let mut left = Left::default();
         let commands = opened.and_then(|(connection, stored)| {
             left = stored;
             let (sender, receiver) = sync_channel(DEPTH);
@@ -81,6 +110,7 @@ impl Outbox {
         });
         let outbox = Self {
             commands,
+            wanted: path.is_some(),
             totals: Arc::clone(totals),
         };
         (outbox, left)
@@ -94,14 +124,17 @@ impl Outbox {
         self.command(Command::Remove(id));
     }
 
+    pub fn addresses(&self, host: &str, addresses: Vec<IpAddr>) {
+        self.command(Command::Addresses(host.to_owned(), addresses));
+    }
+
     fn command(&self, command: Command) {
-        let Some(commands) = &self.commands else {
-            return;
-        };
-        if let Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) =
-            commands.try_send(command)
-            && matches!(command, Command::Put(_))
-        {
+        let put = matches!(command, Command::Put(_));
+        let taken = self
+            .commands
+            .as_ref()
+            .is_some_and(|commands| commands.try_send(command).is_ok());
+        if put && self.wanted && !taken {
             count(&self.totals.not_persisted);
         }
     }
@@ -117,7 +150,7 @@ impl Outbox {
     }
 }
 
-fn open(path: &Path) -> Result<(Connection, Vec<Stored>), OpenError> {
+fn open(path: &Path, host: &str) -> Result<(Connection, Left), OpenError> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -126,20 +159,30 @@ fn open(path: &Path) -> Result<(Connection, Vec<Stored>), OpenError> {
     if version > SCHEMA {
         return Err(OpenError::Newer(version));
     }
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE IF NOT EXISTS page (id INTEGER PRIMARY KEY, queued INTEGER NOT NULL, event TEXT NOT NULL) STRICT;
-         PRAGMA user_version = {SCHEMA};
-         COMMIT;"
-    ))?;
-    let mut left = Vec::new();
+    // Nothing is written to a file that is as it should be: it must open on a full disk.
+    if version < SCHEMA {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             CREATE TABLE page (id INTEGER PRIMARY KEY, queued INTEGER NOT NULL, event TEXT NOT NULL) STRICT;
+             CREATE TABLE address (host TEXT NOT NULL, address TEXT NOT NULL) STRICT;
+             PRAGMA user_version = {SCHEMA};
+             COMMIT;"
+        ))?;
+    }
+    let mut left = Left::default();
     {
+        let mut statement = connection.prepare("SELECT address FROM address WHERE host = ?1")?;
+        let mut rows = statement.query([host])?;
+        while let Some(row) = rows.next()? {
+            left.addresses
+                .extend(row.get::<_, String>(0)?.parse::<IpAddr>());
+        }
         let mut statement = connection.prepare("SELECT id, queued, event FROM page ORDER BY id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (id, queued, event): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             match serde_json::from_str(&event) {
-                Ok(event) => left.push(Stored {
+                Ok(event) => left.pages.push(Stored {
                     id,
                     queued: jiff::Timestamp::from_microsecond(queued).unwrap_or_default(),
                     event,
@@ -159,12 +202,14 @@ fn run(mut connection: Connection, commands: &Receiver<Command>, totals: &Totals
     let mut removals: Vec<i64> = Vec::new();
     while let Ok(first) = commands.recv() {
         let mut puts = Vec::new();
+        let mut addresses = None;
         let mut stop = None;
         let mut next = Some(first);
         while let Some(command) = next {
             match command {
                 Command::Put(page) => puts.push(page),
                 Command::Remove(id) => removals.push(id),
+                Command::Addresses(host, found) => addresses = Some((host, found)),
                 Command::Stop(done) => {
                     stop = Some(done);
                     break;
@@ -172,7 +217,7 @@ fn run(mut connection: Connection, commands: &Receiver<Command>, totals: &Totals
             }
             next = commands.try_recv().ok();
         }
-        match write(&mut connection, &puts, &removals) {
+        match write(&mut connection, &puts, &removals, addresses.as_ref()) {
             Ok(()) => removals.clear(),
             Err(error) => {
                 tracing::error!(%error, pages = puts.len(), "pages cannot be written to the outbox; they are sent all the same");
@@ -196,6 +241,7 @@ fn write(
     connection: &mut Connection,
     puts: &[Box<Stored>],
     removals: &[i64],
+    addresses: Option<&(String, Vec<IpAddr>)>,
 ) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction()?;
     for page in puts.iter().filter(|page| !removals.contains(&page.id)) {
@@ -208,6 +254,15 @@ fn write(
     }
     for id in removals {
         transaction.execute("DELETE FROM page WHERE id = ?1", [id])?;
+    }
+    if let Some((host, addresses)) = addresses {
+        transaction.execute("DELETE FROM address", [])?;
+        for address in addresses {
+            transaction.execute(
+                "INSERT INTO address (host, address) VALUES (?1, ?2)",
+                params![host, address.to_string()],
+            )?;
+        }
     }
     transaction.commit()
 }
@@ -256,15 +311,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("outbox.db");
         let totals = Arc::new(Totals::default());
-        let (outbox, left) = Outbox::open(Some(&path), &totals);
-        assert!(left.is_empty());
+        let (outbox, left) = Outbox::open(Some(&path), "h", &totals);
+        assert!(left.pages.is_empty());
         for id in [3, 1, 2] {
             outbox.put(page(id));
         }
         outbox.remove(1);
+        let addresses: Vec<IpAddr> =
+            vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        outbox.addresses("h", vec!["192.0.2.9".parse().unwrap()]);
+        outbox.addresses("h", addresses.clone());
         outbox.stop().await;
-        let (_, left) = Outbox::open(Some(&path), &totals);
-        assert_eq!(left, [page(2), page(3)]);
+        let (_, left) = Outbox::open(Some(&path), "h", &totals);
+        assert_eq!(left.pages, [page(2), page(3)]);
+        assert_eq!(left.addresses, addresses);
         let bytes = std::fs::read(&path).unwrap();
         assert!(!String::from_utf8_lossy(&bytes).contains("TOPSECRET"));
         assert_eq!(totals.read().not_persisted, 0);
@@ -276,11 +336,11 @@ mod tests {
         let path = folder.path().join("outbox.db");
         std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
         let totals = Arc::new(Totals::default());
-        let (outbox, left) = Outbox::open(Some(&path), &totals);
-        assert!(left.is_empty());
+        let (outbox, left) = Outbox::open(Some(&path), "h", &totals);
+        assert!(left.pages.is_empty());
         outbox.put(page(1));
         outbox.stop().await;
-        assert_eq!(Outbox::open(Some(&path), &totals).1, [page(1)]);
+        assert_eq!(Outbox::open(Some(&path), "h", &totals).1.pages, [page(1)]);
         let kept = std::fs::read_dir(folder.path())
             .unwrap()
             .filter_map(Result::ok)

@@ -21,6 +21,9 @@ use crate::transport::{Answer, EgressStatus, Transport};
 /// Pages that may wait to be taken in: an incident makes a handful.
 const DEPTH: usize = 256;
 
+/// The longest that a stop waits.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
 /// Starts pagers.
 #[derive(Debug)]
 pub struct Pager;
@@ -78,6 +81,28 @@ impl TestReport {
     }
 }
 
+impl std::fmt::Display for TestReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for attempt in &self.attempts {
+            let egress = attempt
+                .egress
+                .as_ref()
+                .map_or("the host's routes", |name| &name.0);
+            let action = match attempt.action {
+                PageAction::Trigger => "trigger",
+                PageAction::Resolve => "resolve",
+            };
+            let answer = attempt.error.as_deref().unwrap_or("accepted");
+            writeln!(
+                f,
+                "{action} through {egress}: {answer} ({:.1} ms)",
+                attempt.elapsed_ms
+            )?;
+        }
+        Ok(())
+    }
+}
+
 /// One request of a test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TestAttempt {
@@ -114,12 +139,16 @@ impl Pager {
         }
         let transport = Arc::new(Transport::new(&settings)?);
         let totals = Arc::new(Totals::default());
-        let (outbox, left) = Outbox::open(settings.outbox.as_deref(), &totals);
-        let schedule = settings.schedule.clone();
         let resolver = Arc::clone(&transport.resolver);
+        let (outbox, left) = Outbox::open(settings.outbox.as_deref(), resolver.host(), &totals);
+        let outbox = Arc::new(outbox);
+        resolver.remember(left.addresses);
+        let schedule = settings.schedule.clone();
+        let saved = Arc::clone(&outbox);
+        let save = move |host: &str, addresses| saved.addresses(host, addresses);
         let mut background = vec![
             runtime
-                .spawn(resolver.keep_fresh(schedule.resolve))
+                .spawn(resolver.keep_fresh(schedule.resolve, save))
                 .abort_handle(),
         ];
         for target in &transport.targets {
@@ -143,7 +172,7 @@ impl Pager {
             tasks: HashMap::new(),
             next: 1,
         };
-        runtime.spawn(queue.run(receiver, left));
+        runtime.spawn(queue.run(receiver, left.pages));
         Ok(Handle {
             commands,
             context,
@@ -292,7 +321,7 @@ struct Lane {
 struct Queue {
     context: Arc<Context>,
     settings: Arc<Settings>,
-    outbox: Outbox,
+    outbox: Arc<Outbox>,
     lanes: BTreeMap<String, Lane>,
     deliveries: JoinSet<()>,
     tasks: HashMap<tokio::task::Id, String>,
@@ -321,7 +350,7 @@ impl Queue {
                                 self.accept(&page);
                             }
                         }
-                        stop = Some((tokio::time::Instant::now() + within, done));
+                        stop = Some((tokio::time::Instant::now() + within.min(LONGEST), done));
                     }
                     None => break,
                 },

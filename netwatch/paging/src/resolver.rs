@@ -30,6 +30,21 @@ impl Resolver {
             .clone()
     }
 
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Addresses from an earlier run, until better ones are known.
+    pub fn remember(&self, addresses: Vec<IpAddr>) {
+        let mut last_good = self
+            .last_good
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if last_good.is_empty() {
+            *last_good = addresses;
+        }
+    }
+
     async fn refresh(&self) -> std::io::Result<Vec<IpAddr>> {
         let found: Vec<IpAddr> = tokio::net::lookup_host((self.host.as_str(), 0))
             .await?
@@ -45,15 +60,24 @@ impl Resolver {
         Ok(found)
     }
 
-    /// Resolves again and again; never ends.
-    pub async fn keep_fresh(self: Arc<Self>, interval: Duration) {
+    /// Resolves again and again, and has changes saved.
+    pub async fn keep_fresh(
+        self: Arc<Self>,
+        interval: Duration,
+        save: impl Fn(&str, Vec<IpAddr>) + Send,
+    ) {
         if self.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            // An address needs no resolution.
             return;
         }
         loop {
+            let before = self.addresses();
             let wait = match self.refresh().await {
                 Ok(addresses) => {
                     tracing::debug!(host = %self.host, ?addresses, "pager resolved");
+                    if addresses != before {
+                        save(&self.host, addresses);
+                    }
                     interval
                 }
                 Err(error) => {

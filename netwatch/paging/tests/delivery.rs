@@ -355,6 +355,18 @@ async fn what_was_not_delivered_is_delivered_after_a_restart_in_order() {
 }
 
 #[tokio::test]
+async fn without_an_outbox_pages_are_sent_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start().await;
+    let absent = folder.path().join("absent");
+    let (handle, _outcomes) = start(on_disk(settings(&server), &absent));
+    handle.send(trigger("inc-1", "dark"));
+    assert_eq!(handle.stop(LONG).await, 0);
+    assert_eq!(server.accepted().len(), 1);
+    assert_eq!(handle.counters().not_persisted, 1);
+}
+
+#[tokio::test]
 async fn beyond_the_capacity_the_least_severe_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start().await;
@@ -425,6 +437,9 @@ async fn a_test_page_opens_and_closes_an_alert_and_tells_by_which_way() {
             .all(|post| post.dedup_key() == report.dedup_key)
     );
     assert_eq!(received[0].body["payload"]["severity"], "info");
+    let text = report.to_string();
+    assert_eq!(text.lines().count(), 4);
+    assert!(text.contains("resolve through b: accepted ("), "{text}");
 }
 
 #[tokio::test]

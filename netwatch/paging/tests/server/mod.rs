@@ -1,8 +1,11 @@
 //! An HTTP/1.1 server on loopback that keeps the documented contract of the PagerDuty Events API v2,
 //! and breaks it where told.
 
+// Each test binary uses its own part of it.
+#![allow(dead_code)]
+
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -32,6 +35,7 @@ pub enum Act {
 pub struct Received {
     pub at: Instant,
     pub connection: usize,
+    pub peer: IpAddr,
     pub status: Option<u16>,
     pub body: Value,
 }
@@ -77,7 +81,7 @@ impl Server {
         };
         let state = Arc::clone(&server.state);
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, peer)) = listener.accept().await {
                 let number = {
                     let mut state = state.lock().unwrap();
                     state.connections += 1;
@@ -86,10 +90,10 @@ impl Server {
                 let (state, tls) = (Arc::clone(&state), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => connection(stream, number, state).await,
+                        None => connection(stream, number, peer.ip(), state).await,
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                connection(stream, number, state).await;
+                                connection(stream, number, peer.ip(), state).await;
                             }
                         }
                     }
@@ -135,6 +139,7 @@ impl Server {
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     number: usize,
+    peer: IpAddr,
     state: Arc<Mutex<State>>,
 ) {
     let mut stream = BufReader::new(stream);
@@ -187,6 +192,7 @@ async fn connection(
             state.received.push(Received {
                 at: Instant::now(),
                 connection: number,
+                peer,
                 status: None,
                 body: json,
             });
