@@ -390,3 +390,221 @@ fn bytes<const N: usize>(data: &[u8], at: usize) -> Result<[u8; N], BtfError> {
         .and_then(|slice| slice.try_into().ok())
         .ok_or(BtfError::Broken(at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes type information type by type.
+    #[derive(Default)]
+    struct Writer {
+        types: Vec<u8>,
+        strings: Vec<u8>,
+        count: u32,
+    }
+
+    impl Writer {
+        fn new() -> Self {
+            Self {
+                strings: vec![0],
+                ..Self::default()
+            }
+        }
+
+        fn text(&mut self, text: &str) -> u32 {
+            if text.is_empty() {
+                return 0;
+            }
+            let at = self.strings.len() as u32;
+            self.strings.extend(text.as_bytes());
+            self.strings.push(0);
+            at
+        }
+
+        fn ty(&mut self, name: &str, kind: u8, flag: bool, value: u32, rest: &[u32]) -> u32 {
+            let name = self.text(name);
+            let members = match kind {
+                STRUCT | UNION => rest.len() / 3,
+                FUNC_PROTO => rest.len() / 2,
+                _ => 0,
+            };
+            let info = (u32::from(flag) << 31) | (u32::from(kind) << 24) | members as u32;
+            for word in [name, info, value].iter().chain(rest) {
+                self.types.extend(word.to_ne_bytes());
+            }
+            self.count += 1;
+            self.count
+        }
+
+        fn int(&mut self, name: &str, size: u32) -> u32 {
+            self.ty(name, 1, false, size, &[size * 8])
+        }
+
+        fn container(
+            &mut self,
+            kind: u8,
+            name: &str,
+            size: u32,
+            members: &[(&str, u32, u32)],
+        ) -> u32 {
+            let members: Vec<u32> = members
+                .iter()
+                .flat_map(|(name, ty, bits)| [self.text(name), *ty, *bits])
+                .collect();
+            self.ty(name, kind, true, size, &members)
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let mut data = Vec::new();
+            data.extend(MAGIC.to_ne_bytes());
+            data.extend([1, 0]);
+            let types = self.types.len() as u32;
+            for word in [24, 0, types, types, self.strings.len() as u32] {
+                data.extend(word.to_ne_bytes());
+            }
+            data.extend(&self.types);
+            data.extend(&self.strings);
+            data
+        }
+    }
+
+    /// A struct as kernels have them: an anonymous union in an anonymous struct, an array of
+    /// structs, a bit field, a name that changed.
+    fn example() -> Writer {
+        let mut w = Writer::new();
+        let u32_ = w.int("unsigned int", 4);
+        let u8_ = w.int("unsigned char", 1);
+        let u32_name = w.ty("u32", TYPEDEF, false, u32_, &[]);
+        let volatile = w.ty("", VOLATILE, false, u32_name, &[]);
+        let inner = w.container(UNION, "", 4, &[("a", volatile, 0), ("b", u8_, 0)]);
+        let anonymous = w.container(STRUCT, "", 8, &[("x", u32_, 0), ("", inner, 32)]);
+        let sample = w.container(STRUCT, "sample", 8, &[("t", u32_, 0), ("v", u32_, 32)]);
+        let array = w.ty("", ARRAY, false, 0, &[sample, u32_, 3]);
+        let minmax = w.container(STRUCT, "minmax", 24, &[("s", array, 0)]);
+        let sock = w.container(
+            STRUCT,
+            "sock",
+            64,
+            &[
+                ("first", u32_, 0),
+                ("", anonymous, 64),
+                ("rtt_min", minmax, 128),
+                ("bits", u8_, (5 << 24) | 323),
+                ("__state", u32_, 352),
+            ],
+        );
+        let pointer = w.ty("", PTR, false, sock, &[]);
+        let void = w.ty("", PTR, false, 0, &[]);
+        let prototype = w.ty(
+            "",
+            FUNC_PROTO,
+            false,
+            0,
+            &[0, void, 0, pointer, 0, u32_, 0, void],
+        );
+        let function = w.ty("", PTR, false, prototype, &[]);
+        w.ty("btf_trace_tcp_probe", TYPEDEF, false, function, &[]);
+        w
+    }
+
+    #[test]
+    fn finds_fields_through_anonymous_members_arrays_and_other_names() {
+        let btf = Btf::parse(example().bytes()).unwrap();
+        let offset = |path| btf.field("sock", path).map(|field| field.offset);
+        assert_eq!(offset("first"), Ok(0));
+        assert_eq!(offset("x"), Ok(8));
+        assert_eq!(offset("a"), Ok(12));
+        assert_eq!(offset("b"), Ok(12));
+        assert_eq!(offset("rtt_min.s.v"), Ok(20));
+        assert_eq!(offset("state|__state"), Ok(44));
+        let bits = btf.field("sock", "bits").unwrap();
+        assert_eq!((bits.offset, bits.bits), (40, Some((3, 5))));
+        assert!(matches!(offset("nothing"), Err(BtfError::NoField(..))));
+        assert!(matches!(offset("first.x"), Err(BtfError::NoField(..))));
+        assert!(matches!(btf.field("none", "x"), Err(BtfError::NoStruct(_))));
+    }
+
+    #[test]
+    fn refuses_fields_that_are_smaller_than_what_is_read() {
+        let btf = Btf::parse(example().bytes()).unwrap();
+        assert!(btf.sized_field("sock", "a", 4).is_ok());
+        assert!(btf.sized_field("sock", "rtt_min", 24).is_ok());
+        assert!(matches!(
+            btf.sized_field("sock", "b", 4),
+            Err(BtfError::Size { found: 1, .. })
+        ));
+        assert!(matches!(
+            btf.sized_field("sock", "bits", 1),
+            Err(BtfError::Size { found: 0, .. })
+        ));
+    }
+
+    #[test]
+    fn tells_what_a_tracepoint_passes() {
+        let btf = Btf::parse(example().bytes()).unwrap();
+        assert_eq!(
+            btf.tracepoint("tcp_probe"),
+            Ok(Some(vec![
+                Argument::Pointer("sock".to_owned()),
+                Argument::Scalar,
+                Argument::Scalar
+            ]))
+        );
+        assert_eq!(btf.tracepoint("none"), Ok(None));
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_byte_is_an_error_or_harmless() {
+        let whole = example().bytes();
+        for length in 0..whole.len() {
+            assert!(Btf::parse(whole[..length].to_vec()).is_err(), "{length}");
+        }
+        for at in 0..whole.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut broken = whole.clone();
+                broken[at] ^= flip;
+                if let Ok(btf) = Btf::parse(broken) {
+                    for path in ["first", "a", "rtt_min.s.v", "bits", "__state"] {
+                        let _ = btf.sized_field("sock", path, 4);
+                    }
+                    let _ = btf.tracepoint("tcp_probe");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn types_that_refer_to_themselves_end() {
+        let mut w = Writer::new();
+        let itself = w.count + 1;
+        w.ty("loop", TYPEDEF, false, itself, &[]);
+        let nested = w.count + 1;
+        w.container(STRUCT, "nest", 4, &[("", nested, 0)]);
+        w.container(STRUCT, "user", 4, &[("field", itself, 0)]);
+        let btf = Btf::parse(w.bytes()).unwrap();
+        assert!(btf.field("nest", "x").is_err());
+        assert!(btf.field("user", "field").is_err());
+    }
+
+    #[test]
+    fn the_other_byte_order_is_told_apart() {
+        let mut data = example().bytes();
+        data.swap(0, 1);
+        assert_eq!(Btf::parse(data).err(), Some(BtfError::Endianness));
+    }
+
+    #[test]
+    fn reads_this_machines_kernel() {
+        let Ok(data) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+            println!("SKIPPED: no BTF");
+            return;
+        };
+        let btf = Btf::parse(data).unwrap();
+        let snd_una = btf.sized_field("tcp_sock", "snd_una", 4).unwrap();
+        let snd_nxt = btf.sized_field("tcp_sock", "snd_nxt", 4).unwrap();
+        assert_ne!(snd_una.offset, snd_nxt.offset);
+        let arguments = btf.tracepoint("tcp_probe").unwrap().unwrap();
+        assert_eq!(arguments[0], Argument::Pointer("sock".to_owned()));
+        assert_eq!(arguments[1], Argument::Pointer("sk_buff".to_owned()));
+    }
+}

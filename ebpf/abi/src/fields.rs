@@ -24,6 +24,7 @@ macro_rules! kernel_fields {
             SK_ERR: "sock", "sk_err", 4;
             SK_ERR_SOFT: "sock", "sk_err_soft", 4;
             NET_INUM: "net", "ns.inum", 4;
+            INET_SPORT: "tcp_sock", "inet_conn.icsk_inet.inet_sport", 2;
             TP_SND_UNA: "tcp_sock", "snd_una", 4;
             TP_SND_NXT: "tcp_sock", "snd_nxt", 4;
             TP_SND_WND: "tcp_sock", "snd_wnd", 4;

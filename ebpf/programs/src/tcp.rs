@@ -44,7 +44,7 @@ unsafe fn changed(sk: *const c_void, from: u8, to: u8) {
             return;
         }
         let Some(tcp) = as_tcp(sk) else { return };
-        let mut event = event(EventKind::State, sk);
+        let mut event = tcp_event(EventKind::State, sk, tcp);
         event.from = from;
         event.to = to;
         event.error = error(sk);
@@ -121,7 +121,7 @@ pub fn tcp_send(ctx: BtfTracePointContext) -> i32 {
         }
         if let Some(entry) = entry_of(sk, tcp) {
             entry.note_sent(tcp);
-            entry.count_send();
+            entry.note_send_call(tcp);
             entry.refresh(tcp);
         }
     }
@@ -138,7 +138,7 @@ pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         let Some(tcp) = as_tcp(sk) else { return 0 };
-        let mut event = event(EventKind::Retransmit, sk);
+        let mut event = tcp_event(EventKind::Retransmit, sk, tcp);
         let retransmits: u8 = load(tcp, Field::ICSK_RETRANSMITS);
         let cause = cause(tcp, event.to, retransmits);
         event.cause = cause as u8;
@@ -240,16 +240,17 @@ pub fn tcp_destroy(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Tells of a connection that is neither a listener nor closed (the change of state told that).
 #[inline(always)]
 unsafe fn tell(kind: EventKind, sk: *const c_void) {
     // SAFETY: `sk` by the caller's promise.
     unsafe {
-        if !is_watched(sk) || as_tcp(sk).is_none() {
+        if !is_watched(sk) {
             return;
         }
-        let mut event = event(kind, sk);
-        if event.to == LISTEN || event.to == CLOSE {
+        let Some(tcp) = as_tcp(sk) else { return };
+        let mut event = tcp_event(kind, sk, tcp);
+        // Of a closed socket, the change of state told the error; the reset comes after it.
+        if event.to == LISTEN || (event.to == CLOSE && kind as u8 == EventKind::Error as u8) {
             return;
         }
         event.error = error(sk);
@@ -257,6 +258,19 @@ unsafe fn tell(kind: EventKind, sk: *const c_void) {
             event.slot = entry.index;
         }
         urgent(&event);
+    }
+}
+
+#[inline(always)]
+unsafe fn tcp_event(kind: EventKind, sk: *const c_void, tcp: *const c_void) -> Event {
+    // SAFETY: `sk` and `tcp` by the caller's promise.
+    unsafe {
+        let mut event = event(kind, sk);
+        if event.local_port == 0 && is_present(Field::INET_SPORT) {
+            // The port is given back before the change to CLOSE, but this copy stays.
+            event.local_port = u16::from_be(load(tcp, Field::INET_SPORT));
+        }
+        event
     }
 }
 
@@ -309,7 +323,7 @@ unsafe fn entry_of(sk: *const c_void, tcp: *const c_void) -> Option<Entry> {
         let state: u8 = load(sk, Field::SK_STATE);
         let entry = table::take(cookie, sk, tcp, state, 0)?;
         entry.note_inherited(tcp);
-        let mut event = event(EventKind::Adopted, sk);
+        let mut event = tcp_event(EventKind::Adopted, sk, tcp);
         event.slot = entry.index;
         urgent(&event);
         Some(entry)
