@@ -486,16 +486,9 @@ impl Correlator {
             .filter(|c| c.verdict.is_some() && c.is_wide())
             .map(|c| c.egress.clone())
             .collect();
-        let isolated = self
-            .cases
-            .iter()
-            .find(|c| c.verdict == Some(Verdict::TotalIsolation))
-            .map(|c| c.number);
         let mut index = 0;
         while let Some(case) = self.cases.get(index) {
-            let taken = (case.verdict.is_none() && wide.contains(&case.egress))
-                || isolated.is_some_and(|n| n != case.number && case.is_wide());
-            if taken {
+            if case.verdict.is_none() && wide.contains(&case.egress) {
                 self.end(index, now, "part of a larger incident", false, out);
             } else {
                 index += 1;
@@ -518,7 +511,7 @@ impl Correlator {
                 && view
                     .anchors(&case.egress, None, case.onset, crate::view::Families::BOTH)
                     .iter()
-                    .any(|a| a.window.misses() >= t.anchor_misses);
+                    .any(|a| a.window.misses(view.now) >= t.anchor_misses);
             let Some(case) = self.cases.get_mut(index) else {
                 break;
             };

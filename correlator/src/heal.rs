@@ -48,7 +48,7 @@ fn stall(view: &View<'_>, case: &Case) -> Health {
 }
 
 fn answers_now(window: &Window, now: Timestamp, fresh: Duration) -> bool {
-    window.misses() <= 1 && window.answered_since(now - fresh)
+    window.misses(now) <= 1 && window.answered_since(now - fresh)
 }
 
 /// Gateway and anchors of two ASes, with the flows' source where that was ever answered.
@@ -115,7 +115,7 @@ fn peers(view: &View<'_>, case: &Case) -> Health {
                 well += 1;
                 continue;
             }
-            if window.misses() >= 2 {
+            if window.misses(view.now) >= 2 {
                 bad += 1;
                 continue;
             }

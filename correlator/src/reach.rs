@@ -34,26 +34,28 @@ pub struct Window {
     pub last_sent: Timestamp,
     /// Smoothed round-trip time.
     pub rtt: Option<Duration>,
+    /// The longest round-trip time among the outcomes kept.
+    slowest: Duration,
+    /// When the first probe was sent that was lost since the last answered one.
+    dark: Option<Timestamp>,
 }
 
 impl Window {
-    /// Unanswered probes since the last answered one.
-    pub fn misses(&self) -> usize {
+    /// Unanswered probes since the last answered one, leaving out those whose answer may still
+    /// come: where answers have lately been slow, a probe just given up is not missed yet.
+    pub fn misses(&self, now: Timestamp) -> usize {
+        let patience = self.slowest + self.slowest / 4;
         self.shots
             .iter()
             .rev()
             .take_while(|s| s.rtt.is_none())
+            .filter(|s| now >= s.sent_at + patience)
             .count()
     }
 
     /// When the first of these left.
-    pub fn dark_since(&self) -> Option<Timestamp> {
-        self.shots
-            .iter()
-            .rev()
-            .take_while(|s| s.rtt.is_none())
-            .last()
-            .map(|s| s.sent_at)
+    pub fn dark_since(&self, now: Timestamp) -> Option<Timestamp> {
+        self.dark.filter(|_| self.misses(now) > 0)
     }
 
     /// A probe sent at or after `bound` was answered.
@@ -93,6 +95,22 @@ impl Window {
                 }
             }
         }
+        self.slowest = self
+            .shots
+            .iter()
+            .filter_map(|s| s.rtt)
+            .max()
+            .unwrap_or_default();
+        let first = self
+            .shots
+            .iter()
+            .rev()
+            .take_while(|s| s.rtt.is_none())
+            .last()
+            .map(|s| s.sent_at);
+        // The first may be older than the outcomes kept.
+        let older = self.dark.filter(|at| Some(*at) > self.last_reply);
+        self.dark = first.map(|first| older.map_or(first, |older| older.min(first)));
     }
 }
 
@@ -134,6 +152,8 @@ impl Reach {
                         last_reply: None,
                         last_sent: result.sent_at,
                         rtt: None,
+                        slowest: Duration::ZERO,
+                        dark: None,
                     },
                 );
                 place
@@ -152,6 +172,9 @@ impl Reach {
             window
                 .shots
                 .retain(|s| s.rtt.is_some() || s.sent_at < from || s.sent_at >= until);
+            if window.dark.is_some_and(|at| at >= from) {
+                window.dark = None;
+            }
         }
     }
 

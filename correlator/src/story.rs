@@ -143,7 +143,7 @@ fn targets(
             ProbeTarget::Anchor(_) => (anchors, window.usable(case.onset)),
             ProbeTarget::Suspect(_) => (suspects, window.last_sent >= bound),
         };
-        let decided = window.misses() > 0 || window.answered_since(bound);
+        let decided = window.misses(view.now) > 0 || window.answered_since(bound);
         if asked && decided {
             count.1 += 1;
             count.0 += usize::from(window.answered_since(bound));

@@ -30,8 +30,11 @@ pub fn suspect(view: &View<'_>, cases: &[Case]) -> Option<Suspicion> {
         if covered {
             continue;
         }
+        // While the primary is dead, the death of another egress is total isolation: its case.
+        let primary = view.params.egresses.first().map(|e| &e.name);
         let isolated_elsewhere = cases.iter().any(|c| {
             c.egress != egress
+                && Some(&c.egress) == primary
                 && c.is_wide()
                 && (c.verdict.is_none() || isolation::dead(view, &c.egress))
         });
@@ -83,28 +86,36 @@ fn link(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
 
 fn gateway(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
     let t = &view.params.thresholds;
-    let gateways = view.gateways(egress, view.now);
-    let dark = gateways.iter().filter_map(|w| w.dark_since()).min()?;
-    let all = gateways.iter().all(|w| w.misses() >= t.gateway_misses);
+    let gateways = view.gateways(egress, Timestamp::ZERO);
+    let dark = gateways
+        .iter()
+        .filter_map(|w| w.dark_since(view.now))
+        .min()?;
+    let all = gateways
+        .iter()
+        .all(|w| w.misses(view.now) >= t.gateway_misses);
     (all && probes_after(view, egress, dark)).then(|| by_probes(egress, dark))
 }
 
 fn anchors(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
     let t = &view.params.thresholds;
     let dark: Vec<Anchor<'_>> = view
-        .anchors(egress, None, view.now, Families::BOTH)
+        .anchors(egress, None, Timestamp::ZERO, Families::BOTH)
         .into_iter()
-        .filter(|a| a.window.misses() >= t.anchor_misses)
+        .filter(|a| a.window.misses(view.now) >= t.anchor_misses)
         .filter(|a| {
             a.window
-                .dark_since()
+                .dark_since(view.now)
                 .is_some_and(|at| probes_after(view, egress, at))
         })
         .collect();
     if ases(&dark) < 2 {
         return None;
     }
-    let since = dark.iter().filter_map(|a| a.window.dark_since()).min()?;
+    let since = dark
+        .iter()
+        .filter_map(|a| a.window.dark_since(view.now))
+        .min()?;
     // Dark for the flows' source alone, and not only here: the primary's case says so once.
     let link_answers = view.answered(egress, ProbeSource::Link, since);
     let first = view.params.egresses.first().map(|e| &e.name);
@@ -112,7 +123,7 @@ fn anchors(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
         let primary_well = first.is_some_and(|first| {
             view.anchors(first, Some(ProbeSource::Flow), view.now, Families::BOTH)
                 .iter()
-                .all(|a| a.window.misses() == 0)
+                .all(|a| a.window.misses(view.now) == 0)
         });
         if !primary_well {
             return None;

@@ -218,7 +218,7 @@ impl<'a> View<'a> {
             .of(&case.egress)
             .filter(|w| !matches!(w.target, ProbeTarget::Suspect(_)))
             .filter(|w| w.usable(case.onset))
-            .filter_map(|w| Some(w.dark_since()? + w.rtt.unwrap_or_default()))
+            .filter_map(|w| Some(w.dark_since(self.now)? + w.rtt.unwrap_or_default()))
             .filter(|at| *at + CLUSTER >= case.onset)
             .collect();
         probes.sort_unstable();
@@ -241,7 +241,7 @@ impl<'a> View<'a> {
         }
         if failures.is_empty() {
             for w in self.reach.of(&case.egress) {
-                if matches!(w.target, ProbeTarget::Anchor(_)) && w.misses() >= 2 {
+                if matches!(w.target, ProbeTarget::Anchor(_)) && w.misses(self.now) >= 2 {
                     let v = w.target.address().is_ipv4();
                     *(if v { &mut v4 } else { &mut v6 }) += 1;
                 }

@@ -15,13 +15,13 @@ use crate::view::{Families, View};
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let t = &view.params.thresholds;
     let gateways = view.gateways(&case.egress, case.onset);
-    let misses = gateways.iter().map(|w| w.misses()).min()?;
+    let misses = gateways.iter().map(|w| w.misses(view.now)).min()?;
     if misses < t.gateway_misses {
         return None;
     }
     let bound = gateways
         .iter()
-        .filter_map(|w| Some(w.dark_since()? + w.rtt.unwrap_or_default()))
+        .filter_map(|w| Some(w.dark_since(view.now)? + w.rtt.unwrap_or_default()))
         .max()?;
     let forwards = view
         .reach
@@ -32,7 +32,7 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     }
     let failures = view.of_case(case);
     let anchors = view.anchors(&case.egress, None, case.onset, Families::BOTH);
-    let anchor_lost = anchors.iter().any(|a| a.window.misses() >= 1);
+    let anchor_lost = anchors.iter().any(|a| a.window.misses(view.now) >= 1);
     let agrees =
         anchor_lost || view.tally(&failures).score >= t.suspect || misses >= 2 * t.gateway_misses;
     let elsewhere = view.others(&case.egress).next().is_none()

@@ -1,6 +1,6 @@
 //! Total isolation.
 //!
-//! Opens when each of two or more egresses is dead: no carrier, or its gateway or its anchors stay
+//! Opens, as the primary's case, when each of two or more egresses is dead: no carrier, or its gateway or its anchors stay
 //! silent for probes with either source. With a single egress the break is named by its place
 //! instead. Closes when an egress answers: the case then gets the verdict of what is still broken,
 //! or heals.
@@ -11,9 +11,10 @@ use super::Finding;
 use crate::case::Case;
 use crate::view::View;
 
-pub fn diagnose(view: &View<'_>, _case: &Case) -> Option<Finding> {
+pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let egresses = &view.params.egresses;
-    if egresses.len() < 2 || !egresses.iter().all(|e| dead(view, &e.name)) {
+    let primary = egresses.first().map(|e| &e.name) == Some(&case.egress);
+    if !primary || egresses.len() < 2 || !egresses.iter().all(|e| dead(view, &e.name)) {
         return None;
     }
     Some(Finding {
@@ -48,7 +49,7 @@ pub fn dead(view: &View<'_>, egress: &EgressName) -> bool {
             .filter(|w| matches!(w.target, ProbeTarget::Gateway(_)) == gateways)
             .all(|w| {
                 seen = true;
-                w.misses() >= misses
+                w.misses(view.now) >= misses
             })
             && seen
     };

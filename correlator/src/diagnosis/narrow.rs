@@ -41,7 +41,7 @@ pub fn answers(view: &View<'_>, case: &Case, failure: &Failure<'_>) -> bool {
             ProbeSource::Flow,
             ProbeTarget::Suspect(failure.key.0),
         )
-        .is_some_and(|w| w.answered_since(failure.surely_dark()) && w.misses() == 0)
+        .is_some_and(|w| w.answered_since(failure.surely_dark()) && w.misses(view.now) == 0)
 }
 
 /// Anchors answer through the egress; without anchors, other peers do not fail.

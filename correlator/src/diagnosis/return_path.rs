@@ -35,7 +35,7 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
         let silent: Vec<_> = flow
             .iter()
             .copied()
-            .filter(|a| a.window.misses() >= 2)
+            .filter(|a| a.window.misses(view.now) >= 2)
             .collect();
         if silent.len() < flow.len() || (!flow.is_empty() && ases(&silent) < ases(&flow).min(2)) {
             return None;

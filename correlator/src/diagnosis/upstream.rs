@@ -78,14 +78,16 @@ pub fn beyond_gateway(
     let doubt = view.host.doubt(view.now);
     let population = view.population(&case.egress);
     if ases(&anchors) < 2 {
-        let agrees = anchors.iter().all(|a| a.window.misses() >= t.anchor_misses);
+        let agrees = anchors
+            .iter()
+            .all(|a| a.window.misses(view.now) >= t.anchor_misses);
         return agrees && tcp_alone(view, case, failures, &tally);
     }
     let dead = |misses: usize| {
         let dead: Vec<_> = anchors
             .iter()
             .copied()
-            .filter(|a| a.window.misses() >= misses)
+            .filter(|a| a.window.misses(view.now) >= misses)
             .collect();
         (ases(&dead), dead.len() == anchors.len())
     };
