@@ -159,19 +159,21 @@ impl Facts {
         generic: bool,
     ) -> Proof {
         let (mut inside, mut same_origin) = (Proof::Untested, Proof::Untested);
-        let mut anchors = 0;
+        let (mut alive, mut dead) = (0, 0);
         for (target, proof) in self.probes.flow_targets(way.egress, way.source, way.onset) {
             if prefix.contains(&target) {
                 inside = better(inside, proof);
             } else if origin.is_some() && self.origin(target, policy) == origin {
                 same_origin = better(same_origin, proof);
             }
-            if proof == Proof::Alive && policy.anchors.iter().any(|a| a.address == target) {
-                anchors += 1;
+            if policy.anchors.iter().any(|a| a.address == target) {
+                alive += usize::from(proof == Proof::Alive);
+                dead += usize::from(proof == Proof::Dead);
             }
         }
         match (inside, same_origin) {
-            (Proof::Untested, Proof::Untested) if generic && anchors >= 2 => Proof::Alive,
+            (Proof::Untested, Proof::Untested) if generic && alive >= 2 => Proof::Alive,
+            (Proof::Untested, Proof::Untested) if alive == 0 && dead >= 2 => Proof::Dead,
             (Proof::Untested, proof) | (proof, _) => proof,
         }
     }

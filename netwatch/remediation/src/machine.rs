@@ -36,6 +36,9 @@ const BACKUP_LOSSES: usize = 5;
 const ADAPTER_PATIENCE: Duration = Duration::from_secs(5);
 /// Most targets of one request for probes.
 const MAX_PROBED: usize = 16;
+/// What had no proof is looked at again so often, and so many times.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+const RETRIES: u8 = 120;
 /// How long probe results and silent connections are remembered.
 const MEMORY: Duration = Duration::from_secs(120);
 
@@ -189,6 +192,9 @@ struct Case {
     /// Routes were taken back for a reason that forbids another try.
     blocked: bool,
     status: Option<RemediationStatus>,
+    /// When to look again at what had no proof.
+    retry: Option<Timestamp>,
+    retries: u8,
 }
 
 /// The planner. See the crate's documentation.
@@ -382,6 +388,9 @@ impl Remediator {
             }
             OperatorCommand::Rollback { plan: None } => {
                 self.refuse_waiting(at, "an operator asked for a rollback", out);
+                for case in self.cases.values_mut() {
+                    case.blocked = true;
+                }
                 self.revert_all(at, RevertReason::Operator, out);
             }
             OperatorCommand::Stop => {
@@ -396,6 +405,7 @@ impl Remediator {
     pub fn handle_timeout(&mut self, at: Timestamp, out: &mut Vec<Output>) {
         self.handled = at;
         self.consider_waiting(at, out);
+        self.retry(at, out);
         self.judge(at, out);
         let due: Vec<PlanId> = self.plans.keys().copied().collect();
         for id in due {
@@ -415,6 +425,7 @@ impl Remediator {
             CaseStage::Waiting { since } => Some(since + self.policy.settle),
             _ => None,
         });
+        let retries = self.cases.values().filter_map(|case| case.retry);
         let late = self.cases.values().filter_map(|case| match case.stage {
             CaseStage::Waiting { since } => Some(since + self.policy.proof_wait),
             _ => None,
@@ -436,6 +447,7 @@ impl Remediator {
         // What came due before the last call has been dealt with by it.
         cases
             .chain(late)
+            .chain(retries)
             .chain(plans)
             .filter(|due| *due > self.handled)
             .min()
@@ -487,6 +499,8 @@ impl Remediator {
             charged: false,
             blocked: false,
             status: None,
+            retry: None,
+            retries: 0,
         });
         case.incident = incident.clone();
         self.make_room();
@@ -600,36 +614,96 @@ impl Remediator {
             _ => at,
         };
         let incident = case.incident.clone();
-        let mut draft = draft_for(&incident, &self.policy, &self.facts, &self.flows, true);
-        self.drop_known(&mut draft);
-        if draft.routes.len() > self.policy.max_routes {
-            draft = draft_for(&incident, &self.policy, &self.facts, &self.flows, false);
-            self.drop_known(&mut draft);
-        }
+        let draft = self.draft(&incident);
         let undecided = draft.undecided(&incident.affected);
         let waited = at.since(since);
         if !draft.routes.is_empty() {
             if undecided && waited < self.policy.settle && !extension {
                 self.ask_for_proof(at == since, &incident, &draft, out);
-            } else {
-                self.propose(at, id, draft, out);
+                return;
             }
+            let may_improve = draft.may_improve(&incident.affected);
+            self.propose(at, id, draft, out);
+            self.look_again(at, id, may_improve);
             return;
         }
+        let may_improve = draft.may_improve(&incident.affected);
         if extension {
+            self.look_again(at, id, may_improve);
             return;
         }
-        if undecided && waited < self.policy.proof_wait {
+        // A loss or two right after the onset may be the last of it.
+        let patience = if undecided {
+            self.policy.proof_wait
+        } else {
+            self.policy.settle
+        };
+        if may_improve && waited < patience {
             self.ask_for_proof(at == since, &incident, &draft, out);
             return;
         }
         match draft.why_nothing() {
-            Some(reason) => self.refuse(at, id, reason, out),
+            Some(reason) => {
+                self.refuse(at, id, reason, out);
+                self.look_again(at, id, may_improve);
+            }
             None => {
                 self.close(id, false);
                 let text = "no watched peer's route leaves through what broke";
                 self.say(id, RemediationStatus::NothingToDo(text.to_owned()), out);
             }
+        }
+    }
+
+    fn draft(&self, incident: &Incident) -> Draft {
+        let mut draft = draft_for(incident, &self.policy, &self.facts, &self.flows, true);
+        self.drop_known(&mut draft);
+        if draft.routes.len() > self.policy.max_routes {
+            draft = draft_for(incident, &self.policy, &self.facts, &self.flows, false);
+            self.drop_known(&mut draft);
+        }
+        draft
+    }
+
+    fn look_again(&mut self, at: Timestamp, id: &IncidentId, worthwhile: bool) {
+        if let Some(case) = self.cases.get_mut(id) {
+            let room = !case.blocked
+                && case.plans.len() < MAX_PLANS_PER_CASE
+                && case.retries < RETRIES
+                && case.stage != CaseStage::Shadow;
+            case.retry = (worthwhile && room).then_some(at + RETRY_EVERY);
+        }
+    }
+
+    /// Proof of a backup may come after the refusal, or after a first plan without some prefixes.
+    fn retry(&mut self, at: Timestamp, out: &mut Vec<Output>) {
+        let due: Vec<IncidentId> = self
+            .cases
+            .iter()
+            .filter(|(_, case)| case.retry.is_some_and(|due| due <= at))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            let Some(case) = self.cases.get_mut(&id) else {
+                continue;
+            };
+            case.retry = None;
+            case.retries += 1;
+            let permitted = case
+                .incident
+                .verdict
+                .as_ref()
+                .is_some_and(|verdict| forbids(verdict).is_none());
+            if self.stopping || self.facts.kill_switch || case.blocked || !permitted {
+                continue;
+            }
+            let incident = case.incident.clone();
+            let draft = self.draft(&incident);
+            let may_improve = draft.may_improve(&incident.affected);
+            if !draft.routes.is_empty() {
+                self.propose(at, &id, draft, out);
+            }
+            self.look_again(at, &id, may_improve);
         }
     }
 
@@ -1064,10 +1138,11 @@ impl Remediator {
             self.cases.remove(incident);
         }
         // A wait for proof ends with the reason for it.
-        if let Some(case) = self.cases.get_mut(incident)
-            && matches!(case.stage, CaseStage::Waiting { .. })
-        {
-            case.stage = CaseStage::Closed;
+        if let Some(case) = self.cases.get_mut(incident) {
+            case.retry = None;
+            if matches!(case.stage, CaseStage::Waiting { .. }) {
+                case.stage = CaseStage::Closed;
+            }
         }
     }
 

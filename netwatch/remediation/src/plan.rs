@@ -51,9 +51,26 @@ impl Draft {
     /// any watched peer's.
     #[must_use]
     pub fn undecided(&self, affected: &[PeerKey]) -> bool {
+        self.lacks(affected, &[Skipped::Unproven, Skipped::NoFibFact])
+    }
+
+    /// What is missing may come about by itself: a proof, a fact, a live backup.
+    #[must_use]
+    pub fn may_improve(&self, affected: &[PeerKey]) -> bool {
+        self.lacks(
+            affected,
+            &[
+                Skipped::Unproven,
+                Skipped::NoFibFact,
+                Skipped::WayBackDead,
+                Skipped::NoBackup,
+            ],
+        )
+    }
+
+    fn lacks(&self, affected: &[PeerKey], reasons: &[Skipped]) -> bool {
         self.skipped.iter().any(|(peer, reason)| {
-            matches!(reason, Skipped::Unproven | Skipped::NoFibFact)
-                && (self.routes.is_empty() || affected.contains(peer))
+            reasons.contains(reason) && (self.routes.is_empty() || affected.contains(peer))
         })
     }
 
@@ -166,8 +183,8 @@ pub(crate) fn draft_for(
                 draft.covered += 1;
             }
             Err(reason) => {
-                // A peer that is not known to fail need not be explained.
-                if incident.affected.contains(&peer) || reason == Skipped::Unproven {
+                // A peer that is not known to fail, and would not be moved, need not be explained.
+                if incident.affected.contains(&peer) || reason != Skipped::NotAffected {
                     draft.skipped.insert(peer, reason);
                 }
             }
@@ -204,7 +221,8 @@ fn target<'a>(
             }
             Some(egress.clone())
         }
-        _ if route.is_some() && current.is_none() => return Err(Skipped::NotAffected),
+        // Without an egress to leave there is none to avoid.
+        _ if current.is_none() => return Err(Skipped::NotAffected),
         _ => current,
     };
     Ok(Target {
