@@ -1,7 +1,7 @@
 //! Network namespaces: made, entered, and removed whatever happens.
 //!
-//! A namespace is called `nwlab-<pid>-<start time of that process>-<role>`, so that what a killed
-//! run left behind can be told from what a living one uses.
+//! A namespace is called `nwlab-<pid>-<start time of that process>-<number>-<role>`, so that what a
+//! killed run left behind can be told from what a living one uses.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail};
 
@@ -25,15 +26,14 @@ pub struct Space {
     keep: bool,
 }
 
-/// Start time of a process in clock ticks since boot (field 22 of `/proc/PID/stat`).
+/// Start time of a living process in clock ticks since boot (fields 3 and 22 of `/proc/PID/stat`).
 fn start_time(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 /// The process that a namespace or directory of the lab belongs to still runs.
@@ -114,7 +114,9 @@ impl Space {
         }
         let pid = std::process::id();
         let start = start_time(pid).context("cannot read /proc/self/stat")?;
-        let stem = format!("{PREFIX}{pid}-{start}");
+        static RIGS: AtomicU32 = AtomicU32::new(0);
+        let rig = RIGS.fetch_add(1, Ordering::Relaxed);
+        let stem = format!("{PREFIX}{pid}-{start}-{rig}");
         let directory = std::env::temp_dir().join(&stem);
         std::fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
