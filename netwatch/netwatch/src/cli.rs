@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -159,6 +158,3 @@ pub struct Watchdog {
     #[arg(long)]
     pub protocol: u8,
 }
-
-/// An address, for messages.
-pub type Address = IpAddr;

@@ -21,7 +21,7 @@ use config::Config;
 use engine::Engine;
 use events::{
     BgpSignal, Effect, EgressName, Entry, EntryKind, HostSignal, IncidentId, Input, LossStage,
-    OperatorCommand, Outcome, ProbeResult, TcpEvent, Timestamp, Verdict,
+    OperatorCommand, Outcome, Prefix, ProbeResult, TcpEvent, Timestamp, Verdict,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -215,7 +215,7 @@ impl Daemon {
             .then(|| probing::Prober::spawn(wiring::prober(&config), probe_tx, host_tx))
             .transpose()?
             .map(Arc::new);
-        let (collector, collector_error) = collector(&config, tcp_tx)?;
+        let (collector, collector_error) = collector(&config, &protected, tcp_tx)?;
 
         let daemon = Self {
             engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
@@ -499,12 +499,13 @@ fn configured(config: &Config) -> bool {
 /// goes on with probes and BGP, and says so.
 fn collector(
     config: &Config,
+    own: &[Prefix],
     sink: mpsc::Sender<Vec<TcpEvent>>,
 ) -> Result<(Option<full_stack_probes::Handle>, Option<String>)> {
     if !config.tcp.ebpf {
         return Ok((None, Some("tcp.ebpf = false".to_owned())));
     }
-    match full_stack_probes::Collector::start(wiring::collector(config)) {
+    match full_stack_probes::Collector::start(wiring::collector(config, own)) {
         Ok(collector) => Ok((Some(collector.spawn(sink)?), None)),
         Err(error) if config.egress.is_empty() => {
             Err(anyhow::Error::new(error).context("the kernel programs cannot be loaded"))

@@ -139,10 +139,11 @@ fn policy(config: &Config) -> remediation::Policy {
     }
 }
 
-/// The kernel collector's settings.
-pub fn collector(config: &Config) -> full_stack_probes::Settings {
+/// The kernel collector's settings. `own` are the ends of the daemon's own connections: no peers of
+/// the validator.
+pub fn collector(config: &Config, own: &[Prefix]) -> full_stack_probes::Settings {
     full_stack_probes::Settings {
-        ignore: config.tcp.ignore.clone(),
+        ignore: config.tcp.ignore.iter().chain(own).copied().collect(),
         ports: config.tcp.ports.iter().copied().collect(),
         ..full_stack_probes::Settings::default()
     }
