@@ -107,6 +107,9 @@ pub struct Totals {
 pub async fn run(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    for warning in config.warnings() {
+        tracing::warn!("configuration: {warning}");
+    }
     let (mut daemon, mut inputs, doors) = Daemon::start(config).await?;
     tracing::info!(
         egresses = daemon.config.egress.len(),
