@@ -66,6 +66,11 @@ pub fn beyond_gateway(
     if anchors.iter().any(|a| a.window.answered_since(bound)) {
         return false;
     }
+    // Flows that progress again: it was a delay, or it is over.
+    let alive = view.alive_since(&case.egress, bound);
+    if alive >= 3 && alive * 4 >= failures.len() {
+        return false;
+    }
     // Suspects of several prefixes that answer: their applications are slow, not the path.
     let answering = failures
         .iter()
@@ -114,13 +119,7 @@ fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tal
     // Few peers can never reach the full sum; they must then all agree.
     let strong = tally.score >= t.confirm * view.host.doubt(view.now)
         || (population.peers < 9 && tally.peers == population.peers);
-    let alive = view
-        .peers
-        .map
-        .values()
-        .filter(|p| p.failure().is_none() && p.alive_at.is_some_and(|at| at > case.suspected_at))
-        .filter(|p| *p.egress(&view.peers.default) == case.egress)
-        .count();
+    let alive = view.alive_since(&case.egress, case.suspected_at);
     let origins = population.origins.len();
     strong
         && view.now >= case.suspected_at + t.tcp_only_wait
