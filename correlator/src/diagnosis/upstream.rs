@@ -54,7 +54,7 @@ pub fn beyond_gateway(
     bound: Timestamp,
 ) -> bool {
     let t = &view.params.thresholds;
-    if view.now < case.onset + t.min_dark {
+    if view.now < case.onset + t.min_dark || !delay_excluded(view, case, failures) {
         return false;
     }
     let gateways = view.gateways(&case.egress, case.onset);
@@ -109,6 +109,28 @@ pub fn beyond_gateway(
     (strong && dead(1).0 >= 2)
         || (fair && dead(2).0 >= 2 && dead(1).1)
         || (dead(patience).0 >= 2 && dead(patience).1)
+}
+
+/// Answers that were merely late by the allowance would have come by now, from three peers or two
+/// anchors.
+fn delay_excluded(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool {
+    let allowance = view.params.thresholds.sudden_delay;
+    let mut flows: Vec<Timestamp> = failures.iter().map(|f| f.late_by(allowance)).collect();
+    let mut anchors: Vec<Timestamp> = view
+        .anchors(&case.egress, None, case.onset, Families::BOTH)
+        .iter()
+        .filter_map(|a| {
+            let dark = a.window.dark_since(view.now)?;
+            Some(dark + a.window.rtt.unwrap_or_default() + allowance)
+        })
+        .collect();
+    flows.sort_unstable();
+    anchors.sort_unstable();
+    let by_flows = flows.get(2).or(flows.last());
+    by_flows
+        .into_iter()
+        .chain(anchors.get(1))
+        .any(|due| view.now >= *due)
 }
 
 /// No anchor can be asked: strong evidence, spread, lasting, with no narrower explanation.
