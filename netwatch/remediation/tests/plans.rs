@@ -268,6 +268,7 @@ fn proof_that_comes_while_waiting_is_used_when_it_comes() {
     assert!(world.installs().is_empty(), "one anchor is not enough");
     world.at(ONSET + 320);
     world.probe("b", ANCHORS[1].0, ProbeSource::Flow, true);
+    world.at(ONSET + 325);
     assert_eq!(world.installs().len(), 1);
     // IPv6 is not proven by IPv4.
     assert!(world.routes().iter().all(|(p, _)| !p.contains(':')));
@@ -330,6 +331,7 @@ fn a_remote_as_needs_proof_of_its_own() {
     );
     world.at(ONSET + 200);
     world.probe("b", PEERS[0].0, ProbeSource::Flow, true);
+    world.at(ONSET + 205);
     let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
     assert_eq!(routes, ["198.18.0.0/20", "203.0.113.0/24"]);
 
@@ -339,6 +341,7 @@ fn a_remote_as_needs_proof_of_its_own() {
     let mut world = decided(policy(), verdict, &[0, 2]);
     world.at(ONSET + 200);
     world.probe("b", PEERS[2].0, ProbeSource::Flow, true);
+    world.at(ONSET + 205);
     assert_eq!(world.routes(), [("198.18.0.0/20".to_owned(), 50)]);
 }
 
