@@ -1,1 +1,22 @@
 //! Typed configuration and its validation.
+//!
+//! [`Config::parse`] reads TOML into values that are valid by their type, or reports every problem
+//! that it finds at once, each with its line, column, key and remedy. [`Config::default`] is what
+//! runs without a file: the host's own TCP peers are watched, nothing is sent and nothing changed.
+//! The keys are documented in `docs/configuration.md`; `netwatch.toml` beside this crate shows all
+//! of them.
+
+mod duration;
+mod parse;
+mod problem;
+mod read;
+mod secret;
+mod types;
+mod warnings;
+
+pub use problem::{ConfigError, Problem};
+pub use secret::{Secret, SecretError};
+pub use types::{
+    Anchor, Bgp, Config, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager, PagerProvider,
+    Probe, RoutingKey, Tcp,
+};

@@ -1,1 +1,53 @@
-fn main() {}
+//! The project's chores. `cargo xtask --help` lists them.
+
+mod checks;
+mod lab;
+mod setup;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set up, try out and test netwatch.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    after_help = "Examples:
+  cargo xtask demo                      the main job, live, in network namespaces
+  cargo xtask test                      everything that CI runs
+  cargo xtask lab --list                the scenarios
+  cargo xtask lab gateway-dead --seed 7 one of them, with everything drawn anew"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what a build and the lab need: system packages, the eBPF toolchain, BIRD
+    Setup,
+    /// The main job in the lab, narrated: cut, detect, reroute, page, heal; then the timeline
+    Demo(lab::Demo),
+    /// Run scenarios in the lab
+    Lab(lab::Lab),
+    /// What CI runs: format, lints, dependency rules, unit and live tests, the lab
+    Test(checks::Test),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::Demo(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Lab(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Test(arguments) => setup::run().and_then(|()| arguments.run()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,187 @@
 //! BGP sessions on real sockets, driving the pure core.
+//!
+//! ```text
+//!  listener ──┐                             ┌── queries, watched addresses
+//!  connector ─┴▶ one task per connection ──▶ RIB's task ──▶ sink (BgpSignal)
+//!                (socket, timers, Session)    (Rib, Outbox)
+//! ```
+//!
+//! Every channel is bounded. A sink that is full holds up the RIB's task only: sessions go on reading
+//! and keep their timers, and facts that wait are replaced by newer ones. Nothing is ever announced.
+
+mod connection;
+mod neighbor;
+mod settings;
+mod store;
+mod transport;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bgp_core::SessionConfig;
+pub use bgp_core::{RibQuery, RibRoute, State};
+use events::{BgpSignal, PeerKey};
+pub use neighbor::NeighborStatus;
+pub use settings::{BGP_PORT, NeighborSettings, Settings, StartError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use neighbor::Neighbor;
+use store::{Report, Request, Store};
+use transport::Shared;
+
+/// Reports of sessions that wait for the RIB's task; each session has a backlog besides.
+const REPORTS: usize = 256;
+/// Queries that wait for the RIB's task; more callers wait in line.
+const REQUESTS: usize = 16;
+/// [`Handle::stop`] takes no longer.
+const STOP: Duration = Duration::from_secs(2);
+
+/// A running feed. Dropping it stops the feed too, without waiting.
+#[derive(Debug)]
+pub struct Handle {
+    watched: watch::Sender<Vec<PeerKey>>,
+    requests: mpsc::Sender<Request>,
+    shutdown: watch::Sender<bool>,
+    store: JoinHandle<()>,
+    strangers: Arc<AtomicU64>,
+    listening: Vec<SocketAddr>,
+}
+
+/// Starts the feed; its signals go to `sink`. Must be called within a Tokio runtime.
+///
+/// # Errors
+/// A setting that is impossible, or an address that cannot be listened on.
+pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle, StartError> {
+    settings.check()?;
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(StartError::Runtime);
+    }
+    let mut listeners = Vec::new();
+    if !settings.neighbors.is_empty() {
+        for &address in &settings.listen {
+            let listen = |source| StartError::Listen { address, source };
+            listeners.push(transport::bind(address).map_err(listen)?);
+        }
+    }
+    let listening = listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
+
+    let now = clock::now();
+    let listen = settings.listen;
+    let neighbors: BTreeMap<_, _> = settings
+        .neighbors
+        .into_iter()
+        .map(|neighbor| {
+            let config = SessionConfig {
+                local_as: settings.local_as,
+                router_id: settings.router_id,
+                peer_as: neighbor.asn,
+                hold_time: settings.hold_time,
+                passive: neighbor.passive,
+                connect_retry: transport::CONNECT_RETRY,
+            };
+            let same_family =
+                |ip: &IpAddr| ip.is_ipv4() == neighbor.address.is_ipv4() && !ip.is_unspecified();
+            let mut sources = listen.iter().map(SocketAddr::ip);
+            let source = sources.find(same_family);
+            let neighbor = Arc::new(Neighbor::new(neighbor, config, source, now));
+            (neighbor.id, neighbor)
+        })
+        .collect();
+    let neighbors = Arc::new(neighbors);
+
+    let (reports, reports_receiver) = mpsc::channel::<Report>(REPORTS);
+    let (requests, requests_receiver) = mpsc::channel(REQUESTS);
+    let (watched, watched_receiver) = watch::channel(Vec::new());
+    let (shutdown, shutdown_receiver) = watch::channel(false);
+    let strangers = Arc::new(AtomicU64::new(0));
+    let shared = Shared {
+        neighbors: Arc::clone(&neighbors),
+        reports,
+        shutdown: shutdown_receiver,
+        next: Arc::new(AtomicU64::new(1)),
+        strangers: Arc::clone(&strangers),
+    };
+    for listener in listeners {
+        tokio::spawn(transport::listen(listener, shared.clone()));
+    }
+    for neighbor in neighbors.values().filter(|n| !n.settings.passive) {
+        tokio::spawn(transport::connect(Arc::clone(neighbor), shared.clone()));
+    }
+    // Sessions, listeners and connectors alone hold `reports`: when all are gone, the store ends.
+    drop(shared);
+    let store =
+        Store::new(neighbors).run(reports_receiver, requests_receiver, watched_receiver, sink);
+    Ok(Handle {
+        watched,
+        requests,
+        shutdown,
+        store: tokio::spawn(store),
+        strangers,
+        listening,
+    })
+}
+
+impl Handle {
+    /// Replaces the watched addresses (peers and anchors). Facts come for those that are new and
+    /// for every change; see [`BgpSignal::Fact`].
+    pub fn watch(&self, addresses: Vec<IpAddr>) {
+        self.watched.send_replace(transport::canonical(addresses));
+    }
+
+    /// How the neighbours fare, by address. Empty if the feed has ended.
+    pub async fn neighbors(&self) -> Vec<NeighborStatus> {
+        let (answer, receiver) = oneshot::channel();
+        if self
+            .requests
+            .send(Request::Neighbors(answer))
+            .await
+            .is_err()
+        {
+            return Vec::new();
+        }
+        receiver.await.unwrap_or_default()
+    }
+
+    /// Routes, by neighbour and prefix, at most `limit`. Empty if the feed has ended.
+    pub async fn rib(&self, query: RibQuery, limit: usize) -> Vec<RibRoute> {
+        let (answer, receiver) = oneshot::channel();
+        let request = Request::Rib {
+            query,
+            limit,
+            answer,
+        };
+        if self.requests.send(request).await.is_err() {
+            return Vec::new();
+        }
+        receiver.await.unwrap_or_default()
+    }
+
+    /// Connections that came from addresses of no neighbour, and were closed.
+    #[must_use]
+    pub fn refused_strangers(&self) -> u64 {
+        self.strangers.load(Ordering::Relaxed)
+    }
+
+    /// The addresses listened on; a port 0 in the settings is the real one here.
+    #[must_use]
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Ends every session with Cease/2 (Administrative Shutdown) and waits for that, at most 2 s.
+    pub async fn stop(self) {
+        self.shutdown.send_replace(true);
+        let mut store = self.store;
+        if timeout(STOP, &mut store).await.is_err() {
+            store.abort();
+        }
+    }
+}

@@ -1,1 +1,15 @@
 //! The records that kernel programs and user space share, and the list of kernel fields read.
+//!
+//! Everything is `repr(C)` without implicit padding; numbers are in host byte order, addresses are
+//! IPv6 addresses in network byte order (IPv4 as IPv4-mapped).
+#![no_std]
+
+mod event;
+mod fields;
+mod slot;
+
+pub use event::{Counter, Event, EventKind, NO_SLOT, RetransmitCause};
+pub use fields::ABSENT;
+pub use slot::{
+    PROBES, RING, SLOTS, Slot, Stamp, VACANT, home, seq_after, stamp_end, stamp_micros,
+};

@@ -65,7 +65,8 @@ pub enum SignalKind {
         /// The limit that its age passed.
         limit: Duration,
     },
-    /// A sign of life on a connection that was overdue, or an end that the peer sent.
+    /// A sign of life on a connection that was overdue, had retransmitted or had an error, or an end
+    /// that the peer sent.
     Alive {
         /// Which connection.
         connection: ConnectionId,

@@ -1,0 +1,165 @@
+//! The task that owns the RIB: reports of sessions in, signals out, queries answered in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_core::{Negotiated, NeighborConfig, Outbox, Rib, RibQuery, RibRoute, Stop, Update};
+use events::{BgpSignal, NeighborId, PeerKey, SessionDownReason, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout_at};
+use tracing::error;
+
+use crate::neighbor::{Neighbor, NeighborStatus};
+
+/// Signals that may wait for the sink before reports wait too. Facts replace each other, so the
+/// rest are route changes of watched peers.
+const OUTBOX: usize = 4096;
+/// Time for the last signals to be taken when the feed stops.
+const LAST_SIGNALS: Duration = Duration::from_millis(500);
+
+/// What a session learnt.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub neighbor: NeighborId,
+    pub session: u64,
+    pub kind: ReportKind,
+}
+
+#[derive(Debug)]
+pub(crate) enum ReportKind {
+    Up(Negotiated, Timestamp),
+    Update(Update, Timestamp),
+    Down(SessionDownReason),
+}
+
+/// What a caller wants to know.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Neighbors(oneshot::Sender<Vec<NeighborStatus>>),
+    Rib {
+        query: RibQuery,
+        limit: usize,
+        answer: oneshot::Sender<Vec<RibRoute>>,
+    },
+}
+
+pub(crate) struct Store {
+    rib: Rib,
+    outbox: Outbox,
+    neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>,
+}
+
+impl Store {
+    pub fn new(neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>) -> Self {
+        let rib = Rib::new(neighbors.values().map(|neighbor| NeighborConfig {
+            id: neighbor.id,
+            egress: neighbor.settings.egress.clone(),
+            max_prefixes: neighbor.settings.max_prefixes,
+        }));
+        Self {
+            rib,
+            outbox: Outbox::default(),
+            neighbors,
+        }
+    }
+
+    /// Runs until every session and listener is gone, or the sink's receiver.
+    pub async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Report>,
+        mut requests: mpsc::Receiver<Request>,
+        mut watched: watch::Receiver<Vec<PeerKey>>,
+        sink: mpsc::Sender<BgpSignal>,
+    ) {
+        loop {
+            let deadline = self.rib.deadline();
+            let wait = deadline.map_or(Duration::MAX, |at| at.since(clock::now()));
+            tokio::select! {
+                biased;
+                permit = sink.reserve(), if !self.outbox.is_empty() => match permit {
+                    Ok(permit) => {
+                        if let Some(signal) = self.outbox.pop() {
+                            permit.send(signal);
+                        }
+                    }
+                    Err(_) => return,
+                },
+                Some(request) = requests.recv() => self.answer(request),
+                Ok(()) = watched.changed() => {
+                    let peers = watched.borrow_and_update().iter().copied().collect();
+                    let signals = self.rib.watch(peers);
+                    self.send(signals);
+                }
+                report = reports.recv(), if self.outbox.len() < OUTBOX => match report {
+                    Some(report) => self.take(report),
+                    None => break,
+                },
+                () = sleep(wait), if deadline.is_some() => {
+                    let signals = self.rib.expire(clock::now());
+                    self.send(signals);
+                }
+            }
+        }
+        let deadline = tokio::time::Instant::now() + LAST_SIGNALS;
+        while let Some(signal) = self.outbox.pop() {
+            if !matches!(timeout_at(deadline, sink.send(signal)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        let Report {
+            neighbor,
+            session,
+            kind,
+        } = report;
+        let signals = match kind {
+            ReportKind::Up(negotiated, at) => {
+                self.rib.session_up(neighbor, session, &negotiated, at)
+            }
+            ReportKind::Down(reason) => self.rib.session_down(neighbor, session, reason),
+            ReportKind::Update(update, at) => {
+                let (signals, exceeded) = self.rib.apply(neighbor, session, &update, at);
+                if let Some(exceeded) = exceeded {
+                    let stop = Stop::MaxPrefixes {
+                        family: exceeded.family,
+                        limit: exceeded.limit,
+                    };
+                    let known = self.neighbors.get(&neighbor);
+                    if known.is_some_and(|known| known.exceeded(session, stop, clock::now())) {
+                        error!(%exceeded, "BGP session is stopped");
+                    }
+                }
+                signals
+            }
+        };
+        self.send(signals);
+    }
+
+    fn send(&mut self, signals: Vec<BgpSignal>) {
+        for signal in signals {
+            self.outbox.push(signal);
+        }
+    }
+
+    /// A caller that no longer waits is no error.
+    fn answer(&self, request: Request) {
+        match request {
+            Request::Neighbors(answer) => {
+                let now = clock::now();
+                let status =
+                    |neighbor: &Arc<Neighbor>| neighbor.status(self.rib.status(neighbor.id), now);
+                let _ = answer.send(self.neighbors.values().map(status).collect());
+            }
+            Request::Rib {
+                query,
+                limit,
+                answer,
+            } => {
+                let _ = answer.send(self.rib.routes(query, limit));
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Peers that break the rules, and slow receivers.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bgp_core::{MessageType, encode, encode_open};
+use bgp_feed::{RibQuery, StartError};
+use events::{Asn, BgpSignal, SessionDownReason};
+use tokio::sync::mpsc;
+
+use crate::feed::{Feed, LOCAL_AS, ip, settings};
+use crate::namespace::{self, FEED, ROUTER, STRANGER};
+use crate::raw::Raw;
+
+/// UPDATE: 203.0.113.0/24 with AS_PATH `asn` and next hop 192.0.2.1.
+fn update(asn: u32) -> Vec<u8> {
+    let mut body = vec![0, 0, 0, 20];
+    body.extend([0x40, 1, 1, 0]);
+    body.extend([0x40, 2, 6, 2, 1]);
+    body.extend(asn.to_be_bytes());
+    body.extend([0x40, 3, 4, 192, 0, 2, 1]);
+    body.extend([24, 203, 0, 113]);
+    encode(MessageType::Update, &body)
+}
+
+#[test]
+fn broken_messages_end_their_session_only() {
+    // Name, what is sent once Established, NOTIFICATION.
+    let mut truncated = update(1);
+    truncated[18 + 4] = 200;
+    let cases: Vec<(&str, Vec<u8>, (u8, u8))> = vec![
+        ("UPDATE whose attributes exceed it", truncated, (3, 1)),
+        (
+            "NLRI cut off",
+            encode(MessageType::Update, &[0, 0, 0, 0, 24, 10]),
+            (3, 10),
+        ),
+        ("marker", vec![0; 19], (1, 1)),
+        (
+            "KEEPALIVE of 20 bytes",
+            {
+                let mut bytes = vec![0xff; 16];
+                bytes.extend([0, 20, 4, 0]);
+                bytes
+            },
+            (1, 2),
+        ),
+        (
+            "OPEN again",
+            encode_open(Asn(LOCAL_AS), Duration::from_secs(9), Ipv4Addr::LOCALHOST),
+            (5, 3),
+        ),
+    ];
+    namespace::run(|| async move {
+        let mut feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
+        for (name, bytes, notification) in cases {
+            let mut peer = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+            feed.up().await;
+            peer.send(&bytes).await;
+            assert_eq!(peer.notification().await, notification, "{name}");
+            let SessionDownReason::NotificationSent { code, subcode, .. } = feed.down().await
+            else {
+                panic!("{name}");
+            };
+            assert_eq!((code, subcode), notification, "{name}");
+        }
+        // Half a message and then nothing but the end of the connection.
+        let mut peer = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        feed.up().await;
+        peer.send(&update(1)[..30]).await;
+        drop(peer);
+        assert!(matches!(
+            feed.down().await,
+            SessionDownReason::ConnectionLost { .. }
+        ));
+        let mut peer = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        feed.up().await;
+        peer.send(&update(64501)).await;
+        while feed.handle.rib(RibQuery::All, 9).await.len() != 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        feed.handle.stop().await;
+        assert_eq!(peer.notification().await, (6, 2));
+    });
+}
+
+#[test]
+fn a_silent_peer_is_dropped_by_the_hold_timer() {
+    namespace::run(|| async {
+        let mut short = settings(FEED, ROUTER, LOCAL_AS);
+        short.hold_time = Duration::from_secs(3);
+        let mut feed = Feed::start(short);
+        let mut peer = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        feed.up().await;
+        assert_eq!(peer.notification().await, (4, 0));
+        assert_eq!(feed.down().await, SessionDownReason::HoldTimerExpired);
+        feed.handle.stop().await;
+    });
+}
+
+#[test]
+fn strangers_are_closed_and_counted() {
+    namespace::run(|| async {
+        let feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
+        for _ in 0..3 {
+            let mut peer = Raw::connect(STRANGER, feed.address()).await;
+            assert_eq!(peer.next().await, None);
+        }
+        assert_eq!(feed.handle.refused_strangers(), 3);
+        feed.handle.stop().await;
+    });
+}
+
+#[test]
+fn a_second_connection_replaces_the_first_only_after_graceful_restart_was_agreed() {
+    namespace::run(|| async {
+        let mut feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
+        let mut first = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        feed.up().await;
+        let mut second = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        assert!(matches!(
+            feed.down().await,
+            SessionDownReason::ConnectionLost { .. }
+        ));
+        feed.up().await;
+        assert_eq!(first.next().await, None, "closed without NOTIFICATION");
+        // Version 4, the AS through capability 65, and no graceful restart.
+        let mut open = vec![4, 0x5b, 0xa0, 0, 90, 192, 0, 2, 1, 8, 2, 6, 65, 4];
+        open.extend(LOCAL_AS.to_be_bytes());
+        let open = encode(MessageType::Open, &open);
+        second
+            .send(&encode(MessageType::Notification, &[6, 2]))
+            .await;
+        feed.down().await;
+        let mut third = Raw::establish_with(ROUTER, feed.address(), &open).await;
+        feed.up().await;
+        let mut fourth = Raw::connect(ROUTER, feed.address()).await;
+        assert_eq!(fourth.notification().await, (6, 5));
+        third.keepalive().await;
+        feed.handle.stop().await;
+        assert_eq!(third.notification().await, (6, 2));
+    });
+}
+
+/// More changes than all queues hold together, and nobody takes them.
+#[test]
+fn a_full_sink_delays_signals_and_loses_neither_them_nor_the_session() {
+    const CHANGES: u32 = 40_000;
+    namespace::run(|| async {
+        let mut short = settings(FEED, ROUTER, LOCAL_AS);
+        short.hold_time = Duration::from_secs(3);
+        let mut feed = Feed::with_sink(short, 1);
+        feed.handle.watch(vec![ip("203.0.113.7")]);
+        let mut peer = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        let sender = tokio::spawn(async move {
+            for chunk in (1..=CHANGES).collect::<Vec<_>>().chunks(100) {
+                let bytes: Vec<u8> = chunk.iter().flat_map(|asn| update(*asn)).collect();
+                peer.send(&bytes).await;
+            }
+            loop {
+                peer.keepalive().await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        let status = feed.status().await;
+        assert!(status.uptime.is_some(), "{status:?}");
+        assert!(
+            status.updates < u64::from(CHANGES),
+            "the queues were not full"
+        );
+        let mut next = 1;
+        while next <= CHANGES {
+            if let BgpSignal::Change(change) = feed.next().await {
+                assert_eq!(change.new.unwrap().as_path, [Asn(next)]);
+                next += 1;
+            }
+        }
+        let fact = feed.fact("203.0.113.7").await;
+        assert_eq!(fact.route.unwrap().as_path, [Asn(CHANGES)]);
+        assert!(feed.status().await.uptime.unwrap() > Duration::from_secs(7));
+        sender.abort();
+        feed.handle.stop().await;
+    });
+}
+
+#[test]
+fn an_address_in_use_is_named_with_the_remedy() {
+    namespace::run(|| async {
+        let feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
+        let mut again = settings(FEED, ROUTER, LOCAL_AS);
+        again.listen = vec![feed.address()];
+        let (sink, _signals) = mpsc::channel(1);
+        let error = bgp_feed::spawn(again, sink).unwrap_err();
+        assert!(matches!(error, StartError::Listen { .. }));
+        let text = error.to_string();
+        assert!(text.contains(&feed.address().to_string()), "{text}");
+        assert!(text.contains("another process listens there"), "{text}");
+        feed.handle.stop().await;
+    });
+}

@@ -1,0 +1,256 @@
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::Secret;
+use crate::secret::{SecretError, routing_key_from};
+
+/// The whole configuration, valid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// This host and the daemon's places on it.
+    pub host: Host,
+    /// What is watched.
+    pub tcp: Tcp,
+    /// The uplinks in order of preference, the primary first.
+    pub egress: Vec<Egress>,
+    /// Active probes.
+    pub probe: Probe,
+    /// The BGP speaker. `None`: there is none, nothing is listened on.
+    pub bgp: Option<Bgp>,
+    /// What may be rerouted.
+    pub failover: Failover,
+    /// The pager. `None`: nobody is paged.
+    pub pager: Option<Pager>,
+    /// The metrics listener. `None`: there is none.
+    pub metrics: Option<Metrics>,
+}
+
+/// This host and the daemon's places on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The name that pages carry. `None`: the kernel's host name.
+    pub name: Option<String>,
+    /// Directory of what outlives a restart: `journal.db`, `outbox.db`.
+    pub state_dir: PathBuf,
+    /// Directory of what does not: the control socket, leases, the kill switch.
+    pub runtime_dir: PathBuf,
+    /// Log filter: a level, or directives `target=level` separated by commas.
+    pub log: String,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            name: None,
+            state_dir: PathBuf::from("/var/lib/netwatch"),
+            runtime_dir: PathBuf::from("/run/netwatch"),
+            log: "info".to_owned(),
+        }
+    }
+}
+
+/// What is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Only connections with one of these ports at either end; empty: all.
+    pub ports: BTreeSet<u16>,
+    /// Peers inside these prefixes are not watched.
+    pub ignore: Vec<IpNet>,
+    /// Load the kernel programs; without them active probes stand alone.
+    pub ebpf: bool,
+    /// The least age, beyond the peer's learned round-trip time, at which an ACK counts as overdue.
+    pub ack_overdue_floor: Duration,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            ports: BTreeSet::new(),
+            ignore: Vec::new(),
+            ebpf: true,
+            ack_overdue_floor: Duration::from_millis(40),
+        }
+    }
+}
+
+/// An uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// Its name in incidents and pages; unique.
+    pub name: String,
+    /// Its network interface; unique. It need not exist when the daemon starts.
+    pub interface: String,
+    /// Its gateways, at most one per address family.
+    pub gateways: Vec<IpAddr>,
+}
+
+impl Egress {
+    /// The gateway of the address family of `address`.
+    #[must_use]
+    pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
+        self.gateways
+            .iter()
+            .copied()
+            .find(|g| g.is_ipv4() == address.is_ipv4())
+    }
+}
+
+/// Active probes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Send probes. With no egress nothing is ever sent.
+    pub enabled: bool,
+    /// The addresses that the validator's connections use.
+    pub flow_sources: Vec<IpAddr>,
+    /// Time between two probes of a gateway.
+    pub gateway_interval: Duration,
+    /// Time between two probes of an anchor, per egress and source.
+    pub anchor_interval: Duration,
+    /// Addresses in the wide network that are known to answer.
+    pub anchors: Vec<Anchor>,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            flow_sources: Vec::new(),
+            gateway_interval: Duration::from_millis(20),
+            anchor_interval: Duration::from_millis(50),
+            anchors: Vec::new(),
+        }
+    }
+}
+
+/// An address that answers probes, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its address.
+    pub address: IpAddr,
+    /// The AS that originates its prefix.
+    pub asn: u32,
+}
+
+/// The BGP speaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bgp {
+    /// Our AS.
+    pub local_as: u32,
+    /// Our BGP identifier, as an address.
+    pub router_id: Ipv4Addr,
+    /// Where neighbours are accepted.
+    pub listen: Vec<SocketAddr>,
+    /// The hold time that we propose: zero (none) or at least 3 s.
+    pub hold_time: Duration,
+    /// The neighbours that may connect.
+    pub neighbors: Vec<Neighbor>,
+}
+
+/// A BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbor {
+    /// The address that it connects from; unique.
+    pub address: IpAddr,
+    /// Its AS: iBGP where it equals ours.
+    pub asn: u32,
+    /// The egress that its routes stand for.
+    pub egress: String,
+}
+
+/// Whether routes are really installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Plans are made, checked and recorded; no route is touched.
+    #[default]
+    Shadow,
+    /// Plans are carried out.
+    Act,
+}
+
+/// What may be rerouted, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// Whether routes are really installed.
+    pub mode: Mode,
+    /// A route may be installed only where it is inside one of these; empty: nowhere. `0.0.0.0/0`
+    /// and `::/0` cover every more-specific of their family; the default route itself is never a
+    /// target.
+    pub prefixes: Vec<IpNet>,
+    /// Prefixes that are never touched, even inside `prefixes`.
+    pub protected: Vec<IpNet>,
+    /// At most so many routes at any time, 1 to 1024.
+    pub max_routes: u16,
+    /// Unrenewed routes are removed after this time, 5 s to 10 min.
+    pub lease: Duration,
+    /// `rtm_protocol` of our routes.
+    pub protocol: u8,
+    /// While this file exists, nothing is installed and what is installed is removed.
+    pub kill_switch: PathBuf,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Shadow,
+            prefixes: Vec::new(),
+            protected: Vec::new(),
+            max_routes: 32,
+            lease: Duration::from_secs(30),
+            protocol: 198,
+            kill_switch: PathBuf::from("/run/netwatch/failover.off"),
+        }
+    }
+}
+
+/// The pager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pager {
+    /// Whose protocol it speaks.
+    pub provider: PagerProvider,
+    /// Where events are posted.
+    pub url: String,
+    /// The integration's key.
+    pub routing_key: RoutingKey,
+    /// PEM file with a trust anchor beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Protocols of pagers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PagerProvider {
+    /// PagerDuty Events API v2.
+    PagerDuty,
+}
+
+/// Where the routing key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoutingKey {
+    /// The configuration file itself.
+    Inline(Secret),
+    /// A file that holds only the key.
+    File(PathBuf),
+}
+
+impl RoutingKey {
+    /// The key, read from its file where it lives in one.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no 32-character key.
+    pub fn resolve(&self) -> Result<Secret, SecretError> {
+        match self {
+            Self::Inline(secret) => Ok(secret.clone()),
+            Self::File(path) => routing_key_from(path),
+        }
+    }
+}
+
+/// The metrics listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where `/metrics` is served.
+    pub listen: SocketAddr,
+}

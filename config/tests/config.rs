@@ -1,0 +1,390 @@
+//! Reading configurations: what is accepted, and what exactly is said about the rest.
+
+use std::time::Duration;
+
+use config::{Config, ConfigError, Mode, RoutingKey};
+
+const SHIPPED: &str = include_str!("../netwatch.toml");
+const KEY: &str = "0123456789abcdef0123456789ABCDEF";
+
+fn problems(text: &str) -> Vec<String> {
+    match Config::parse(text, "t.toml") {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(error) => error.problems().iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[track_caller]
+fn only(text: &str, place: &str, says: &str) {
+    let found = problems(text);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].starts_with(place), "{found:#?}");
+    assert!(found[0].contains(says), "{found:#?}");
+}
+
+/// The shipped file with every `#key` and `#[table]` uncommented.
+fn uncommented() -> String {
+    SHIPPED
+        .lines()
+        .map(|l| match l.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => rest,
+            _ => l,
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn nothing_and_the_shipped_file_are_the_default() {
+    assert_eq!(Config::parse("", "t").unwrap(), Config::default());
+    assert_eq!(Config::parse(SHIPPED, "t").unwrap(), Config::default());
+}
+
+#[test]
+fn every_key_of_the_shipped_file_is_valid() {
+    let config = Config::parse(&uncommented(), "netwatch.toml").unwrap();
+    assert_eq!(config.egress.len(), 2);
+    assert_eq!(
+        config.egress[0].gateway_for("203.0.113.1".parse().unwrap()),
+        Some("192.0.2.1".parse().unwrap())
+    );
+    assert_eq!(config.probe.flow_sources.len(), 2);
+    assert_eq!(config.probe.anchors.len(), 4);
+    assert_eq!(config.probe.gateway_interval, Duration::from_millis(20));
+    let bgp = config.bgp.unwrap();
+    assert_eq!(
+        (bgp.local_as, bgp.neighbors.len(), bgp.listen.len()),
+        (64496, 2, 2)
+    );
+    assert_eq!(config.failover.mode, Mode::Shadow);
+    assert_eq!(config.failover.prefixes.len(), 2);
+    assert!(matches!(
+        config.pager.unwrap().routing_key,
+        RoutingKey::File(_)
+    ));
+    assert_eq!(config.metrics.unwrap().listen.port(), 9464);
+    assert_eq!(config.host.name.as_deref(), Some("val-1"));
+}
+
+/// The shipped file names every key that the reader knows, and the documentation too.
+#[test]
+fn the_shipped_file_and_the_documentation_are_complete() {
+    let document = include_str!("../../docs/configuration.md");
+    let nonsense = format!(
+        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n"
+    );
+    let found = problems(&nonsense);
+    assert_eq!(found.len(), 11, "{found:#?}");
+    for problem in found {
+        let (_, known) = problem.split_once("known keys here: ").unwrap();
+        for key in known.split(", ") {
+            assert!(SHIPPED.contains(key), "netwatch.toml lacks {key}");
+            assert!(
+                document.contains(&format!("`{key}`")),
+                "docs/configuration.md lacks {key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn broken_toml_is_named_by_line_and_column() {
+    let found = problems("[host]\nname = \"a\nlog = \"info\"\n[probe\n");
+    assert!(!found.is_empty());
+    assert!(found[0].starts_with("2:"), "{found:#?}");
+    let error = Config::parse("a = = 1", "n.toml").unwrap_err().to_string();
+    assert!(error.starts_with("n.toml:1:"), "{error}");
+}
+
+#[test]
+fn unknown_keys_are_errors_with_a_suggestion() {
+    only(
+        "[probe]\ngateway_intervall = \"20ms\"\n",
+        "2:1: probe.gateway_intervall: ",
+        "did you mean `gateway_interval`?",
+    );
+    only(
+        "[faliover]\n",
+        "1:2: faliover: ",
+        "did you mean `failover`?",
+    );
+}
+
+#[test]
+fn all_problems_are_reported_in_one_go_and_in_order() {
+    let found = problems(
+        "[host]\nlog = 3\n[tcp]\nports = [0, 22, 70000]\nebpf = \"yes\"\n[failover]\nlease = \"1s\"\nprotocol = 12\nprefixes = [\"10.0.0.1/8\"]\n",
+    );
+    let places: Vec<&str> = found
+        .iter()
+        .map(|p| p.split(": ").nth(1).unwrap())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "host.log",
+            "tcp.ports[0]",
+            "tcp.ports[2]",
+            "tcp.ebpf",
+            "failover.lease",
+            "failover.protocol",
+            "failover.prefixes[0]"
+        ]
+    );
+    assert!(found[6].contains("write 10.0.0.0/8"), "{found:#?}");
+}
+
+#[test]
+fn egresses_are_told_apart() {
+    let two = |second: &str| {
+        format!(
+            "[[egress]]\nname = \"a\"\ninterface = \"w0\"\ngateways = [\"192.0.2.1\"]\n[[egress]]\n{second}\n"
+        )
+    };
+    only(
+        &two("name = \"a\"\ninterface = \"w1\""),
+        "6:8: egress[1].name",
+        "names are unique",
+    );
+    only(
+        &two("name = \"b\"\ninterface = \"w0\""),
+        "7:13: egress[1].interface",
+        "egress `a` has this interface",
+    );
+    only(
+        &two("name = \"b\"\ninterface = \"w1\"\ngateways = [\"192.0.2.1\"]"),
+        "8:13: egress[1].gateways[0]",
+        "another egress",
+    );
+    only(
+        &two("name = \"b\"\ninterface = \"w1\"\ngateways = [\"192.0.2.2\", \"192.0.2.3\"]"),
+        "8:26: egress[1].gateways[1]",
+        "second IPv4 gateway",
+    );
+    only(
+        &two("name = \"b\"\ninterface = \"sixteen-bytes-xx\""),
+        "7:13:",
+        "1 to 15 bytes",
+    );
+    only(&two("name = \"b\""), "5:1: egress[1].interface", "missing");
+    only(
+        &two("name = \"b\"\ninterface = \"w1\"\ngateways = [\"::ffff:192.0.2.9\"]"),
+        "8:13:",
+        "write the IPv4 address",
+    );
+    assert!(
+        Config::parse(
+            &two("name = \"b\"\ninterface = \"w1\"\ngateways = [\"192.0.2.2\", \"fe80::1\"]"),
+            "t"
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn bgp_refers_to_what_exists() {
+    let base = "[[egress]]\nname = \"a\"\ninterface = \"w0\"\n[bgp]\nlocal_as = 1\nrouter_id = \"192.0.2.9\"\n";
+    let neighbor = |asn: &str, egress: &str| {
+        format!(
+            "{base}[[bgp.neighbor]]\naddress = \"192.0.2.1\"\nasn = {asn}\negress = \"{egress}\"\n"
+        )
+    };
+    assert!(Config::parse(&neighbor("1", "a"), "t").is_ok());
+    only(
+        &neighbor("1", "c"),
+        "10:10: bgp.neighbor[0].egress",
+        "there are: a",
+    );
+    only(
+        &neighbor("0", "a"),
+        "9:7: bgp.neighbor[0].asn",
+        "1 to 4294967294",
+    );
+    only(
+        &(neighbor("1", "a")
+            + "[[bgp.neighbor]]\naddress = \"192.0.2.1\"\nasn = 2\negress = \"a\"\n"),
+        "12:11:",
+        "another neighbor",
+    );
+    only(
+        "[bgp]\nlocal_as = 1\nrouter_id = \"192.0.2.9\"\nhold_time = \"2s\"\n",
+        "4:13: bgp.hold_time",
+        "at least \"3s\"",
+    );
+    only(
+        "[bgp]\nlocal_as = 1\nrouter_id = \"0.0.0.0\"\n",
+        "3:13: bgp.router_id",
+        "RFC 6286",
+    );
+    only(
+        "[bgp]\nlocal_as = 1\nrouter_id = \"192.0.2.9\"\nlisten = [\"0.0.0.0\"]\n",
+        "4:11: bgp.listen[0]",
+        "with a port",
+    );
+    only(
+        "[bgp]\nlocal_as = 1\nrouter_id = \"192.0.2.9\"\nlisten = [\"127.0.0.1:179\"]\n[metrics]\nlisten = \"127.0.0.1:179\"\n",
+        "6:10: metrics.listen",
+        "choose another",
+    );
+}
+
+#[test]
+fn acting_needs_a_backup_and_flow_sources() {
+    let found = problems("[failover]\nmode = \"act\"\n[probe]\nenabled = false\n");
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(
+        found.iter().all(|p| p.starts_with("2:8: failover.mode")),
+        "{found:#?}"
+    );
+    let good = "[[egress]]\nname = \"a\"\ninterface = \"w0\"\n[[egress]]\nname = \"b\"\ninterface = \"w1\"\n[probe]\nflow_sources = [\"198.51.100.1\"]\n[failover]\nmode = \"act\"\n";
+    let config = Config::parse(good, "t").unwrap();
+    assert_eq!(config.failover.mode, Mode::Act);
+    let warnings = config.warnings().join("\n");
+    assert!(warnings.contains("failover.prefixes"), "{warnings}");
+    assert!(warnings.contains("0 of 2 have a gateway"), "{warnings}");
+}
+
+#[test]
+fn what_is_protected_cannot_be_allowed() {
+    let text = |allowed: &str| {
+        format!("[failover]\nprefixes = [\"{allowed}\"]\nprotected = [\"192.0.2.0/24\"]\n")
+    };
+    only(
+        &text("192.0.2.128/25"),
+        "2:13: failover.prefixes[0]",
+        "wholly inside failover.protected (192.0.2.0/24)",
+    );
+    assert!(Config::parse(&text("192.0.0.0/16"), "t").is_ok());
+    assert!(Config::parse(&text("0.0.0.0/0"), "t").is_ok());
+}
+
+#[test]
+fn probes_have_lower_bounds_and_real_targets() {
+    only(
+        "[probe]\ngateway_interval = \"1ms\"\n",
+        "2:20:",
+        "10ms to 1m",
+    );
+    only(
+        "[probe]\nanchor_interval = 50\n",
+        "2:19:",
+        "expected a duration",
+    );
+    only(
+        "[probe]\nflow_sources = [\"127.0.0.1\"]\n",
+        "2:17:",
+        "loopback",
+    );
+    only(
+        "[probe]\nanchors = [{ address = \"192.0.2.1\" }]\n",
+        "2:12: probe.anchors[0].asn",
+        "missing",
+    );
+    only(
+        "[probe]\nanchors = [{ address = \"224.0.0.1\", asn = 1 }]\n",
+        "2:24: probe.anchors[0].address",
+        "one host",
+    );
+}
+
+#[test]
+fn the_routing_key_is_checked_and_never_shown() {
+    let text = format!("[pager]\nrouting_key = \"{KEY}\"\n");
+    let config = Config::parse(&text, "t").unwrap();
+    assert!(!format!("{config:?}").contains(KEY));
+    let pager = config.pager.unwrap();
+    assert_eq!(pager.routing_key.resolve().unwrap().expose(), KEY);
+    assert_eq!(
+        pager.routing_key.resolve().unwrap().to_string(),
+        "[redacted]"
+    );
+
+    only(
+        "[pager]\n",
+        "1:1: pager",
+        "needs routing_key or routing_key_file",
+    );
+    only(
+        &format!("{text}routing_key_file = \"/k\"\n"),
+        "1:1: pager",
+        "exclude each other",
+    );
+    for wrong in [
+        "sekret",
+        "sekret-9012345678901234567890123",
+        "sekret\nbroken",
+    ] {
+        let error =
+            Config::parse(&format!("[pager]\nrouting_key = \"{wrong}\"\n"), "t").unwrap_err();
+        assert!(!error.to_string().contains("sekret"), "{error}");
+        assert!(!format!("{error:?}").contains("sekret"), "{error:?}");
+    }
+    only(
+        &format!("{text}url = \"ftp://x\"\n"),
+        "3:7: pager.url",
+        "is not a URL",
+    );
+    only(
+        &format!("{text}provider = \"opsgenie\"\n"),
+        "3:12: pager.provider",
+        "pagerduty",
+    );
+}
+
+#[test]
+fn the_routing_key_can_live_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    std::fs::write(&path, format!("{KEY}\n")).unwrap();
+    let key = RoutingKey::File(path.clone());
+    assert_eq!(key.resolve().unwrap().expose(), KEY);
+    std::fs::write(&path, "sekret").unwrap();
+    let error = key.resolve().unwrap_err().to_string();
+    assert!(
+        error.contains("32 characters") && !error.contains("sekret"),
+        "{error}"
+    );
+    std::fs::remove_file(&path).unwrap();
+    assert!(
+        key.resolve()
+            .unwrap_err()
+            .to_string()
+            .contains("cannot read")
+    );
+}
+
+#[test]
+fn files_are_loaded_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("n.toml");
+    let missing = Config::load(&path).unwrap_err();
+    assert!(matches!(missing, ConfigError::Read { .. }));
+    assert!(missing.to_string().contains("n.toml") && missing.to_string().contains("--config"));
+    std::fs::write(&path, "[host]\nname = 1\n").unwrap();
+    let invalid = Config::load(&path).unwrap_err().to_string();
+    assert!(
+        invalid.contains("n.toml:2:8: host.name: expected a string"),
+        "{invalid}"
+    );
+    std::fs::write(&path, [0xff, 0xfe]).unwrap();
+    assert!(matches!(
+        Config::load(&path).unwrap_err(),
+        ConfigError::Read { .. }
+    ));
+    std::fs::write(&path, uncommented()).unwrap();
+    assert!(Config::load(&path).is_ok());
+}
+
+#[test]
+fn the_kill_switch_follows_the_runtime_directory() {
+    let config = Config::parse("[host]\nruntime_dir = \"/tmp/nw\"\n", "t").unwrap();
+    assert_eq!(
+        config.failover.kill_switch.to_str(),
+        Some("/tmp/nw/failover.off")
+    );
+    only(
+        "[host]\nstate_dir = \"here\"\n",
+        "2:13: host.state_dir",
+        "absolute",
+    );
+}

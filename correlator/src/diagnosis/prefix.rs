@@ -1,0 +1,19 @@
+//! Prefix.
+//!
+//! Opens when lasting failures share one prefix, at least half of its peers fail, and other
+//! prefixes of the same origin work (or the origin is not known). Closes as the remote AS does.
+
+use events::Verdict;
+
+use super::{Finding, narrow};
+use crate::case::Case;
+use crate::view::View;
+
+pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
+    let failures = narrow::lasting(view, case)?;
+    let (prefix, class) = narrow::best_prefix(view, case, &failures)?;
+    Some(Finding {
+        verdict: Verdict::Prefix { prefix },
+        affected: class.failing.into_iter().collect(),
+    })
+}

@@ -1,0 +1,20 @@
+//! Single peer.
+//!
+//! Opens when one peer fails lastingly while others are well. Closes when it progresses again, or
+//! when its connections are gone and nothing more is heard of it.
+
+use events::Verdict;
+
+use super::{Finding, narrow};
+use crate::case::Case;
+use crate::view::View;
+
+pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
+    let failures = narrow::lasting(view, case)?;
+    let oldest = failures.iter().min_by_key(|f| (f.failing.at, f.key))?;
+    let persisted = view.now >= oldest.failing.at + view.params.thresholds.single_persist;
+    (persisted && failures.len() <= 2).then(|| Finding {
+        verdict: Verdict::SinglePeer { peer: oldest.key },
+        affected: vec![oldest.key],
+    })
+}

@@ -1,0 +1,187 @@
+//! Upstream AS.
+//!
+//! Opens when the gateway answers and the network behind it does not: anchors in two ASes or more
+//! are dead through this egress, none answers, peers of several origins agree (or every anchor
+//! missed several probes), and the backup carries probes with the flows' own source. Without
+//! usable anchors the TCP evidence must be strong, spread over origins, shared by nothing narrower
+//! than the egress, and old enough. Closes when anchors in two ASes and the gateway answer for the
+//! time to heal; without probes, when the flows progress.
+
+use std::collections::BTreeMap;
+
+use events::{Asn, ProbeSource, Timestamp, Verdict};
+
+use super::{Finding, everyone, narrow};
+use crate::case::Case;
+use crate::tally::{Failure, Tally, enough_peers};
+use crate::view::{Families, View, ases};
+
+pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
+    let failures = view.of_case(case);
+    let bound = view.surely_dark(case, &failures)?;
+    if !beyond_gateway(view, case, &failures, bound) {
+        return None;
+    }
+    if !backup_proven(view, case, bound) {
+        return None;
+    }
+    let families = view.families(case, &failures);
+    let mut affected = everyone(view, case);
+    affected.retain(|peer| families.has(peer.0));
+    let asn = upstream_of(view, case, &failures, families);
+    if let Some(asn) = asn {
+        affected.retain(|peer| {
+            view.routes
+                .path(peer, &case.egress)
+                .and_then(|path| path.upstream())
+                .is_none_or(|first| first == asn)
+        });
+    }
+    Some(Finding {
+        verdict: Verdict::UpstreamAs {
+            egress: case.egress.clone(),
+            asn,
+        },
+        affected,
+    })
+}
+
+/// The break is behind the gateway and takes everything with it.
+pub fn beyond_gateway(
+    view: &View<'_>,
+    case: &Case,
+    failures: &[Failure<'_>],
+    bound: Timestamp,
+) -> bool {
+    let t = &view.params.thresholds;
+    if view.now < case.onset + t.min_dark {
+        return false;
+    }
+    let gateways = view.gateways(&case.egress, case.onset);
+    if !gateways.is_empty() && !gateways.iter().any(|w| w.answered_since(bound)) {
+        return false;
+    }
+    let families = view.families(case, failures);
+    let anchors = view.anchors(&case.egress, None, case.onset, families);
+    if anchors.iter().any(|a| a.window.answered_since(bound)) {
+        return false;
+    }
+    // Suspects of several prefixes that answer: their applications are slow, not the path.
+    let answering = failures
+        .iter()
+        .filter(|f| narrow::answers(view, case, f))
+        .count();
+    if answering >= 2 {
+        return false;
+    }
+    let tally = view.tally(failures);
+    let doubt = view.host.doubt(view.now);
+    let population = view.population(&case.egress);
+    if ases(&anchors) < 2 {
+        let agrees = anchors
+            .iter()
+            .all(|a| a.window.misses(view.now) >= t.anchor_misses);
+        return agrees && tcp_alone(view, case, failures, &tally);
+    }
+    let dead = |misses: usize| {
+        let dead: Vec<_> = anchors
+            .iter()
+            .copied()
+            .filter(|a| a.window.misses(view.now) >= misses)
+            .collect();
+        (ases(&dead), dead.len() == anchors.len())
+    };
+    let spread = tally.origins.len() >= population.origins.len().min(t.min_prefixes)
+        && tally.prefixes.len() >= population.prefixes.len().min(t.min_prefixes);
+    let strong = tally.score >= t.confirm * doubt && spread;
+    let fair = tally.score >= t.suspect * doubt && spread;
+    // Connected peers of which none fails speak against it.
+    let patience = if tally.peers == 0 && population.peers >= t.min_peers {
+        2 * t.anchor_misses
+    } else {
+        t.anchor_misses
+    };
+    (strong && dead(1).0 >= 2)
+        || (fair && dead(2).0 >= 2 && dead(1).1)
+        || (dead(patience).0 >= 2 && dead(patience).1)
+}
+
+/// No anchor can be asked: strong evidence, spread, lasting, with no narrower explanation.
+fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tally) -> bool {
+    let t = &view.params.thresholds;
+    let population = view.population(&case.egress);
+    let needed = enough_peers(population.peers, t.min_peers);
+    // Few peers can never reach the full sum; they must then all agree.
+    let strong = tally.score >= t.confirm * view.host.doubt(view.now)
+        || (population.peers < 9 && tally.peers == population.peers);
+    let alive = view
+        .peers
+        .map
+        .values()
+        .filter(|p| p.failure().is_none() && p.alive_at.is_some_and(|at| at > case.suspected_at))
+        .filter(|p| *p.egress(&view.peers.default) == case.egress)
+        .count();
+    let origins = population.origins.len();
+    strong
+        && view.now >= case.suspected_at + t.tcp_only_wait
+        && tally.peers >= needed
+        && tally.peers * 2 >= population.peers
+        && alive * 10 <= tally.peers
+        && tally.origins.len() >= origins.min(t.min_prefixes)
+        && (origins >= 2 || tally.prefixes.len() >= population.prefixes.len().min(2))
+        && !narrow::explained(view, case, failures)
+}
+
+/// Another egress carries probes, with the flows' own source wherever that ever worked.
+fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp) -> bool {
+    let mut any = false;
+    for other in view.others(&case.egress) {
+        any = true;
+        if view.host.down_since(other).is_some() {
+            continue;
+        }
+        if view.answered(other, ProbeSource::Flow, bound) {
+            return true;
+        }
+        let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, Families::BOTH);
+        if flow.is_empty() && view.answered(other, ProbeSource::Link, bound) {
+            return true;
+        }
+    }
+    if !any {
+        return true;
+    }
+    // No backup ever answered: the break is named all the same, and nothing will be done.
+    view.now >= case.suspected_at + view.params.thresholds.tcp_only_wait
+        && view.others(&case.egress).all(|other| {
+            view.anchors(other, None, case.onset, Families::BOTH)
+                .is_empty()
+        })
+}
+
+/// The AS next to ours that most broken paths share.
+fn upstream_of(
+    view: &View<'_>,
+    case: &Case,
+    failures: &[Failure<'_>],
+    families: Families,
+) -> Option<Asn> {
+    let mut votes: BTreeMap<Asn, usize> = BTreeMap::new();
+    for failure in failures {
+        if let Some(asn) = failure.path.and_then(|p| p.upstream()) {
+            *votes.entry(asn).or_default() += 1;
+        }
+    }
+    if votes.is_empty() {
+        let anchors = &view.params.anchors;
+        for (address, _) in anchors.iter().filter(|(a, _)| families.has(*a)) {
+            let path = view.routes.path(&events::PeerKey(*address), &case.egress);
+            if let Some(asn) = path.and_then(|p| p.upstream()) {
+                *votes.entry(asn).or_default() += 1;
+            }
+        }
+    }
+    let all: usize = votes.values().sum();
+    let (asn, count) = votes.into_iter().max_by_key(|(_, count)| *count)?;
+    (count * 5 >= all * 4).then_some(asn)
+}

@@ -1,0 +1,204 @@
+//! What probes say: one window of outcomes for each egress, source and target.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use events::{EgressName, ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Outcomes kept per window: 3.2 s of a gateway probed every 20 ms, more than the time to heal.
+const SHOTS: usize = 160;
+/// Windows kept. Suspects are bounded by the probe requests, anchors by the configuration.
+const MAX_WINDOWS: usize = 1024;
+/// A window answered within this before an onset was usable then.
+const USUAL: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Shot {
+    sent_at: Timestamp,
+    /// The round-trip time of the answer, if one came.
+    rtt: Option<Duration>,
+}
+
+/// Outcomes of the probes of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    pub egress: EgressName,
+    pub source: ProbeSource,
+    pub target: ProbeTarget,
+    /// In the order of sending.
+    shots: VecDeque<Shot>,
+    /// When the newest probe that was answered was sent.
+    pub last_reply: Option<Timestamp>,
+    /// When the newest probe that has an outcome was sent.
+    pub last_sent: Timestamp,
+    /// Smoothed round-trip time.
+    pub rtt: Option<Duration>,
+    /// The longest round-trip time among the outcomes kept.
+    slowest: Duration,
+    /// When the first probe was sent that was lost since the last answered one.
+    dark: Option<Timestamp>,
+}
+
+impl Window {
+    /// Unanswered probes since the last answered one, leaving out those whose answer may still
+    /// come: where answers have lately been slow, a probe just given up is not missed yet.
+    pub fn misses(&self, now: Timestamp) -> usize {
+        let patience = self.slowest + self.slowest / 4;
+        self.shots
+            .iter()
+            .rev()
+            .take_while(|s| s.rtt.is_none())
+            .filter(|s| now >= s.sent_at + patience)
+            .count()
+    }
+
+    /// When the first of these left.
+    pub fn dark_since(&self, now: Timestamp) -> Option<Timestamp> {
+        self.dark.filter(|_| self.misses(now) > 0)
+    }
+
+    /// A probe sent at or after `bound` was answered.
+    pub fn answered_since(&self, bound: Timestamp) -> bool {
+        self.last_reply.is_some_and(|at| at >= bound)
+    }
+
+    /// It used to be answered around `onset`: its silence means something.
+    pub fn usable(&self, onset: Timestamp) -> bool {
+        self.last_reply.is_some_and(|at| at + USUAL >= onset)
+    }
+
+    /// Answered and sent probes among those sent at or after `from`.
+    pub fn tally(&self, from: Timestamp) -> (usize, usize) {
+        self.shots
+            .iter()
+            .filter(|s| s.sent_at >= from)
+            .fold((0, 0), |(ok, all), s| {
+                (ok + usize::from(s.rtt.is_some()), all + 1)
+            })
+    }
+
+    fn record(&mut self, sent_at: Timestamp, rtt: Option<Duration>) {
+        if let Some(rtt) = rtt {
+            self.last_reply = self.last_reply.max(Some(sent_at));
+            self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
+        }
+        self.last_sent = self.last_sent.max(sent_at);
+        let place = self.shots.partition_point(|s| s.sent_at < sent_at);
+        match self.shots.get_mut(place) {
+            // A late answer to a probe already given up.
+            Some(shot) if shot.sent_at == sent_at => shot.rtt = shot.rtt.or(rtt),
+            _ => {
+                self.shots.insert(place, Shot { sent_at, rtt });
+                if self.shots.len() > SHOTS {
+                    self.shots.pop_front();
+                }
+            }
+        }
+        self.slowest = self
+            .shots
+            .iter()
+            .filter_map(|s| s.rtt)
+            .max()
+            .unwrap_or_default();
+        let first = self
+            .shots
+            .iter()
+            .rev()
+            .take_while(|s| s.rtt.is_none())
+            .last()
+            .map(|s| s.sent_at);
+        // The first may be older than the outcomes kept.
+        let older = self.dark.filter(|at| Some(*at) > self.last_reply);
+        self.dark = first.map(|first| older.map_or(first, |older| older.min(first)));
+    }
+}
+
+/// All windows, in the order of (egress, source, target).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reach {
+    windows: Vec<Window>,
+    /// Losses of probes sent before this are a stall of our own.
+    blind_until: Timestamp,
+}
+
+impl Reach {
+    /// Takes in a finished probe. Returns whether it was lost.
+    pub fn record(&mut self, result: &ProbeResult) -> bool {
+        let rtt = match result.outcome {
+            ProbeOutcome::Reply { rtt } => Some(rtt),
+            ProbeOutcome::Lost | ProbeOutcome::Refused { .. } => None,
+        };
+        if rtt.is_none() && result.sent_at < self.blind_until {
+            return false;
+        }
+        let key = (&result.egress, result.source, result.target);
+        let place = match self
+            .windows
+            .binary_search_by(|w| (&w.egress, w.source, w.target).cmp(&key))
+        {
+            Ok(place) => place,
+            Err(place) => {
+                if self.windows.len() >= MAX_WINDOWS {
+                    return rtt.is_none();
+                }
+                self.windows.insert(
+                    place,
+                    Window {
+                        egress: result.egress.clone(),
+                        source: result.source,
+                        target: result.target,
+                        shots: VecDeque::new(),
+                        last_reply: None,
+                        last_sent: result.sent_at,
+                        rtt: None,
+                        slowest: Duration::ZERO,
+                        dark: None,
+                    },
+                );
+                place
+            }
+        };
+        if let Some(window) = self.windows.get_mut(place) {
+            window.record(result.sent_at, rtt);
+        }
+        rtt.is_none()
+    }
+
+    /// This host stood still: losses of probes sent from `from` to `until` mean nothing.
+    pub fn blind(&mut self, from: Timestamp, until: Timestamp) {
+        self.blind_until = self.blind_until.max(until);
+        for window in &mut self.windows {
+            window
+                .shots
+                .retain(|s| s.rtt.is_some() || s.sent_at < from || s.sent_at >= until);
+            if window.dark.is_some_and(|at| at >= from) {
+                window.dark = None;
+            }
+        }
+    }
+
+    /// The windows of one egress.
+    pub fn of<'a>(&'a self, egress: &'a EgressName) -> impl Iterator<Item = &'a Window> {
+        self.windows.iter().filter(move |w| w.egress == *egress)
+    }
+
+    /// One window.
+    pub fn find(
+        &self,
+        egress: &EgressName,
+        source: ProbeSource,
+        target: ProbeTarget,
+    ) -> Option<&Window> {
+        self.windows
+            .binary_search_by(|w| (&w.egress, w.source, w.target).cmp(&(egress, source, target)))
+            .ok()
+            .and_then(|place| self.windows.get(place))
+    }
+
+    /// Forgets suspects not probed since `before`.
+    pub fn forget(&mut self, before: Timestamp) {
+        self.windows
+            .retain(|w| !matches!(w.target, ProbeTarget::Suspect(_)) || w.last_sent >= before);
+    }
+}

@@ -1,0 +1,161 @@
+//! What BGP says of the way to each watched address, per egress.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use events::{Asn, BgpSignal, EgressName, NeighborId, PeerKey, Prefix, RouteAttributes};
+use serde::{Deserialize, Serialize};
+
+/// Addresses followed at most.
+const MAX_ADDRESSES: usize = 16_384;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Path {
+    pub prefix: Prefix,
+    /// Nearest first, without this host's own AS and without repetitions in a row.
+    pub ases: Vec<Asn>,
+    pub neighbor: NeighborId,
+    pub stale: bool,
+}
+
+impl Path {
+    pub fn upstream(&self) -> Option<Asn> {
+        self.ases.first().copied()
+    }
+
+    pub fn origin(&self) -> Option<Asn> {
+        self.ases.last().copied()
+    }
+}
+
+/// The paths known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routes {
+    map: BTreeMap<PeerKey, BTreeMap<EgressName, Path>>,
+    local_as: Option<Asn>,
+}
+
+impl Routes {
+    pub fn new(local_as: Option<Asn>) -> Self {
+        Self {
+            map: BTreeMap::new(),
+            local_as,
+        }
+    }
+
+    /// An AS path as blame needs it.
+    pub fn ases(&self, route: &RouteAttributes) -> Vec<Asn> {
+        let mut ases: Vec<Asn> = route
+            .as_path
+            .iter()
+            .copied()
+            .filter(|asn| Some(*asn) != self.local_as)
+            .collect();
+        ases.dedup();
+        ases
+    }
+
+    pub fn signal(&mut self, signal: &BgpSignal) {
+        match signal {
+            BgpSignal::Fact(fact) => {
+                self.set(
+                    fact.peer,
+                    &fact.egress,
+                    fact.neighbor,
+                    fact.route.as_ref(),
+                    fact.stale,
+                );
+            }
+            BgpSignal::Change(change) => {
+                for peer in &change.peers {
+                    self.set(
+                        *peer,
+                        &change.egress,
+                        change.neighbor,
+                        change.new.as_ref(),
+                        false,
+                    );
+                }
+            }
+            BgpSignal::SessionDown { neighbor, .. } => {
+                for path in self.map.values_mut().flat_map(BTreeMap::values_mut) {
+                    if path.neighbor == *neighbor {
+                        path.stale = true;
+                    }
+                }
+            }
+            BgpSignal::SessionUp { .. } | BgpSignal::EndOfRib { .. } => {}
+        }
+    }
+
+    fn set(
+        &mut self,
+        peer: PeerKey,
+        egress: &EgressName,
+        neighbor: NeighborId,
+        route: Option<&RouteAttributes>,
+        stale: bool,
+    ) {
+        match route {
+            Some(route) => {
+                if self.map.len() >= MAX_ADDRESSES && !self.map.contains_key(&peer) {
+                    return;
+                }
+                let path = Path {
+                    prefix: route.prefix,
+                    ases: self.ases(route),
+                    neighbor,
+                    stale,
+                };
+                self.map
+                    .entry(peer)
+                    .or_default()
+                    .insert(egress.clone(), path);
+            }
+            None => {
+                if let Some(paths) = self.map.get_mut(&peer) {
+                    // Two neighbours may stand for one egress: only the route's own one takes it back.
+                    if paths.get(egress).is_some_and(|p| p.neighbor == neighbor) {
+                        paths.remove(egress);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The path through `egress`.
+    pub fn path(&self, peer: &PeerKey, egress: &EgressName) -> Option<&Path> {
+        self.map.get(peer)?.get(egress)
+    }
+
+    /// The covering prefix by any egress, that of `egress` first.
+    pub fn prefix(&self, peer: &PeerKey, egress: &EgressName) -> Option<Prefix> {
+        let paths = self.map.get(peer)?;
+        paths
+            .get(egress)
+            .or_else(|| paths.values().next())
+            .map(|p| p.prefix)
+    }
+
+    /// The origin AS by any egress, that of `egress` first.
+    pub fn origin(&self, peer: &PeerKey, egress: &EgressName) -> Option<Asn> {
+        let paths = self.map.get(peer)?;
+        paths
+            .get(egress)
+            .or_else(|| paths.values().next())
+            .and_then(Path::origin)
+    }
+
+    /// Distinct paths (one per prefix) known through `egress`.
+    pub fn through<'a>(&'a self, egress: &EgressName) -> BTreeMap<Prefix, &'a Path> {
+        self.map
+            .values()
+            .filter_map(|paths| paths.get(egress))
+            .map(|p| (p.prefix, p))
+            .collect()
+    }
+
+    /// Forgets addresses that are no longer watched.
+    pub fn retain(&mut self, watched: &BTreeSet<PeerKey>) {
+        self.map.retain(|key, _| watched.contains(key));
+    }
+}

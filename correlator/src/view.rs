@@ -1,0 +1,308 @@
+//! The facts at one moment, as suspicion, diagnoses and healing read them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use events::{Asn, EgressName, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp};
+use ipnet::IpNet;
+
+use crate::case::Case;
+use crate::host::Host;
+use crate::params::Params;
+use crate::peers::{FAILING, Peers};
+use crate::reach::{Reach, Window};
+use crate::routes::Routes;
+use crate::tally::{Failure, Population, Tally};
+
+/// Failures older than the others by more than this are another story.
+const CLUSTER: Duration = Duration::from_millis(500);
+
+/// The facts.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub now: Timestamp,
+    pub params: &'a Params,
+    pub peers: &'a Peers,
+    pub routes: &'a Routes,
+    pub reach: &'a Reach,
+    pub host: &'a Host,
+    /// Per egress: probes dark since before this raised a suspicion that was not borne out.
+    pub dismissed: &'a BTreeMap<EgressName, Timestamp>,
+    /// Peers of open incidents, and whose they are.
+    pub owners: &'a BTreeMap<PeerKey, u64>,
+}
+
+/// One anchor as seen through one egress.
+#[derive(Clone, Copy)]
+pub struct Anchor<'a> {
+    pub asn: Asn,
+    pub window: &'a Window,
+}
+
+/// Address families that an outage touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    pub v4: bool,
+    pub v6: bool,
+}
+
+impl Families {
+    pub const BOTH: Self = Self { v4: true, v6: true };
+
+    pub fn has(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+impl<'a> View<'a> {
+    /// The covering prefix of a peer, by BGP, else by the kernel's route, else a /24 or /48.
+    pub fn prefix(&self, key: &PeerKey, egress: &EgressName) -> Prefix {
+        if let Some(prefix) = self.routes.prefix(key, egress) {
+            return prefix;
+        }
+        let fib = self.peers.map.get(key).and_then(|p| p.route.as_ref());
+        match fib {
+            Some(route) if route.prefix.prefix_len() > 0 => route.prefix,
+            _ => {
+                let length = if key.0.is_ipv4() { 24 } else { 48 };
+                IpNet::new(key.0, length).map_or_else(|_| IpNet::from(key.0), |net| net.trunc())
+            }
+        }
+    }
+
+    /// What is connected through an egress.
+    pub fn population(&self, egress: &EgressName) -> Population {
+        let mut all = Population::default();
+        for (key, peer) in &self.peers.map {
+            let on = peer
+                .failure()
+                .map_or_else(|| peer.egress(&self.peers.default), |f| &f.egress);
+            if peer.connections.is_empty() || on != egress {
+                continue;
+            }
+            all.connections += peer.connections.len();
+            all.peers += 1;
+            all.prefixes.insert(self.prefix(key, egress));
+            all.origins.extend(self.routes.origin(key, egress));
+        }
+        all
+    }
+
+    /// Egresses to look at: the configured ones and any other that peers use.
+    pub fn egresses(&self) -> Vec<EgressName> {
+        let mut names: Vec<EgressName> = self
+            .params
+            .egresses
+            .iter()
+            .map(|e| e.name.clone())
+            .collect();
+        let used: BTreeSet<&EgressName> = self
+            .peers
+            .map
+            .values()
+            .map(|p| p.egress(&self.peers.default))
+            .collect();
+        for name in used {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// The configured egresses other than one.
+    pub fn others<'b>(
+        &self,
+        egress: &'b EgressName,
+    ) -> impl Iterator<Item = &'a EgressName> + use<'a, 'b> {
+        self.params
+            .egresses
+            .iter()
+            .map(|e| &e.name)
+            .filter(move |name| *name != egress)
+    }
+
+    /// Peers that fail on an egress and for which `keep` holds.
+    fn failing(
+        &self,
+        egress: &EgressName,
+        keep: impl Fn(&PeerKey, &crate::peers::Failing) -> bool,
+    ) -> Vec<Failure<'a>> {
+        self.peers
+            .map
+            .iter()
+            .filter_map(|(key, peer)| {
+                let failing = peer.failure()?;
+                let here = failing.egress == *egress && failing.weight >= FAILING;
+                (here && keep(key, failing)).then(|| Failure {
+                    key: *key,
+                    peer,
+                    failing,
+                    prefix: self.prefix(key, egress),
+                    origin: self.routes.origin(key, egress),
+                    path: self.routes.path(key, egress),
+                })
+            })
+            .collect()
+    }
+
+    /// Fresh failures that no incident owns and no suspicion has dismissed.
+    pub fn fresh(&self, egress: &EgressName) -> Vec<Failure<'a>> {
+        let from = self.now - self.params.thresholds.window;
+        self.failing(egress, |key, f| {
+            !f.vetoed && !f.dismissed && f.at >= from && !self.owners.contains_key(key)
+        })
+    }
+
+    /// The same, those too that were seen by a stalled observer.
+    pub fn fresh_with_vetoed(&self, egress: &EgressName) -> Vec<Failure<'a>> {
+        let from = self.now - self.params.thresholds.window;
+        self.failing(egress, |key, f| {
+            !f.dismissed && f.at >= from && !self.owners.contains_key(key)
+        })
+    }
+
+    /// Failures however old that no incident owns and no suspicion has dismissed.
+    pub fn lasting(&self, egress: &EgressName) -> Vec<Failure<'a>> {
+        self.failing(egress, |key, f| {
+            !f.vetoed && !f.dismissed && !self.owners.contains_key(key)
+        })
+    }
+
+    /// The failures that a case is about.
+    pub fn of_case(&self, case: &Case) -> Vec<Failure<'a>> {
+        let from = case.suspected_at - self.params.thresholds.window;
+        let mut failures = self.failing(&case.egress, |key, f| {
+            let foreign = self.owners.get(key).is_some_and(|n| *n != case.number);
+            let own = self.owners.get(key) == Some(&case.number);
+            !f.vetoed && !foreign && (own || (!f.dismissed && f.at >= from))
+        });
+        let mut times: Vec<Timestamp> = failures.iter().map(|f| f.failing.since).collect();
+        times.sort_unstable();
+        if times.len() >= 5
+            && let Some(median) = times.get(times.len() / 2)
+        {
+            failures.retain(|f| f.failing.since + CLUSTER >= *median);
+        }
+        failures
+    }
+
+    /// Evidence summed, with correlation capped.
+    pub fn tally(&self, failures: &[Failure<'_>]) -> Tally {
+        Tally::of(failures, self.params.thresholds.correlation)
+    }
+
+    /// Estimate of the onset: the oldest byte lost, leaving out what is older than the others.
+    pub fn onset(&self, failures: &[Failure<'_>]) -> Option<Timestamp> {
+        let mut times: Vec<Timestamp> = failures.iter().map(|f| f.failing.since).collect();
+        times.sort_unstable();
+        let median = *times.get(times.len() / 2)?;
+        times
+            .into_iter()
+            .find(|since| *since + Duration::from_millis(250) >= median)
+    }
+
+    /// A time at which the break, if it is one, had surely happened: what answers after it
+    /// contradicts, what a backup answers after it proves. Outliers are left out.
+    pub fn surely_dark(&self, case: &Case, failures: &[Failure<'_>]) -> Option<Timestamp> {
+        let mut flows: Vec<Timestamp> = failures.iter().map(Failure::surely_dark).collect();
+        flows.sort_unstable();
+        let by_flows = if flows.len() >= 5 {
+            flows.get(2)
+        } else {
+            flows.last()
+        };
+        let mut probes: Vec<Timestamp> = self
+            .reach
+            .of(&case.egress)
+            .filter(|w| !matches!(w.target, ProbeTarget::Suspect(_)))
+            .filter(|w| w.usable(case.onset))
+            .filter_map(|w| Some(w.dark_since(self.now)? + w.rtt.unwrap_or_default()))
+            .filter(|at| *at + CLUSTER >= case.onset)
+            .collect();
+        probes.sort_unstable();
+        let by_probes = probes.get(1).or(probes.first());
+        match (by_flows, by_probes) {
+            (Some(a), Some(b)) => Some(*a.min(b)),
+            (a, b) => a.or(b).copied(),
+        }
+    }
+
+    /// Families that the failures are in; without failures those of the dark anchors.
+    pub fn families(&self, case: &Case, failures: &[Failure<'_>]) -> Families {
+        let (mut v4, mut v6) = (0_usize, 0_usize);
+        for failure in failures {
+            *(if failure.key.0.is_ipv4() {
+                &mut v4
+            } else {
+                &mut v6
+            }) += 1;
+        }
+        if failures.is_empty() {
+            for w in self.reach.of(&case.egress) {
+                if matches!(w.target, ProbeTarget::Anchor(_)) && w.misses(self.now) >= 2 {
+                    let v = w.target.address().is_ipv4();
+                    *(if v { &mut v4 } else { &mut v6 }) += 1;
+                }
+            }
+        }
+        if v4 + v6 == 0 {
+            return Families::BOTH;
+        }
+        Families {
+            v4: v4 * 5 >= v4 + v6,
+            v6: v6 * 5 >= v4 + v6,
+        }
+    }
+
+    /// Anchors through an egress, by the windows that used to be answered around `onset`.
+    /// `source` `None`: the flow's source where that is usable, else the link's.
+    pub fn anchors(
+        &self,
+        egress: &EgressName,
+        source: Option<ProbeSource>,
+        onset: Timestamp,
+        families: Families,
+    ) -> Vec<Anchor<'a>> {
+        self.params
+            .anchors
+            .iter()
+            .filter(|(address, _)| families.has(*address))
+            .filter_map(|(address, asn)| {
+                let find = |source| {
+                    self.reach
+                        .find(egress, source, ProbeTarget::Anchor(*address))
+                        .filter(|w| w.usable(onset))
+                };
+                let window = match source {
+                    Some(source) => find(source),
+                    None => find(ProbeSource::Flow).or_else(|| find(ProbeSource::Link)),
+                }?;
+                Some(Anchor { asn: *asn, window })
+            })
+            .collect()
+    }
+
+    /// Gateways of an egress that used to answer around `onset`.
+    pub fn gateways(&self, egress: &'a EgressName, onset: Timestamp) -> Vec<&'a Window> {
+        self.reach
+            .of(egress)
+            .filter(|w| matches!(w.target, ProbeTarget::Gateway(_)) && w.usable(onset))
+            .collect()
+    }
+
+    /// An anchor or suspect answered through the egress a probe sent since `bound`.
+    pub fn answered(&self, egress: &'a EgressName, source: ProbeSource, bound: Timestamp) -> bool {
+        self.reach.of(egress).any(|w| {
+            w.source == source
+                && !matches!(w.target, ProbeTarget::Gateway(_))
+                && w.answered_since(bound)
+        })
+    }
+}
+
+/// How many different ASes.
+pub fn ases(anchors: &[Anchor<'_>]) -> usize {
+    anchors.iter().map(|a| a.asn).collect::<BTreeSet<_>>().len()
+}

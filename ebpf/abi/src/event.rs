@@ -1,0 +1,140 @@
+/// The slot index of an event whose connection has none.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// What an event tells.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// `inet_sock_set_state`: `from`, `to`, `error`; owner where it is the caller's context.
+    State = 1,
+    /// `tcp_retransmit_skb`, `tcp_retransmit_synack`: `cause`, `count`.
+    Retransmit = 2,
+    /// `tcp_receive_reset`.
+    ResetReceived = 3,
+    /// `tcp_send_reset`.
+    ResetSent = 4,
+    /// `inet_sk_error_report`: `error`.
+    Error = 5,
+    /// A slot was taken for a connection that was not known.
+    Adopted = 6,
+}
+
+impl EventKind {
+    /// The kind with that number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::State,
+            2 => Self::Retransmit,
+            3 => Self::ResetReceived,
+            4 => Self::ResetSent,
+            5 => Self::Error,
+            6 => Self::Adopted,
+            _ => return None,
+        })
+    }
+}
+
+/// Why the kernel sent a segment again.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetransmitCause {
+    /// None of the others: acknowledgements that drive retransmissions after a timeout.
+    Other = 0,
+    /// Tail loss probe.
+    TailLossProbe = 1,
+    /// Retransmission timeout; `count` is `icsk_retransmits`.
+    Timeout = 2,
+    /// Recovery by SACK or duplicate acknowledgements.
+    Fast = 3,
+    /// SYN.
+    Syn = 4,
+    /// SYN-ACK.
+    SynAck = 5,
+}
+
+/// One record of a ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub at: u64,
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// This host's address.
+    pub local: [u8; 16],
+    /// The peer's address.
+    pub remote: [u8; 16],
+    /// This host's port; 0 while the kernel has not chosen one.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// An [`EventKind`].
+    pub kind: u8,
+    /// State before.
+    pub from: u8,
+    /// State after, or the state for events that are no change.
+    pub to: u8,
+    /// A [`RetransmitCause`].
+    pub cause: u8,
+    /// `sk_err`, or `sk_err_soft` where that is zero.
+    pub error: i32,
+    /// Thread group id of the owner; 0: not known.
+    pub owner: u32,
+    /// The connection's slot, or [`NO_SLOT`].
+    pub slot: u32,
+    /// `icsk_retransmits`.
+    pub count: u32,
+    /// The owner's `comm`.
+    pub comm: [u8; 16],
+}
+
+/// Indices of the per-CPU counters.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Records lost because the urgent ring was full.
+    UrgentLost = 0,
+    /// Records lost because the bulk ring was full.
+    BulkLost = 1,
+    /// Connections not watched because no slot was free.
+    TableFull = 2,
+    /// Slots taken.
+    SlotsTaken = 3,
+    /// Slots given back.
+    SlotsFreed = 4,
+    /// Records put in the urgent ring.
+    Urgent = 5,
+    /// Records put in the bulk ring.
+    Bulk = 6,
+}
+
+impl Counter {
+    /// How many there are.
+    pub const COUNT: u32 = 7;
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{align_of, offset_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn layout_has_no_padding() {
+        assert_eq!(size_of::<Event>(), 88);
+        assert_eq!(align_of::<Event>(), 8);
+        assert_eq!(offset_of!(Event, kind), 52);
+        assert_eq!(offset_of!(Event, error), 56);
+        assert_eq!(offset_of!(Event, comm), 72);
+    }
+
+    #[test]
+    fn kinds_survive_the_ring() {
+        for number in 0..=u8::MAX {
+            if let Some(kind) = EventKind::from_number(number) {
+                assert_eq!(kind as u8, number);
+            }
+        }
+    }
+}

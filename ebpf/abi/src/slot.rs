@@ -1,0 +1,171 @@
+/// Slots in the table: connections that can be watched at once. A power of two.
+pub const SLOTS: u32 = 4096;
+
+/// How many neighbouring slots a cookie may be in, beginning with its [`home`].
+pub const PROBES: u32 = 8;
+
+/// Entries in a slot's history of transmissions. A power of two.
+pub const RING: usize = 16;
+
+/// The cookie of a slot that is not in use. The kernel's cookies begin at 1.
+pub const VACANT: u64 = 0;
+
+/// The first slot that a cookie may be in.
+#[inline(always)]
+#[must_use]
+pub const fn home(cookie: u64) -> u32 {
+    // Fibonacci hashing: cookies are nearly sequential, so neighbours must not collide in runs.
+    (cookie.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOTS.trailing_zeros())) as u32
+}
+
+/// Whether sequence number `a` comes after `b` (RFC 9293, section 3.4).
+#[inline(always)]
+#[must_use]
+pub const fn seq_after(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) > 0
+}
+
+/// One transmission: the sequence number after its last byte (high half) and the time it left in
+/// wrapping microseconds of `CLOCK_MONOTONIC` (low half), in one word so that readers never see
+/// halves of two.
+pub type Stamp = u64;
+
+/// The sequence number after the last byte that the stamp covers.
+#[inline(always)]
+#[must_use]
+pub const fn stamp_end(stamp: Stamp) -> u32 {
+    (stamp >> 32) as u32
+}
+
+/// When the first byte that the stamp covers left.
+#[inline(always)]
+#[must_use]
+pub const fn stamp_micros(stamp: Stamp) -> u32 {
+    stamp as u32
+}
+
+/// What is known of one connection. Written by kernel programs, read by user space through a
+/// shared mapping; only `cookie` is ever written by user space (to take back an orphan's slot).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// The socket's cookie, or [`VACANT`].
+    pub cookie: u64,
+    /// This host's address.
+    pub local: [u8; 16],
+    /// The peer's address.
+    pub remote: [u8; 16],
+    /// This host's port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// Not zero once everything else is filled in.
+    pub ready: u8,
+    /// The kernel's `TCP_*` state.
+    pub state: u8,
+    /// Not zero while the peer's window is closed.
+    pub zero_window: u8,
+    /// Always zero.
+    pub reserved: u8,
+    /// The highest acknowledged sequence number.
+    pub snd_una: u32,
+    /// The next sequence number to be sent, as last seen.
+    pub snd_nxt: u32,
+    /// `tcp_sock.srtt_us`: eight times the smoothed round-trip time in microseconds.
+    pub srtt_us: u32,
+    /// `tcp_sock.mdev_us`: four times the mean deviation in microseconds.
+    pub mdev_us: u32,
+    /// `tcp_sock.rtt_min`: the windowed minimum in microseconds.
+    pub min_rtt_us: u32,
+    /// `tcp_sock.rack.rtt_us`: the newest raw round-trip time in microseconds.
+    pub last_rtt_us: u32,
+    /// When an acknowledgement last covered new data, in nanoseconds; 0: never.
+    pub acked_at: u64,
+    /// When data last left, in nanoseconds; 0: never.
+    pub sent_at: u64,
+    /// When a segment last came in, in nanoseconds; 0: never.
+    pub received_at: u64,
+    /// Transmissions noted so far; the next goes to `ring[head % RING]`.
+    pub head: u32,
+    /// Calls that sent.
+    pub sends: u32,
+    /// Segments received.
+    pub segments: u32,
+    /// Tail loss probes.
+    pub tail_probes: u32,
+    /// Retransmission timeouts.
+    pub timeouts: u32,
+    /// Other retransmissions.
+    pub other_retransmits: u32,
+    /// Thread group id of the process that connected; 0: not known.
+    pub owner: u32,
+    /// Always zero.
+    pub reserved2: u32,
+    /// Transmissions, in no order that matters.
+    pub ring: [Stamp; RING],
+}
+
+impl Slot {
+    /// When the oldest byte that is not acknowledged was sent, in wrapping microseconds.
+    #[must_use]
+    pub fn oldest_unacknowledged(&self) -> Option<u32> {
+        self.ring
+            .iter()
+            .filter(|stamp| seq_after(stamp_end(**stamp), self.snd_una))
+            .min_by_key(|stamp| stamp_end(**stamp).wrapping_sub(self.snd_una))
+            .map(|stamp| stamp_micros(*stamp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{align_of, offset_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn layout_has_no_padding() {
+        assert_eq!(size_of::<Slot>(), 256);
+        assert_eq!(align_of::<Slot>(), 8);
+        assert_eq!(offset_of!(Slot, snd_una), 48);
+        assert_eq!(offset_of!(Slot, acked_at), 72);
+        assert_eq!(offset_of!(Slot, ring), 128);
+        assert_eq!(
+            offset_of!(Slot, ring) + RING * size_of::<Stamp>(),
+            size_of::<Slot>()
+        );
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        assert!(seq_after(1, u32::MAX));
+        assert!(!seq_after(u32::MAX, 1));
+        assert!(!seq_after(7, 7));
+    }
+
+    #[test]
+    fn sequential_cookies_have_homes_apart() {
+        let mut seen = [0u8; SLOTS as usize];
+        for cookie in 1..=2000u64 {
+            seen[home(cookie) as usize] += 1;
+        }
+        assert!(seen.iter().all(|n| *n <= 2));
+    }
+
+    #[test]
+    fn the_oldest_byte_is_the_one_after_the_highest_acknowledged() {
+        // SAFETY: every field of a slot is a number.
+        let mut slot: Slot = unsafe { core::mem::zeroed() };
+        let base = u32::MAX - 5;
+        slot.snd_una = base;
+        slot.ring = [(u64::from(base) << 32) | 1; RING];
+        assert_eq!(slot.oldest_unacknowledged(), None);
+        slot.ring[3] = (u64::from(base.wrapping_add(10)) << 32) | 200;
+        slot.ring[4] = (u64::from(base.wrapping_add(20)) << 32) | 300;
+        assert_eq!(slot.oldest_unacknowledged(), Some(200));
+        slot.snd_una = base.wrapping_add(10);
+        assert_eq!(slot.oldest_unacknowledged(), Some(300));
+        slot.snd_una = base.wrapping_add(20);
+        assert_eq!(slot.oldest_unacknowledged(), None);
+    }
+}

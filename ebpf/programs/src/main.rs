@@ -1,0 +1,24 @@
+//! The eBPF programs of netwatch.
+//!
+//! `tcp` watches connections; `table` keeps what is known of each where user space can read it
+//! without a system call; `rings` tells user space what cannot wait.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod fields;
+mod filter;
+mod rings;
+mod sock;
+mod table;
+mod tcp;
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // No program can panic: the verifier refuses an endless loop that is reachable.
+    loop {}
+}

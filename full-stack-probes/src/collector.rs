@@ -1,0 +1,189 @@
+//! Starting, running and stopping collection.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use ebpf_abi::Counter;
+use events::{TcpEvent, Timestamp};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::Sender;
+
+use crate::counters::{Counters, Shared};
+use crate::diag::{Diag, Listing};
+use crate::kernel::{Kernel, Sources, StartError};
+use crate::reader::Reader;
+use crate::{ProbeReport, Settings};
+
+/// Programs that are loaded and attached, and the connections that existed then. Everything is
+/// released when it is dropped.
+pub struct Collector {
+    kernel: Kernel,
+    sources: Sources,
+    settings: Settings,
+    diag: Diag,
+    existing: (Timestamp, Listing),
+}
+
+impl Collector {
+    /// Loads and attaches the programs in the network namespace of the calling thread, then lists
+    /// the connections that exist.
+    ///
+    /// # Errors
+    ///
+    /// Where nothing can be collected at all; a single probe that this kernel does not allow is
+    /// off and says so in [`Collector::report`].
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        let (kernel, sources) = Kernel::load(&settings)?;
+        let mut diag = Diag::open().map_err(StartError::Diag)?;
+        let at = clock::now();
+        let listing = diag.list(true).map_err(StartError::Diag)?;
+        Ok(Self {
+            kernel,
+            sources,
+            settings,
+            diag,
+            existing: (at, listing),
+        })
+    }
+
+    /// What became of each probe.
+    #[must_use]
+    pub fn report(&self) -> &[ProbeReport] {
+        &self.kernel.reports
+    }
+
+    /// What was seen and lost so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        counters(&self.kernel, &Shared::default())
+    }
+
+    /// Bytes that the kernel charges for programs and maps.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.kernel.memory_bytes()
+    }
+
+    /// Runs the collector's thread, which sends batches of up to 1,000 events, ordered by time
+    /// within a batch, to the sink. It never waits for the sink: see [`Counters`] for what a full
+    /// one costs. It ends when the sink is closed, or with the handle.
+    ///
+    /// # Errors
+    ///
+    /// Where the thread cannot be made; everything is released then.
+    pub fn spawn(self, sink: Sender<Vec<TcpEvent>>) -> Result<Handle, StartError> {
+        let shared = Arc::new(Shared::default());
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|error| StartError::Thread(error.into()))?;
+        let waker = stop
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(StartError::Thread)?;
+        let reader = Reader::new(
+            self.sources,
+            self.settings,
+            self.diag,
+            sink,
+            Arc::clone(&shared),
+            waker,
+        );
+        let existing = self.existing;
+        let thread = std::thread::Builder::new()
+            .name("netwatch-kernel".to_owned())
+            .spawn(move || reader.run(existing))
+            .map_err(StartError::Thread)?;
+        Ok(Handle {
+            thread: Some(thread),
+            stop,
+            shared,
+            kernel: self.kernel,
+        })
+    }
+}
+
+/// A running collector. Dropping it stops the thread and releases programs, maps and links.
+pub struct Handle {
+    thread: Option<JoinHandle<()>>,
+    stop: EventFd,
+    shared: Arc<Shared>,
+    kernel: Kernel,
+}
+
+impl Handle {
+    /// What became of each probe.
+    #[must_use]
+    pub fn report(&self) -> &[ProbeReport] {
+        &self.kernel.reports
+    }
+
+    /// What was seen and lost so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        counters(&self.kernel, &self.shared)
+    }
+
+    /// Bytes that the kernel charges for programs and maps.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.kernel.memory_bytes()
+    }
+
+    /// The thread runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Stops the thread and releases everything. May wait for one reconciliation, at most some
+    /// seconds where the kernel does not answer.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop.write(1) {
+            // The thread then ends with its sink; joining it could wait for ever.
+            tracing::error!(%error, "cannot wake the collector's thread");
+            return;
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the collector's thread ended by a panic");
+        }
+        tracing::debug!(links = self.kernel.links(), "detaching");
+    }
+}
+
+fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Counters {
+        urgent_records: kernel.counter(Counter::Urgent),
+        urgent_lost: kernel.counter(Counter::UrgentLost),
+        bulk_records: kernel.counter(Counter::Bulk),
+        bulk_lost: kernel.counter(Counter::BulkLost),
+        table_full: kernel.counter(Counter::TableFull),
+        slots_taken: kernel.counter(Counter::SlotsTaken),
+        slots_freed: kernel.counter(Counter::SlotsFreed),
+        slots_orphaned: load(&shared.slots_orphaned),
+        slots_in_use: load(&shared.slots_in_use),
+        sends: load(&shared.sends),
+        segments: load(&shared.segments),
+        malformed: load(&shared.malformed),
+        delivered: load(&shared.delivered),
+        samples_dropped: load(&shared.samples_dropped),
+        edges_dropped: load(&shared.edges_dropped),
+        untracked: load(&shared.untracked),
+        sweeps: load(&shared.sweeps),
+        found: load(&shared.found),
+        gone: load(&shared.gone),
+        reconcile_failed: load(&shared.reconcile_failed),
+        programs: kernel.program_stats(),
+    }
+}

@@ -1,0 +1,90 @@
+//! What was seen and what was lost, by stage and cause.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use events::LossStage;
+
+use crate::kernel::ProgramStats;
+
+/// A snapshot of all counters since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records that programs put in the urgent ring.
+    pub urgent_records: u64,
+    /// Records lost because it was full.
+    pub urgent_lost: u64,
+    /// Records that programs put in the bulk ring.
+    pub bulk_records: u64,
+    /// Records lost because it was full.
+    pub bulk_lost: u64,
+    /// Times a connection found no slot in the table.
+    pub table_full: u64,
+    /// Slots taken.
+    pub slots_taken: u64,
+    /// Slots given back by programs.
+    pub slots_freed: u64,
+    /// Slots taken back by reconciliation: their connections no longer exist.
+    pub slots_orphaned: u64,
+    /// Slots in use, as last swept.
+    pub slots_in_use: u64,
+    /// Calls that sent, summed over connections.
+    pub sends: u64,
+    /// Segments received, summed over connections.
+    pub segments: u64,
+    /// Records that could not be read.
+    pub malformed: u64,
+    /// Events put in the sink.
+    pub delivered: u64,
+    /// Samples dropped because the sink was full.
+    pub samples_dropped: u64,
+    /// Other events dropped because the sink was full for too long.
+    pub edges_dropped: u64,
+    /// Connections not followed because too many are.
+    pub untracked: u64,
+    /// Sweeps of the table.
+    pub sweeps: u64,
+    /// Connections found by the kernel's own list.
+    pub found: u64,
+    /// Connections that it no longer had.
+    pub gone: u64,
+    /// Reconciliations that failed or were cut short.
+    pub reconcile_failed: u64,
+    /// Each program's own account.
+    pub programs: Vec<ProgramStats>,
+}
+
+impl Counters {
+    /// Losses that lower the detector's confidence, by stage.
+    #[must_use]
+    pub fn losses(&self) -> [(LossStage, u64); 4] {
+        [
+            (LossStage::UrgentRing, self.urgent_lost),
+            (LossStage::BulkRing, self.bulk_lost),
+            (LossStage::SocketTable, self.table_full + self.untracked),
+            (LossStage::Queue, self.samples_dropped + self.edges_dropped),
+        ]
+    }
+}
+
+/// The counters that the collector's thread keeps.
+#[derive(Debug, Default)]
+pub struct Shared {
+    pub slots_orphaned: AtomicU64,
+    pub slots_in_use: AtomicU64,
+    pub sends: AtomicU64,
+    pub segments: AtomicU64,
+    pub malformed: AtomicU64,
+    pub delivered: AtomicU64,
+    pub samples_dropped: AtomicU64,
+    pub edges_dropped: AtomicU64,
+    pub untracked: AtomicU64,
+    pub sweeps: AtomicU64,
+    pub found: AtomicU64,
+    pub gone: AtomicU64,
+    pub reconcile_failed: AtomicU64,
+}
+
+/// Counts. The values are independent of each other, so no order is needed.
+pub fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}

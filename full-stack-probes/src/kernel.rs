@@ -1,0 +1,427 @@
+//! Loading and attaching the programs: each on the best hook that this kernel offers.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::links::{FdLink, LinkType};
+use aya::programs::{BtfTracePoint, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use ebpf_abi::Counter;
+
+use crate::btf::{Btf, BtfError};
+use crate::offsets::Offsets;
+use crate::probes::{PROBES, Probe, Rung};
+use crate::table::Table;
+use crate::{ProbeReport, Settings};
+
+const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// How many ports the programs can compare with.
+pub const MAX_PORTS: usize = 8;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
+
+/// Why collection cannot start. Every message names the cause and the remedy, complete in itself.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No BTF.
+    #[error(
+        "cannot read the kernel's type information in {BTF_PATH}: {0}; \
+         use a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution's since 2021)"
+    )]
+    NoBtf(io::Error),
+    /// Broken BTF.
+    #[error(
+        "cannot use the kernel's type information in {BTF_PATH}: {0}; report the kernel's version"
+    )]
+    BadBtf(BtfError),
+    /// Not allowed.
+    #[error(
+        "not permitted to load eBPF programs: run as root, or grant CAP_BPF and CAP_PERFMON \
+         (in a systemd unit: AmbientCapabilities=CAP_BPF CAP_PERFMON); kernel lockdown in \
+         confidentiality mode forbids it to root as well ({0})"
+    )]
+    NotPermitted(String),
+    /// The object or its maps were refused.
+    #[error("cannot load the eBPF object: {0}; `netwatch doctor` shows what this kernel lacks")]
+    Load(String),
+    /// Not a single probe could be attached.
+    #[error("no probe could be attached: {0}; `netwatch doctor` shows each with its reason")]
+    NoProbe(String),
+    /// A map could not be used.
+    #[error("cannot use the eBPF map {name}: {reason}; report the kernel's version")]
+    Map {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// More ports than the programs compare with.
+    #[error("{0} ports to watch, {MAX_PORTS} at most; leave the list empty to watch all")]
+    TooManyPorts(usize),
+    /// The network namespace could not be told.
+    #[error("cannot tell this thread's network namespace: {0}; is /proc mounted?")]
+    Namespace(io::Error),
+    /// sock_diag does not answer.
+    #[error(
+        "cannot ask the kernel for its connections (sock_diag): {0}; load the modules tcp_diag and inet_diag"
+    )]
+    Diag(io::Error),
+    /// The collector's thread or its wake-up cannot be made.
+    #[error("cannot start the collector's thread: {0}; raise the limits on threads and open files")]
+    Thread(io::Error),
+}
+
+/// Programs, maps and links, all released when dropped.
+pub struct Kernel {
+    links: Vec<FdLink>,
+    ebpf: Ebpf,
+    /// What became of each probe.
+    pub reports: Vec<ProbeReport>,
+    /// Per-CPU counters.
+    pub counters: PerCpuArray<MapData, u64>,
+    map_fds: Vec<RawFd>,
+}
+
+/// What the collector's thread reads.
+pub struct Sources {
+    /// Edges.
+    pub urgent: RingBuf<MapData>,
+    /// The rest.
+    pub bulk: RingBuf<MapData>,
+    /// Connections.
+    pub table: Table,
+}
+
+impl Kernel {
+    /// Loads and attaches what this kernel allows.
+    pub fn load(settings: &Settings) -> Result<(Self, Sources), StartError> {
+        if settings.ports.len() > MAX_PORTS {
+            return Err(StartError::TooManyPorts(settings.ports.len()));
+        }
+        let btf = read_btf()?;
+        let offsets = Offsets::of(&btf);
+        let netns = netns().map_err(StartError::Namespace)?;
+        let kernel_btf = aya::Btf::from_sys_fs()
+            .map_err(|error| StartError::NoBtf(io::Error::other(error.to_string())))?;
+
+        let ignore_local = u32::from(settings.ignore_loopback);
+        let port_count = settings.ports.len() as u32;
+        let mut ports = [0u16; MAX_PORTS];
+        for (place, port) in ports.iter_mut().zip(&settings.ports) {
+            *place = *port;
+        }
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(&kernel_btf))
+            .override_global("IGNORE_LOCAL", &ignore_local, true)
+            .override_global("NETNS", &netns, true)
+            .override_global("PORT_COUNT", &port_count, true)
+            .override_global("PORTS", &ports[..], true)
+            .override_global("CA_STATE_SHIFT", &offsets.ca_state_shift, true)
+            .override_global("CA_STATE_MASK", &offsets.ca_state_mask, true);
+        for field in &offsets.fields {
+            loader.override_global(field.symbol, &field.value, true);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+
+        let mut links = Vec::new();
+        let reports: Vec<_> = PROBES
+            .iter()
+            .map(|probe| {
+                let (report, link) = attach(probe, &btf, &offsets, &mut ebpf, &kernel_btf);
+                links.extend(link);
+                report
+            })
+            .collect();
+        if links.is_empty() {
+            let reason = reports
+                .first()
+                .map(|report| report.reason.clone())
+                .unwrap_or_default();
+            return Err(
+                if reason.contains("permitted") || reason.contains("EPERM") {
+                    StartError::NotPermitted(reason)
+                } else {
+                    StartError::NoProbe(reason)
+                },
+            );
+        }
+
+        let mut map_fds = Vec::new();
+        let urgent = ring(&mut ebpf, "URGENT", &mut map_fds)?;
+        let bulk = ring(&mut ebpf, "BULK", &mut map_fds)?;
+        let counters = take(&mut ebpf, "COUNTERS")?;
+        map_fds.extend(map_fd(&counters));
+        let counters =
+            PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
+        let table = match take(&mut ebpf, "TABLE")? {
+            Map::Array(data) => data,
+            other => {
+                return Err(StartError::Map {
+                    name: "TABLE",
+                    reason: format!("is no array: {other:?}"),
+                });
+            }
+        };
+        map_fds.push(table.fd().as_fd().as_raw_fd());
+        let table = Table::map(table).map_err(|error| StartError::Map {
+            name: "TABLE",
+            reason: error.to_string(),
+        })?;
+        Ok((
+            Self {
+                links,
+                ebpf,
+                reports,
+                counters,
+                map_fds,
+            },
+            Sources {
+                urgent,
+                bulk,
+                table,
+            },
+        ))
+    }
+
+    /// A counter's sum over all CPUs.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters
+            .get(&(counter as u32), 0)
+            .map_or(0, |values| values.iter().sum())
+    }
+
+    /// Bytes that the kernel charges for programs and maps.
+    pub fn memory_bytes(&self) -> u64 {
+        let programs: u64 = self
+            .ebpf
+            .programs()
+            .filter_map(|(_, program)| program.fd().ok())
+            .filter_map(|fd| fdinfo(fd.as_fd().as_raw_fd(), "memlock:"))
+            .sum();
+        let maps: u64 = self
+            .map_fds
+            .iter()
+            .filter_map(|fd| fdinfo(*fd, "memlock:"))
+            .sum();
+        programs + maps
+    }
+
+    /// Calls and run time of each program while `kernel.bpf_stats_enabled` is on, and how often the
+    /// kernel skipped it because it was already running on that CPU.
+    pub fn program_stats(&self) -> Vec<ProgramStats> {
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| {
+                let fd = program.fd().ok()?.as_fd().as_raw_fd();
+                let info = program.info().ok()?;
+                Some(ProgramStats {
+                    name: name.to_owned(),
+                    calls: info.run_count(),
+                    run_time_ns: u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX),
+                    skipped: fdinfo(fd, "recursion_misses:").unwrap_or(0),
+                })
+            })
+            .collect()
+    }
+
+    /// How many links are held.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+}
+
+/// A program's own account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramStats {
+    /// The program's name.
+    pub name: String,
+    /// Calls, counted while `kernel.bpf_stats_enabled` is on.
+    pub calls: u64,
+    /// Nanoseconds spent in them.
+    pub run_time_ns: u64,
+    /// Calls that the kernel skipped because the program was already running on that CPU.
+    pub skipped: u64,
+}
+
+/// The kernel's type information.
+pub fn read_btf() -> Result<Btf, StartError> {
+    let data = fs::read(BTF_PATH).map_err(StartError::NoBtf)?;
+    Btf::parse(data).map_err(StartError::BadBtf)
+}
+
+/// The number of this thread's network namespace.
+pub fn netns() -> io::Result<u32> {
+    let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    u32::try_from(inode).map_err(io::Error::other)
+}
+
+fn attach(
+    probe: &Probe,
+    btf: &Btf,
+    offsets: &Offsets,
+    ebpf: &mut Ebpf,
+    kernel_btf: &aya::Btf,
+) -> (ProbeReport, Option<FdLink>) {
+    let missing = probe.missing_fields(offsets);
+    let mut reasons = Vec::new();
+    if missing.is_empty() {
+        for rung in probe.rungs {
+            match rung
+                .check(btf)
+                .and_then(|()| attach_rung(rung, ebpf, kernel_btf))
+            {
+                Ok((hook, link)) => {
+                    let report = ProbeReport {
+                        name: probe.name,
+                        hook: Some(hook),
+                        reason: String::new(),
+                    };
+                    return (report, Some(link));
+                }
+                Err(reason) => reasons.push(format!("{}: {reason}", rung.hook())),
+            }
+        }
+    } else {
+        reasons = missing;
+    }
+    tracing::warn!(
+        probe = probe.name,
+        reason = reasons.join("; "),
+        unseen = probe.loss,
+        "probe is off"
+    );
+    let report = ProbeReport {
+        name: probe.name,
+        hook: None,
+        reason: format!("{}; unseen: {}", reasons.join("; "), probe.loss),
+    };
+    (report, None)
+}
+
+/// Attaches, and says by the kernel's own word what it is attached to.
+fn attach_rung(
+    rung: &Rung,
+    ebpf: &mut Ebpf,
+    kernel_btf: &aya::Btf,
+) -> Result<(String, FdLink), String> {
+    match rung {
+        Rung::TpBtf {
+            program,
+            tracepoint,
+            ..
+        } => {
+            let program: &mut BtfTracePoint = ebpf
+                .program_mut(program)
+                .ok_or_else(|| format!("the object has no program {program}"))?
+                .try_into()
+                .map_err(|error: ProgramError| describe(&error))?;
+            program
+                .load(tracepoint, kernel_btf)
+                .map_err(|error| describe(&error))?;
+            let link = program
+                .attach()
+                .and_then(|id| program.take_link(id))
+                .map_err(|error| describe(&error))?;
+            let link = FdLink::from(link);
+            let info = link.info().map_err(|error| describe(&error))?;
+            let own = program.info().map_err(|error| describe(&error))?;
+            if info.program_id() != own.id() {
+                return Err(format!(
+                    "the link holds program {}, not {}",
+                    info.program_id(),
+                    own.id()
+                ));
+            }
+            // BPF_PROG_TYPE_TRACING on a raw tracepoint's link is what is called tp_btf.
+            match info.link_type() {
+                Ok(LinkType::RawTracePoint) => Ok((format!("tp_btf/{tracepoint}"), link)),
+                Ok(other) => Ok((format!("{other:?}/{tracepoint}"), link)),
+                Err(error) => Err(describe(&error)),
+            }
+        }
+    }
+}
+
+/// An error with its causes; of a verifier's log only both ends.
+fn describe(error: &(dyn Error + 'static)) -> String {
+    const HEAD: usize = 200;
+    const TAIL: usize = 600;
+    let text = chain(error)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ");
+    let length = text.chars().count();
+    if length <= HEAD + TAIL {
+        return text;
+    }
+    let head: String = text.chars().take(HEAD).collect();
+    let tail: String = text.chars().skip(length - TAIL).collect();
+    format!("{head} ... {tail}")
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    })
+}
+
+fn load_error(error: EbpfError) -> StartError {
+    if is_denied(&error) {
+        StartError::NotPermitted(describe(&error))
+    } else {
+        StartError::Load(describe(&error))
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
+    ebpf.take_map(name).ok_or(StartError::Map {
+        name,
+        reason: "is not in the object".to_owned(),
+    })
+}
+
+fn map_error(name: &'static str, error: MapError) -> StartError {
+    StartError::Map {
+        name,
+        reason: error.to_string(),
+    }
+}
+
+fn map_fd(map: &Map) -> Option<RawFd> {
+    match map {
+        Map::RingBuf(data) | Map::PerCpuArray(data) | Map::Array(data) => {
+            Some(data.fd().as_fd().as_raw_fd())
+        }
+        _ => None,
+    }
+}
+
+fn ring(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    fds: &mut Vec<RawFd>,
+) -> Result<RingBuf<MapData>, StartError> {
+    let map = take(ebpf, name)?;
+    fds.extend(map_fd(&map));
+    RingBuf::try_from(map).map_err(|error| map_error(name, error))
+}
+
+fn fdinfo(fd: RawFd, key: &str) -> Option<u64> {
+    fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))
+        .ok()?
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .and_then(|value| value.trim().parse().ok())
+}

@@ -1,0 +1,615 @@
+//! The collector's thread: drains the rings, sweeps the table, reconciles, and sends batches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aya::maps::{MapData, RingBuf};
+use ebpf_abi::{Event, EventKind, NO_SLOT, SLOTS, VACANT};
+use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::Settings;
+use crate::convert;
+use crate::counters::{Shared, add};
+use crate::diag::{Diag, Listing};
+use crate::kernel::Sources;
+use crate::owner;
+use crate::sweep::Live;
+
+/// Events in a batch at most.
+const BATCH: usize = 1_000;
+/// Records taken from a ring before the sweep gets its turn.
+const DRAIN: usize = 1_000;
+/// Events other than samples that wait for a full sink, at most.
+const WAITING: usize = 10_000;
+/// Connections followed at most: as many again may have no slot as have one.
+const KNOWN: usize = 4 * SLOTS as usize;
+/// How often all of the table is searched for slots that no event told of.
+const SCAN: Duration = Duration::from_secs(1);
+/// However small the setting is, the host is not kept busy.
+const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
+const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
+/// Sleep where nothing at all is watched.
+const REST: Duration = Duration::from_secs(1);
+/// Errors of one kind are logged at most this often.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
+
+struct Known {
+    flow: Flow,
+    since: Timestamp,
+}
+
+/// The thread's state.
+pub struct Reader {
+    sources: Sources,
+    settings: Settings,
+    diag: Diag,
+    sink: Sender<Vec<TcpEvent>>,
+    shared: Arc<Shared>,
+    stop: OwnedFd,
+    known: BTreeMap<u64, Known>,
+    live: BTreeMap<u32, Live>,
+    out: Vec<TcpEvent>,
+    next_sweep: Timestamp,
+    next_scan: Timestamp,
+    next_reconcile: Timestamp,
+    logged_at: Option<Timestamp>,
+}
+
+impl Reader {
+    pub fn new(
+        sources: Sources,
+        mut settings: Settings,
+        diag: Diag,
+        sink: Sender<Vec<TcpEvent>>,
+        shared: Arc<Shared>,
+        stop: OwnedFd,
+    ) -> Self {
+        let now = clock::now();
+        settings.sweep = settings.sweep.max(SHORTEST_SWEEP);
+        settings.reconcile = settings.reconcile.max(SHORTEST_RECONCILE);
+        Self {
+            next_sweep: now,
+            next_scan: now,
+            next_reconcile: now + settings.reconcile,
+            sources,
+            settings,
+            diag,
+            sink,
+            shared,
+            stop,
+            known: BTreeMap::new(),
+            live: BTreeMap::new(),
+            out: Vec::new(),
+            logged_at: None,
+        }
+    }
+
+    /// Runs until it is told to stop or the sink is closed.
+    pub fn run(mut self, (at, existing): (Timestamp, Listing)) {
+        self.reconcile_with(at, &existing);
+        let mut open = self.flush();
+        while open && self.wait() {
+            let mut records = Vec::new();
+            let more = self.drain(DRAIN, &mut records);
+            self.apply(&records);
+
+            let now = clock::now();
+            if now >= self.next_reconcile {
+                self.reconcile(now);
+                self.next_reconcile = clock::now() + self.settings.reconcile;
+            }
+            if now >= self.next_scan {
+                self.scan();
+                self.next_scan = now + SCAN;
+            }
+            if now >= self.next_sweep {
+                self.sweep();
+            }
+            if more {
+                self.next_sweep = self.next_sweep.min(now);
+            }
+            open = self.flush();
+        }
+    }
+
+    /// Sleeps until something is due. Returns whether to go on.
+    fn wait(&mut self) -> bool {
+        let due = self.next_sweep.min(self.next_scan).min(self.next_reconcile);
+        let timeout = TimeSpec::from(due.since(clock::now()));
+        let mut fds = [
+            PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+        ];
+        match ppoll(&mut fds, Some(timeout), None) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                self.complain("cannot wait for events", &error);
+                std::thread::sleep(self.settings.sweep);
+                return true;
+            }
+        }
+        !fds[1]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLIN))
+    }
+
+    /// Takes up to `limit` records from each ring, ordered by time. Returns whether more may wait.
+    fn drain(&mut self, limit: usize, records: &mut Vec<Event>) -> bool {
+        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &self.shared);
+        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &self.shared);
+        records.sort_by_key(|record| record.at);
+        urgent || bulk
+    }
+
+    fn apply(&mut self, records: &[Event]) {
+        for record in records {
+            let flow = convert::flow(
+                record.local,
+                record.local_port,
+                record.remote,
+                record.remote_port,
+            );
+            if self.is_ignored(&flow) {
+                continue;
+            }
+            let at = Timestamp::from_nanos(record.at);
+            if record.kind == EventKind::State as u8 && record.to == TCP_CLOSE {
+                self.known.remove(&record.cookie);
+                self.live.remove(&record.slot);
+            } else {
+                self.follow(record, flow, at);
+            }
+            self.out.extend(convert::event(record));
+        }
+    }
+
+    fn follow(&mut self, record: &Event, flow: Flow, at: Timestamp) {
+        let is_new = !self.known.contains_key(&record.cookie);
+        let is_adopted = record.kind == EventKind::Adopted as u8;
+        if record.kind == EventKind::State as u8 || is_adopted {
+            self.know(record.cookie, flow, at);
+        }
+        if is_adopted
+            && is_new
+            && let Some(state) = TcpState::from_kernel(record.to)
+        {
+            add(&self.shared.found, 1);
+            self.out.push(TcpEvent {
+                at,
+                connection: ConnectionId(record.cookie),
+                flow,
+                kind: TcpEventKind::Found { state, owner: None },
+            });
+        }
+        if record.slot != NO_SLOT {
+            self.watch(record.slot);
+        }
+    }
+
+    fn know(&mut self, cookie: u64, flow: Flow, at: Timestamp) {
+        if let Some(known) = self.known.get_mut(&cookie) {
+            known.flow = flow;
+        } else if self.known.len() < KNOWN {
+            self.known.insert(cookie, Known { flow, since: at });
+        } else {
+            add(&self.shared.untracked, 1);
+        }
+    }
+
+    /// Begins to sweep a slot, if it is not swept yet.
+    fn watch(&mut self, index: u32) {
+        let Some(slot) = self.sources.table.read(index) else {
+            return;
+        };
+        if self
+            .live
+            .get(&index)
+            .is_some_and(|live| live.cookie == slot.cookie)
+        {
+            return;
+        }
+        // Two CPUs may have taken a slot each for one connection at the same moment: the one that
+        // lookups find is kept, the other would look like data that is never acknowledged.
+        if self.sources.table.find(slot.cookie) != Some(index) {
+            if self.sources.table.release(index, slot.cookie) {
+                add(&self.shared.slots_orphaned, 1);
+            }
+            return;
+        }
+        let flow = convert::flow(slot.local, slot.local_port, slot.remote, slot.remote_port);
+        let ignored = self.is_ignored(&flow);
+        if !ignored {
+            self.know(slot.cookie, flow, clock::now());
+        }
+        self.live.insert(index, Live::new(&slot, ignored));
+        self.next_sweep = self.next_sweep.min(clock::now() + self.settings.sweep);
+    }
+
+    /// Looks for slots that no event told of: the ring may have been full.
+    fn scan(&mut self) {
+        for index in 0..SLOTS {
+            let cookie = self.sources.table.cookie(index);
+            if cookie != VACANT
+                && self
+                    .live
+                    .get(&index)
+                    .is_none_or(|live| live.cookie != cookie)
+            {
+                self.watch(index);
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        let sweep = self.settings.sweep;
+        let now = clock::now();
+        let mut next = now
+            + if self.live.is_empty() {
+                REST
+            } else {
+                sweep * 4
+            };
+        let (mut sends, mut segments) = (0, 0);
+        let table = &self.sources.table;
+        let out = &mut self.out;
+        self.live.retain(|index, live| {
+            let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
+                return false;
+            };
+            if slot.state != TCP_ESTABLISHED {
+                return true;
+            }
+            // The kernel may have written since the sweep began; what it wrote is no later than now.
+            let now = clock::now();
+            let look = live.look(&slot, now, sweep);
+            sends += u64::from(look.sends);
+            segments += u64::from(look.segments);
+            if let Some(again) = look.again {
+                next = next.min(again.max(now + sweep / 5));
+            }
+            if let Some(sample) = look.sample.filter(|_| !live.ignored) {
+                out.push(TcpEvent {
+                    at: now,
+                    connection: ConnectionId(slot.cookie),
+                    flow: convert::flow(slot.local, slot.local_port, slot.remote, slot.remote_port),
+                    kind: TcpEventKind::Sample(sample),
+                });
+            }
+            true
+        });
+        self.next_sweep = next;
+        add(&self.shared.sends, sends);
+        add(&self.shared.segments, segments);
+        add(&self.shared.sweeps, 1);
+        self.shared
+            .slots_in_use
+            .store(self.live.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Compares what is known with the kernel's own list.
+    fn reconcile(&mut self, now: Timestamp) {
+        match self.diag.list(false) {
+            Ok(listing) => self.reconcile_with(now, &listing),
+            Err(error) => {
+                add(&self.shared.reconcile_failed, 1);
+                self.complain("cannot list the kernel's connections", &error);
+            }
+        }
+    }
+
+    /// `at` is before the listing was begun. Events from before it are applied first, so that
+    /// nothing is found twice; events from after it have the last word.
+    fn reconcile_with(&mut self, at: Timestamp, listing: &Listing) {
+        let mut records = Vec::new();
+        self.drain(usize::MAX, &mut records);
+        let late = records.split_off(records.partition_point(|record| record.at < at.as_nanos()));
+        self.apply(&records);
+        let changed: BTreeSet<u64> = late
+            .iter()
+            .filter(|record| record.kind == EventKind::State as u8)
+            .map(|record| record.cookie)
+            .collect();
+
+        let missed: Vec<_> = listing
+            .connections
+            .iter()
+            .filter(|listed| {
+                matches!(
+                    listed.state,
+                    TcpState::Established | TcpState::SynSent | TcpState::CloseWait
+                ) && !self.known.contains_key(&listed.cookie)
+                    && !changed.contains(&listed.cookie)
+                    && !self.is_ignored(&listed.flow)
+                    && self.is_watched(&listed.flow)
+            })
+            .collect();
+        let owners = owner::of(&missed.iter().map(|listed| listed.inode).collect());
+        for listed in missed {
+            add(&self.shared.found, 1);
+            self.know(listed.cookie, listed.flow, at);
+            let mut push = |kind| {
+                self.out.push(TcpEvent {
+                    at,
+                    connection: ConnectionId(listed.cookie),
+                    flow: listed.flow,
+                    kind,
+                });
+            };
+            push(TcpEventKind::Found {
+                state: listed.state,
+                owner: owners.get(&listed.inode).cloned(),
+            });
+            if let Some(sample) = listed
+                .sample
+                .filter(|_| listed.state == TcpState::Established)
+            {
+                push(TcpEventKind::Sample(sample));
+            }
+        }
+
+        if listing.interrupted {
+            add(&self.shared.reconcile_failed, 1);
+        } else {
+            let listed: BTreeSet<u64> = listing.connections.iter().map(|one| one.cookie).collect();
+            let gone: Vec<u64> = self
+                .known
+                .iter()
+                .filter(|(cookie, known)| {
+                    known.since < at && !listed.contains(cookie) && !changed.contains(cookie)
+                })
+                .map(|(cookie, _)| *cookie)
+                .collect();
+            for cookie in gone {
+                self.forget(cookie, at);
+            }
+        }
+        self.apply(&late);
+    }
+
+    fn forget(&mut self, cookie: u64, at: Timestamp) {
+        if let Some(index) = self.sources.table.find(cookie)
+            && self.sources.table.release(index, cookie)
+        {
+            add(&self.shared.slots_orphaned, 1);
+            self.live.remove(&index);
+        }
+        if let Some(known) = self.known.remove(&cookie) {
+            add(&self.shared.gone, 1);
+            self.out.push(TcpEvent {
+                at,
+                connection: ConnectionId(cookie),
+                flow: known.flow,
+                kind: TcpEventKind::Gone,
+            });
+        }
+    }
+
+    /// Sends what has gathered. Returns whether anyone still listens.
+    fn flush(&mut self) -> bool {
+        while !self.out.is_empty() {
+            let rest = self.out.split_off(self.out.len().min(BATCH));
+            let batch = std::mem::replace(&mut self.out, rest);
+            let length = batch.len() as u64;
+            match self.sink.try_send(batch) {
+                Ok(()) => add(&self.shared.delivered, length),
+                Err(TrySendError::Full(mut batch)) => {
+                    batch.append(&mut self.out);
+                    self.keep_edges(batch);
+                    return true;
+                }
+                Err(TrySendError::Closed(_)) => return false,
+            }
+        }
+        !self.sink.is_closed()
+    }
+
+    /// The sink is full: samples come again, other events wait.
+    fn keep_edges(&mut self, mut events: Vec<TcpEvent>) {
+        let before = events.len();
+        events.retain(|event| !matches!(event.kind, TcpEventKind::Sample(_)));
+        add(
+            &self.shared.samples_dropped,
+            before.saturating_sub(events.len()) as u64,
+        );
+        let excess = events.len().saturating_sub(WAITING);
+        events.drain(..excess);
+        add(&self.shared.edges_dropped, excess as u64);
+        self.out = events;
+        self.next_sweep = self.next_sweep.min(clock::now() + self.settings.sweep);
+    }
+
+    fn is_ignored(&self, flow: &Flow) -> bool {
+        let remote = flow.remote.ip();
+        self.settings.ignore.iter().any(|net| net.contains(&remote))
+    }
+
+    /// The programs' own filter, for connections that the kernel lists.
+    fn is_watched(&self, flow: &Flow) -> bool {
+        let ports = &self.settings.ports;
+        let by_port = ports.is_empty()
+            || ports.contains(&flow.local.port())
+            || ports.contains(&flow.remote.port());
+        let remote = flow.remote.ip();
+        let is_local = remote.is_loopback() || remote == flow.local.ip();
+        by_port && !(self.settings.ignore_loopback && is_local)
+    }
+
+    fn complain(&mut self, what: &str, error: &dyn std::error::Error) {
+        let now = clock::now();
+        if self.logged_at.is_none_or(|at| now.since(at) >= LOG_PAUSE) {
+            self.logged_at = Some(now);
+            tracing::warn!(%error, "{what}");
+        }
+    }
+}
+
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_CLOSE: u8 = 7;
+
+fn drain_ring(
+    ring: &mut RingBuf<MapData>,
+    limit: usize,
+    records: &mut Vec<Event>,
+    shared: &Shared,
+) -> bool {
+    for _ in 0..limit {
+        let Some(item) = ring.next() else {
+            return false;
+        };
+        match convert::parse(&item) {
+            Some(record) => records.push(record),
+            None => add(&shared.malformed, 1),
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+    use events::TcpSample;
+    use nix::sys::eventfd::EventFd;
+    use tokio::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::kernel::Kernel;
+
+    fn reader(ports: Vec<u16>, depth: usize) -> Option<(Kernel, Reader, Receiver<Vec<TcpEvent>>)> {
+        let settings = Settings {
+            ports,
+            ignore_loopback: false,
+            ..Settings::default()
+        };
+        let (kernel, sources) = match Kernel::load(&settings) {
+            Ok(loaded) => loaded,
+            Err(error) if !nix::unistd::geteuid().is_root() => {
+                println!("SKIPPED: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let (sink, receiver) = channel(depth);
+        let reader = Reader::new(
+            sources,
+            settings,
+            Diag::open().unwrap(),
+            sink,
+            Arc::default(),
+            EventFd::new()
+                .unwrap()
+                .as_fd()
+                .try_clone_to_owned()
+                .unwrap(),
+        );
+        Some((kernel, reader, receiver))
+    }
+
+    fn event(kind: TcpEventKind) -> TcpEvent {
+        let end = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        TcpEvent {
+            at: Timestamp::ZERO,
+            connection: ConnectionId(1),
+            flow: Flow {
+                local: end,
+                remote: end,
+            },
+            kind,
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_no_longer_lists_is_gone_with_its_slot() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let Some((_kernel, mut reader, _receiver)) = reader(vec![address.port()], 1) else {
+            return;
+        };
+        let _stream = TcpStream::connect(address).unwrap();
+        let _accepted = listener.accept().unwrap();
+        reader.reconcile(clock::now());
+        assert_eq!(reader.known.len(), 2, "both ends are this host's");
+        assert_eq!(reader.live.len(), 2);
+        let cookies: Vec<u64> = reader.known.keys().copied().collect();
+        assert!(
+            reader
+                .out
+                .drain(..)
+                .all(|event| matches!(event.kind, TcpEventKind::StateChanged { .. }))
+        );
+
+        let cut_short = Listing {
+            interrupted: true,
+            ..Listing::default()
+        };
+        reader.reconcile_with(clock::now(), &cut_short);
+        assert_eq!(reader.known.len(), 2, "a cut listing proves nothing");
+
+        reader.reconcile_with(clock::now(), &Listing::default());
+        let gone: Vec<_> = reader
+            .out
+            .drain(..)
+            .filter(|event| event.kind == TcpEventKind::Gone)
+            .map(|event| event.connection.0)
+            .collect();
+        assert_eq!(gone, cookies);
+        assert!(reader.known.is_empty() && reader.live.is_empty());
+        for cookie in cookies {
+            assert_eq!(reader.sources.table.find(cookie), None);
+        }
+        assert_eq!(reader.shared.slots_orphaned.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_full_sink_costs_samples_and_keeps_edges_in_order() {
+        let Some((_kernel, mut reader, mut receiver)) = reader(vec![1], 1) else {
+            return;
+        };
+        let sample = TcpSample {
+            outstanding: None,
+            acked_at: None,
+            sent_at: None,
+            received_at: None,
+            srtt: Duration::ZERO,
+            mdev: Duration::ZERO,
+            min_rtt: Duration::ZERO,
+            last_rtt: None,
+            zero_window: false,
+        };
+        for errno in 0..1_500 {
+            reader.out.push(event(TcpEventKind::Error { errno }));
+            reader.out.push(event(TcpEventKind::Sample(sample)));
+        }
+        assert!(reader.flush());
+        assert_eq!(receiver.try_recv().unwrap().len(), BATCH);
+        assert_eq!(reader.shared.samples_dropped.load(Ordering::Relaxed), 1_000);
+        let mut next = 500;
+        while !reader.out.is_empty() {
+            assert!(reader.flush());
+            for event in receiver.try_recv().unwrap() {
+                assert_eq!(event.kind, TcpEventKind::Error { errno: next });
+                next += 1;
+            }
+        }
+        assert_eq!(next, 1_500);
+        assert_eq!(reader.shared.edges_dropped.load(Ordering::Relaxed), 0);
+
+        reader.sink.try_send(Vec::new()).unwrap();
+        for errno in 0..WAITING as i32 + 7 {
+            reader.out.push(event(TcpEventKind::Error { errno }));
+        }
+        assert!(reader.flush());
+        assert_eq!(reader.out.len(), WAITING);
+        assert_eq!(reader.shared.edges_dropped.load(Ordering::Relaxed), 7);
+
+        drop(receiver);
+        assert!(!reader.flush(), "nobody listens any more");
+    }
+}

@@ -1,0 +1,206 @@
+//! When a connection's counters are worth an event.
+//!
+//! Pure: what was last told of a connection, its slot as it is now, and the time, give what to tell
+//! and when to look again.
+
+use std::time::Duration;
+
+use ebpf_abi::Slot;
+use events::{TcpSample, Timestamp};
+
+use crate::convert;
+
+/// Connections without overdue data are told of at most this often, for the sake of the baseline.
+const BASELINE: Duration = Duration::from_secs(1);
+
+/// How the sweep remembers one connection.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// Not reported, by configuration.
+    pub ignored: bool,
+    overdue: bool,
+    told_at: Option<Timestamp>,
+    una: u32,
+    sent_at: u64,
+    received_at: u64,
+    sends: u32,
+    segments: u32,
+}
+
+/// What a look at a slot gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// What to tell.
+    pub sample: Option<TcpSample>,
+    /// When to look again; `None`: nothing is on its way, no hurry.
+    pub again: Option<Timestamp>,
+    /// Calls that sent since the last look.
+    pub sends: u32,
+    /// Segments that came in since the last look.
+    pub segments: u32,
+}
+
+impl Live {
+    /// A connection that nothing was told of yet.
+    pub fn new(slot: &Slot, ignored: bool) -> Self {
+        Self {
+            cookie: slot.cookie,
+            ignored,
+            overdue: false,
+            told_at: None,
+            una: slot.snd_una,
+            sent_at: 0,
+            received_at: 0,
+            sends: 0,
+            segments: 0,
+        }
+    }
+
+    /// Looks at the slot. A sample is told
+    ///
+    /// - while the oldest unacknowledged byte is older than the smoothed round-trip time: in every
+    ///   sweep at first, then every sixteenth of its age, and at once when anything moves;
+    /// - once more when that is over;
+    /// - else at most once a second, if anything moved.
+    pub fn look(&mut self, slot: &Slot, now: Timestamp, sweep: Duration) -> Look {
+        let sends = slot.sends.wrapping_sub(self.sends);
+        let segments = slot.segments.wrapping_sub(self.segments);
+        let moved = self.una != slot.snd_una
+            || self.sent_at != slot.sent_at
+            || self.received_at != slot.received_at;
+        let sample = convert::sample(slot, now);
+        let age = sample
+            .outstanding
+            .map(|outstanding| now.since(outstanding.since));
+        let is_overdue = age.is_some_and(|age| age > sample.srtt);
+        let quiet_for = self.told_at.map(|at| now.since(at));
+
+        let pause = age.map_or(sweep, |age| (age / 16).clamp(sweep, BASELINE));
+        let tell = if is_overdue {
+            !self.overdue || moved || quiet_for.is_none_or(|quiet| quiet >= pause)
+        } else {
+            self.overdue || (moved && quiet_for.is_none_or(|quiet| quiet >= BASELINE))
+        };
+        let again = sample.outstanding.map(|outstanding| {
+            if is_overdue {
+                now + sweep
+            } else {
+                outstanding.since + sample.srtt + Duration::from_micros(1)
+            }
+        });
+
+        self.sends = slot.sends;
+        self.segments = slot.segments;
+        if tell {
+            self.overdue = is_overdue;
+            self.told_at = Some(now);
+            self.una = slot.snd_una;
+            self.sent_at = slot.sent_at;
+            self.received_at = slot.received_at;
+        }
+        Look {
+            sample: tell.then_some(sample),
+            again,
+            sends,
+            segments,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SWEEP: Duration = Duration::from_millis(5);
+
+    fn slot() -> Slot {
+        // SAFETY: every field of a slot is a number.
+        let mut slot: Slot = unsafe { std::mem::zeroed() };
+        slot.cookie = 7;
+        slot.srtt_us = 20_000 << 3;
+        slot
+    }
+
+    fn send(slot: &mut Slot, at_ms: u64, end: u32) {
+        let index = slot.head as usize % ebpf_abi::RING;
+        slot.ring[index] = (u64::from(end) << 32) | (at_ms * 1_000);
+        slot.head += 1;
+        slot.snd_nxt = end;
+        slot.sent_at = at_ms * 1_000_000;
+        slot.sends += 1;
+    }
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    #[test]
+    fn overdue_data_is_told_from_one_round_trip_on_and_its_end_at_once() {
+        let mut slot = slot();
+        let mut live = Live::new(&slot, false);
+        send(&mut slot, 1_000, 100);
+        let first = live.look(&slot, at(1_001), SWEEP);
+        assert!(first.sample.is_some(), "the first look sets the baseline");
+        assert_eq!(
+            first.again,
+            Some(at(1_020) + Duration::from_micros(1)),
+            "no look is needed before the round trip is over"
+        );
+        assert_eq!(live.look(&slot, at(1_015), SWEEP).sample, None);
+
+        let due = live.look(&slot, at(1_021), SWEEP);
+        assert_eq!(due.sample.unwrap().outstanding.unwrap().since, at(1_000));
+        assert_eq!(due.again, Some(at(1_026)));
+        assert!(live.look(&slot, at(1_026), SWEEP).sample.is_some());
+        assert_eq!(live.look(&slot, at(1_027), SWEEP).sample, None);
+
+        slot.snd_una = 100;
+        let over = live.look(&slot, at(1_028), SWEEP);
+        assert_eq!(over.sample.unwrap().outstanding, None);
+        assert_eq!(over.again, None);
+        assert_eq!(live.look(&slot, at(1_029), SWEEP).sample, None);
+    }
+
+    #[test]
+    fn sending_again_while_overdue_is_told_at_once() {
+        let mut slot = slot();
+        let mut live = Live::new(&slot, false);
+        send(&mut slot, 1_000, 100);
+        assert!(live.look(&slot, at(1_500), SWEEP).sample.is_some());
+        assert_eq!(
+            live.look(&slot, at(1_506), SWEEP).sample,
+            None,
+            "pause of age / 16"
+        );
+        send(&mut slot, 1_507, 200);
+        let told = live.look(&slot, at(1_508), SWEEP).sample.unwrap();
+        assert_eq!(told.outstanding.unwrap().since, at(1_000));
+        assert_eq!(told.sent_at, Some(at(1_507)));
+    }
+
+    #[test]
+    fn healthy_traffic_is_told_once_a_second() {
+        let mut slot = slot();
+        let mut live = Live::new(&slot, false);
+        let mut told = 0;
+        for tick in 0..500u64 {
+            let ms = 1_000 + tick * 10;
+            send(&mut slot, ms, tick as u32 + 1);
+            slot.snd_una = slot.snd_nxt;
+            told += u32::from(live.look(&slot, at(ms), SWEEP).sample.is_some());
+        }
+        assert_eq!(told, 5);
+    }
+
+    #[test]
+    fn nothing_is_told_while_nothing_moves() {
+        let slot = slot();
+        let mut live = Live::new(&slot, false);
+        for ms in [1_000, 5_000, 50_000] {
+            let look = live.look(&slot, at(ms), SWEEP);
+            assert_eq!((look.sample, look.again), (None, None));
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! What is answered.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use events::{
+    Asn, EgressName, Entry, FibRoute, Incident, NeighborId, Owner, PeerKey, Plan, PlanId, PlanMode,
+    Prefix, ProbeSource, ProbeTarget, RouteAttributes, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{RibQuery, millis};
+
+/// A reply: one line of JSON, its kind in `reply`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reply")]
+pub enum Reply {
+    /// To [`Request::Status`](crate::Request::Status).
+    Status(Box<StatusReply>),
+    /// To [`Request::Peers`](crate::Request::Peers).
+    Peers(PeersReply),
+    /// To [`Request::Incidents`](crate::Request::Incidents).
+    Incidents(IncidentsReply),
+    /// To [`Request::Routes`](crate::Request::Routes).
+    Routes(RoutesReply),
+    /// To [`Request::Rollback`](crate::Request::Rollback).
+    Rollback(RollbackReply),
+    /// To [`Request::BgpRib`](crate::Request::BgpRib).
+    BgpRib(RibReply),
+    /// To [`Request::BgpNeighbors`](crate::Request::BgpNeighbors).
+    BgpNeighbors(NeighborsReply),
+    /// To [`Request::PageTest`](crate::Request::PageTest).
+    PageTest(PageTestReply),
+    /// To [`Request::Subscribe`](crate::Request::Subscribe): notifications follow.
+    Subscribed,
+    /// To [`Request::Version`](crate::Request::Version).
+    Version(VersionReply),
+    /// To any request that could not be served.
+    Error(ErrorReply),
+}
+
+impl Reply {
+    /// An error.
+    #[must_use]
+    pub fn error(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::Error(ErrorReply {
+            code,
+            message: message.into(),
+        })
+    }
+}
+
+/// Why a request could not be served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// The kind, for programs.
+    pub code: ErrorCode,
+    /// What, where and the remedy, for people.
+    pub message: String,
+}
+
+/// Kinds of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The line is no JSON object with `request`, or a field of it is wrong.
+    Malformed,
+    /// No request is called so.
+    UnknownRequest,
+    /// The request's line is longer than the server takes.
+    TooLong,
+    /// Too many connections or requests at once.
+    Busy,
+    /// The daemon did not answer in time.
+    TimedOut,
+    /// The part that would answer is not configured or not running.
+    Unavailable,
+    /// It was tried and failed.
+    Failed,
+    /// The subscriber read too slowly and lost notifications; the stream ends.
+    Lagged,
+}
+
+/// Everything at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReply {
+    /// The daemon's version.
+    pub version: String,
+    /// The host's configured name.
+    pub host: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// Time since it started.
+    #[serde(rename = "uptime_ms", with = "millis")]
+    pub uptime: Duration,
+    /// The engine's clock now: what the timestamps of incidents refer to.
+    pub now: Timestamp,
+    /// May routes be changed?
+    pub mode: PlanMode,
+    /// The kill switch is set.
+    pub kill_switch: bool,
+    /// One line per kernel probe: its hook and mode, or why it is off.
+    pub probes: Vec<String>,
+    /// Every counter of the daemon, losses among them, by the name that `/metrics` has for it.
+    pub counters: BTreeMap<String, u64>,
+    /// The peers.
+    pub peers: Vec<PeerInfo>,
+    /// Incidents that are open or recent, newest first.
+    pub incidents: Vec<Incident>,
+    /// The uplinks.
+    pub egresses: Vec<EgressInfo>,
+    /// The BGP neighbours.
+    pub neighbors: Vec<NeighborInfo>,
+    /// The plans whose routes are installed.
+    pub plans: Vec<PlanInfo>,
+}
+
+/// The peers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeersReply {
+    /// By address.
+    pub peers: Vec<PeerInfo>,
+}
+
+/// A peer's state, summed over its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerState {
+    /// No connection.
+    Down,
+    /// Handshakes only.
+    Opening,
+    /// Established, nothing overdue.
+    Up,
+    /// An acknowledgement is overdue.
+    Overdue,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    /// Who.
+    pub peer: PeerKey,
+    /// Its state.
+    pub state: PeerState,
+    /// Established connections.
+    pub connections: u32,
+    /// Those that are overdue.
+    pub overdue: u32,
+    /// Handshakes under way.
+    pub opening: u32,
+    /// This host's address on the newest connection.
+    pub source: Option<IpAddr>,
+    /// The process behind it.
+    pub owner: Option<Owner>,
+    /// Smoothed round-trip time.
+    #[serde(rename = "srtt_ms", with = "millis::option")]
+    pub srtt: Option<Duration>,
+    /// The usual round-trip time.
+    #[serde(rename = "baseline_ms", with = "millis::option")]
+    pub baseline: Option<Duration>,
+    /// The round-trip time has left its baseline.
+    pub rtt_spike: bool,
+    /// Age of the oldest unacknowledged byte.
+    #[serde(rename = "oldest_unacked_ms", with = "millis::option")]
+    pub oldest_unacked: Option<Duration>,
+    /// Retransmissions by class: `tail_loss_probe`, `timeout`, `fast`, `syn`, `syn_ack`, `other`.
+    pub retransmits: BTreeMap<String, u64>,
+    /// Failed attempts to connect by cause: `refused`, `timed_out`, `unreachable`, `reset`,
+    /// `cancelled`, `other`.
+    pub connect_failures: BTreeMap<String, u64>,
+    /// The covering prefix in BGP, by the neighbour of the egress in use.
+    pub prefix: Option<Prefix>,
+    /// Its AS path, nearest first.
+    pub as_path: Vec<Asn>,
+    /// The kernel's route in use.
+    pub route: Option<FibRoute>,
+}
+
+/// One uplink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressInfo {
+    /// Its configured name.
+    pub name: EgressName,
+    /// Its interface.
+    pub interface: String,
+    /// The interface can carry packets. `None`: not known yet.
+    pub carrier: Option<bool>,
+    /// What is probed through it.
+    pub targets: Vec<TargetInfo>,
+}
+
+/// One target of active probes, through one egress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetInfo {
+    /// What.
+    pub target: ProbeTarget,
+    /// With which kind of source address.
+    pub source: ProbeSource,
+    /// The newest probe was answered. `None`: none has finished yet.
+    pub alive: Option<bool>,
+    /// Round-trip time of the newest answer.
+    #[serde(rename = "rtt_ms", with = "millis::option")]
+    pub rtt: Option<Duration>,
+    /// Probes finished.
+    pub sent: u64,
+    /// Those without an answer.
+    pub lost: u64,
+}
+
+/// The BGP neighbours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborsReply {
+    /// By address.
+    pub neighbors: Vec<NeighborInfo>,
+}
+
+/// One BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborInfo {
+    /// Its address.
+    pub neighbor: NeighborId,
+    /// Its configured AS.
+    pub asn: Asn,
+    /// The uplink that its routes stand for.
+    pub egress: EgressName,
+    /// The session's state, by its name in RFC 4271: `Idle` ... `Established`.
+    pub state: String,
+    /// How long it has been in that state, where it is known.
+    #[serde(rename = "since_ms", with = "millis::option")]
+    pub since: Option<Duration>,
+    /// IPv4 prefixes.
+    pub ipv4_routes: u64,
+    /// IPv6 prefixes.
+    pub ipv6_routes: u64,
+    /// The session is lost; the routes are what was last known.
+    pub stale: bool,
+    /// The newest error, in words.
+    pub last_error: Option<String>,
+}
+
+/// What the RIB holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RibReply {
+    /// What was asked for.
+    pub query: Option<RibQuery>,
+    /// The routes, the most specific first. Empty without a query.
+    pub routes: Vec<RibRoute>,
+    /// More routes matched than were sent.
+    pub truncated: bool,
+    /// The tables' sizes.
+    pub neighbors: Vec<NeighborInfo>,
+}
+
+/// One route of one neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RibRoute {
+    /// Whose.
+    pub neighbor: NeighborId,
+    /// The uplink that it stands for.
+    pub egress: EgressName,
+    /// The route.
+    pub route: RouteAttributes,
+    /// The session is lost.
+    pub stale: bool,
+}
+
+/// Incidents.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IncidentsReply {
+    /// Newest first.
+    pub incidents: Vec<Incident>,
+}
+
+/// Failover: what may be done, what is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesReply {
+    /// May routes be changed?
+    pub mode: PlanMode,
+    /// The kill switch is set.
+    pub kill_switch: bool,
+    /// The plans whose routes are installed (in shadow mode: would be).
+    pub plans: Vec<PlanInfo>,
+    /// Why the planner refused lately, newest first.
+    pub refusals: Vec<String>,
+}
+
+/// A plan in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanInfo {
+    /// The plan with its routes.
+    pub plan: Plan,
+    /// Time since the kernel acknowledged the routes.
+    #[serde(rename = "installed_for_ms", with = "millis")]
+    pub installed_for: Duration,
+    /// When the watchdog takes them back unless the lease is renewed.
+    #[serde(rename = "lease_left_ms", with = "millis")]
+    pub lease_left: Duration,
+    /// Flows progress over them.
+    pub verified: bool,
+}
+
+/// Which plans are being taken back. They are gone when `routes` no longer lists them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackReply {
+    /// The plans.
+    pub plans: Vec<PlanId>,
+}
+
+/// How a test page went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageTestReply {
+    /// One attempt per egress, or one where none is configured.
+    pub attempts: Vec<PageAttempt>,
+}
+
+/// One attempt to page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageAttempt {
+    /// Through which egress; `None`: the kernel's choice.
+    pub egress: Option<EgressName>,
+    /// The pager accepted it.
+    pub accepted: bool,
+    /// What the pager or the network said.
+    pub detail: String,
+    /// How long it took.
+    #[serde(rename = "took_ms", with = "millis")]
+    pub took: Duration,
+}
+
+/// The daemon's version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionReply {
+    /// Of the daemon.
+    pub version: String,
+}
+
+/// A line of the event stream, its kind in `event`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Notification {
+    /// A line was added to an incident's timeline.
+    Entry(Box<Entry>),
+    /// An incident began or changed.
+    Incident(Box<Incident>),
+}

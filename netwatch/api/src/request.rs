@@ -1,0 +1,184 @@
+//! What can be asked.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use events::{PlanId, Prefix};
+use serde::{Deserialize, Serialize};
+
+/// A request: one line of JSON, its kind in `request`.
+///
+/// ```
+/// # use api::Request;
+/// let request: Request = serde_json::from_str(r#"{"request":"rollback","plan":7}"#).unwrap();
+/// assert_eq!(request.name(), "rollback");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "request", deny_unknown_fields)]
+pub enum Request {
+    /// Everything at a glance.
+    Status,
+    /// The peers, all of them.
+    Peers,
+    /// Incidents that are open or recent.
+    Incidents,
+    /// Failover: mode, kill switch, routes owned with their plans and leases.
+    Routes,
+    /// Take back the routes of one plan, or of all.
+    Rollback {
+        /// Which; absent: all.
+        #[serde(default)]
+        plan: Option<PlanId>,
+    },
+    /// Look into the RIB.
+    BgpRib {
+        /// Routes that cover this address, or this prefix and what lies inside it; absent: the
+        /// tables' sizes only.
+        #[serde(default)]
+        query: Option<RibQuery>,
+    },
+    /// The BGP neighbours.
+    BgpNeighbors,
+    /// Send a test page through every egress.
+    PageTest,
+    /// Turn this connection into a stream of [`Notification`](crate::Notification)s.
+    Subscribe,
+    /// The daemon's version.
+    Version,
+}
+
+impl Request {
+    /// The values of `request`.
+    pub const NAMES: [&'static str; 10] = [
+        "status",
+        "peers",
+        "incidents",
+        "routes",
+        "rollback",
+        "bgp_rib",
+        "bgp_neighbors",
+        "page_test",
+        "subscribe",
+        "version",
+    ];
+
+    /// Its `request`, for logs and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Peers => "peers",
+            Self::Incidents => "incidents",
+            Self::Routes => "routes",
+            Self::Rollback { .. } => "rollback",
+            Self::BgpRib { .. } => "bgp_rib",
+            Self::BgpNeighbors => "bgp_neighbors",
+            Self::PageTest => "page_test",
+            Self::Subscribe => "subscribe",
+            Self::Version => "version",
+        }
+    }
+}
+
+/// What to look for in the RIB: `"203.0.113.7"` or `"203.0.113.0/24"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum RibQuery {
+    /// The covering routes of an address.
+    Address(IpAddr),
+    /// The routes of a prefix and of those inside it.
+    Prefix(Prefix),
+}
+
+/// Neither an address nor a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither an IP address nor a prefix such as 203.0.113.0/24")]
+pub struct RibQueryError(String);
+
+impl FromStr for RibQuery {
+    type Err = RibQueryError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        text.parse::<Prefix>()
+            .map(|prefix| Self::Prefix(prefix.trunc()))
+            .map_err(|_| RibQueryError(text.chars().take(64).collect()))
+    }
+}
+
+impl TryFrom<String> for RibQuery {
+    type Error = RibQueryError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<RibQuery> for String {
+    fn from(query: RibQuery) -> Self {
+        query.to_string()
+    }
+}
+
+impl fmt::Display for RibQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Prefix(prefix) => prefix.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_form_is_stable() {
+        let all = [
+            (Request::Status, r#"{"request":"status"}"#),
+            (Request::Peers, r#"{"request":"peers"}"#),
+            (Request::Incidents, r#"{"request":"incidents"}"#),
+            (Request::Routes, r#"{"request":"routes"}"#),
+            (
+                Request::Rollback {
+                    plan: Some(PlanId(7)),
+                },
+                r#"{"request":"rollback","plan":7}"#,
+            ),
+            (
+                Request::BgpRib {
+                    query: Some("203.0.113.9/24".parse().unwrap()),
+                },
+                r#"{"request":"bgp_rib","query":"203.0.113.0/24"}"#,
+            ),
+            (Request::BgpNeighbors, r#"{"request":"bgp_neighbors"}"#),
+            (Request::PageTest, r#"{"request":"page_test"}"#),
+            (Request::Subscribe, r#"{"request":"subscribe"}"#),
+            (Request::Version, r#"{"request":"version"}"#),
+        ];
+        assert_eq!(all.len(), Request::NAMES.len());
+        for ((request, json), name) in all.into_iter().zip(Request::NAMES) {
+            assert_eq!(serde_json::to_string(&request).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Request>(json).unwrap(), request);
+            assert_eq!(request.name(), name);
+        }
+    }
+
+    #[test]
+    fn what_may_be_left_out_and_what_not() {
+        let read = serde_json::from_str::<Request>;
+        let rollback = read(r#"{"request":"rollback"}"#).unwrap();
+        assert_eq!(rollback, Request::Rollback { plan: None });
+        let error = read(r#"{"request":"bgp_rib","query":"nonsense"}"#).unwrap_err();
+        assert!(
+            error.to_string().contains("neither an IP address"),
+            "{error}"
+        );
+        assert!(
+            read(r#"{"request":"rollback","plan_id":7}"#).is_err(),
+            "a typo must not mean all"
+        );
+    }
+}

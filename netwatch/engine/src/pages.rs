@@ -1,0 +1,220 @@
+//! When to page, and with what: one [`PageFlow`] per incident.
+//!
+//! The first page waits for the remediation's outcome, at most [`PATIENCE`] after the verdict, and
+//! is always sent, even if all is well again by then. A second trigger with the same `dedup_key`
+//! says how the remediation ended; a resolve follows when the path works again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use events::{
+    BgpSummary, Conclusion, Incident, IncidentId, Page, PageAction, PageDetails, Severity,
+    Timestamp, Verdict,
+};
+use remediation::RemediationStatus;
+use serde::{Deserialize, Serialize};
+
+/// How long after the verdict a page may wait for the remediation.
+pub const PATIENCE: Duration = Duration::from_millis(200);
+
+/// `PageDetails::evidence` holds at most so many lines.
+const EVIDENCE_LINES: usize = 20;
+
+/// The pages of all open incidents.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pages {
+    flows: BTreeMap<IncidentId, PageFlow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct PageFlow {
+    incident: Incident,
+    bgp: BgpSummary,
+    remediation: Option<RemediationStatus>,
+    /// The first page goes out at this time at the latest; `None`: it has.
+    due: Option<Timestamp>,
+    /// What the last page said.
+    said: Option<(Option<Verdict>, Option<RemediationStatus>)>,
+}
+
+impl Pages {
+    /// A step in an incident's life.
+    pub fn conclusion(&mut self, at: Timestamp, conclusion: &Conclusion, out: &mut Vec<Page>) {
+        match conclusion {
+            Conclusion::Suspected(_) => {}
+            Conclusion::Confirmed { incident, bgp } | Conclusion::Updated { incident, bgp } => {
+                let worth_waking = incident.verdict.as_ref().is_some_and(pages);
+                let flow = match self.flows.get_mut(&incident.id) {
+                    Some(flow) => flow,
+                    None if worth_waking && matches!(conclusion, Conclusion::Confirmed { .. }) => {
+                        self.flows
+                            .entry(incident.id.clone())
+                            .or_insert_with(|| PageFlow {
+                                incident: incident.clone(),
+                                bgp: bgp.clone(),
+                                remediation: None,
+                                due: Some(at + PATIENCE),
+                                said: None,
+                            })
+                    }
+                    None => return,
+                };
+                flow.incident = incident.clone();
+                flow.bgp = bgp.clone();
+                flow.page_if_settled(at, out);
+            }
+            Conclusion::Healed {
+                incident,
+                at: healed_at,
+            } => {
+                if let Some(mut flow) = self.flows.remove(incident) {
+                    if flow.due.is_some() {
+                        flow.trigger(at, out);
+                    }
+                    out.push(flow.page(at, PageAction::Resolve, Some(*healed_at)));
+                }
+            }
+        }
+    }
+
+    /// The remediation of an incident took a step.
+    pub fn remediation(
+        &mut self,
+        at: Timestamp,
+        incident: &IncidentId,
+        status: &RemediationStatus,
+        out: &mut Vec<Page>,
+    ) {
+        if let Some(flow) = self.flows.get_mut(incident) {
+            flow.remediation = Some(status.clone());
+            flow.page_if_settled(at, out);
+        }
+    }
+
+    /// Sends what may wait no longer.
+    pub fn handle_timeout(&mut self, at: Timestamp, out: &mut Vec<Page>) {
+        for flow in self.flows.values_mut() {
+            if flow.due.is_some_and(|due| due <= at) {
+                flow.trigger(at, out);
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        self.flows.values().filter_map(|flow| flow.due).min()
+    }
+}
+
+impl PageFlow {
+    /// A page goes out when the remediation's state is worth telling and was not told yet. After
+    /// the first page, only an end of the remediation or another verdict is.
+    fn page_if_settled(&mut self, at: Timestamp, out: &mut Vec<Page>) {
+        let news = match &self.said {
+            None => self
+                .remediation
+                .as_ref()
+                .is_some_and(|r| *r != RemediationStatus::Installing),
+            Some((verdict, remediation)) => {
+                let ended = self
+                    .remediation
+                    .as_ref()
+                    .is_some_and(RemediationStatus::is_settled);
+                *verdict != self.incident.verdict || (ended && *remediation != self.remediation)
+            }
+        };
+        if news {
+            self.trigger(at, out);
+        }
+    }
+
+    fn trigger(&mut self, at: Timestamp, out: &mut Vec<Page>) {
+        self.due = None;
+        self.said = Some((self.incident.verdict.clone(), self.remediation.clone()));
+        out.push(self.page(at, PageAction::Trigger, None));
+    }
+
+    fn page(&self, at: Timestamp, action: PageAction, healed_at: Option<Timestamp>) -> Page {
+        let incident = &self.incident;
+        let verdict = incident.verdict.clone().unwrap_or(Verdict::None);
+        let remediation = self.remediation.as_ref().map_or_else(
+            || "none yet: the page did not wait longer".to_owned(),
+            ToString::to_string,
+        );
+        let summary = match healed_at {
+            Some(healed) => format!(
+                "healed after {}: {verdict}",
+                seconds(healed.since(incident.onset))
+            ),
+            None => format!(
+                "{verdict}: {} peers in {} prefixes affected; remediation: {remediation}",
+                incident.affected.len(),
+                incident.prefixes.len(),
+            ),
+        };
+        Page {
+            incident: incident.id.clone(),
+            action,
+            severity: severity(&verdict),
+            summary,
+            component: component(&verdict),
+            class: verdict.class().to_owned(),
+            onset: incident.onset,
+            at,
+            details: PageDetails {
+                what_broke: verdict.to_string(),
+                affected_peers: incident.affected.clone(),
+                affected_prefixes: incident.prefixes.clone(),
+                bgp: self.bgp.clone(),
+                remediation,
+                evidence: incident
+                    .evidence
+                    .iter()
+                    .take(EVIDENCE_LINES)
+                    .map(|e| format!("+{} {}", seconds(e.at.since(incident.onset)), e.text))
+                    .collect(),
+            },
+        }
+    }
+}
+
+/// A suspicion that came to nothing wakes nobody.
+const fn pages(verdict: &Verdict) -> bool {
+    !matches!(verdict, Verdict::None)
+}
+
+const fn severity(verdict: &Verdict) -> Severity {
+    match verdict {
+        Verdict::LocalLink { .. }
+        | Verdict::Gateway { .. }
+        | Verdict::UpstreamAs { .. }
+        | Verdict::ReturnPath { .. }
+        | Verdict::TotalIsolation => Severity::Critical,
+        Verdict::RemoteAs { .. } | Verdict::Prefix { .. } => Severity::Error,
+        Verdict::SinglePeer { .. } | Verdict::HostStall => Severity::Warning,
+        Verdict::None => Severity::Info,
+    }
+}
+
+fn component(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::LocalLink { egress }
+        | Verdict::Gateway { egress }
+        | Verdict::UpstreamAs { egress, asn: None }
+        | Verdict::ReturnPath {
+            egress: Some(egress),
+        } => egress.to_string(),
+        Verdict::UpstreamAs { asn: Some(asn), .. } | Verdict::RemoteAs { asn } => asn.to_string(),
+        Verdict::Prefix { prefix } => prefix.to_string(),
+        Verdict::SinglePeer { peer } => peer.to_string(),
+        Verdict::ReturnPath { egress: None } => "return path".to_owned(),
+        Verdict::HostStall => "host".to_owned(),
+        Verdict::TotalIsolation => "network".to_owned(),
+        Verdict::None => "none".to_owned(),
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3} s", duration.as_secs_f64())
+}

@@ -1,0 +1,164 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Sees a network partition in the kernel, finds the break in BGP data, routes around it, then
+/// pages, and can show afterwards, event by event, why.
+#[derive(Debug, Parser)]
+#[command(
+    name = "netwatch",
+    version,
+    after_help = "Examples:
+  netwatch run                                  watch this host's TCP peers; sends and changes nothing
+  netwatch run --config /etc/netwatch.toml      with egresses, BGP, failover and a pager
+  netwatch doctor --config /etc/netwatch.toml   what will work on this host, and what to do about the rest
+  netwatch report                               the newest incident's timeline"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon; with no configuration it watches, sends nothing and changes nothing
+    Run(Configured),
+    /// Tell what will work on this host: kernel, BTF, probes, privileges, egresses, pager
+    Doctor(Doctor),
+    /// Show peers, incidents, egresses, BGP neighbours and routes of the running daemon
+    Status(Query),
+    /// Print an incident's timeline from the journal
+    Report(Report),
+    /// Look at and take back the routes that the daemon installed
+    Failover {
+        #[command(subcommand)]
+        command: Failover,
+    },
+    /// The pager
+    Page(Page),
+    /// Look into the routers' tables
+    Bgp {
+        #[command(subcommand)]
+        command: Bgp,
+    },
+    /// Validate a configuration file; errors name file, line and key
+    CheckConfig {
+        /// The file
+        file: PathBuf,
+    },
+    /// Take routes back when their lease runs out (the daemon starts it)
+    #[command(hide = true)]
+    Watchdog(Watchdog),
+}
+
+/// A command that reads the daemon's configuration.
+#[derive(Debug, Args)]
+pub struct Configured {
+    /// The configuration; without it the defaults hold
+    #[arg(long, short, value_name = "FILE", env = "NETWATCH_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `netwatch doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code: 0 if all that the configuration needs will work, 1 otherwise.")]
+pub struct Doctor {
+    #[command(flatten)]
+    pub configured: Configured,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A command that asks the running daemon.
+#[derive(Debug, Args)]
+pub struct Query {
+    #[command(flatten)]
+    pub configured: Configured,
+    /// The daemon's socket; default: `netwatch.sock` in the configured `runtime_dir`
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `netwatch report`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netwatch report                  the newest incident
+  netwatch report --list           all incidents in the journal, newest first
+  netwatch report ID --json | jq   one incident, for machines
+
+Exit code: 0 if there is such an incident, 1 otherwise.")]
+pub struct Report {
+    /// The incident; default: the newest
+    pub incident: Option<String>,
+    /// List the incidents instead
+    #[arg(long, conflicts_with = "incident")]
+    pub list: bool,
+    #[command(flatten)]
+    pub configured: Configured,
+    /// The journal; default: `journal.db` in the configured `state_dir`
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Failover {
+    /// Show mode, kill switch, plans, routes and their leases
+    Status(Query),
+    /// Take back one plan's routes, or all of them
+    Rollback {
+        /// The plan's number; default: all
+        #[arg(long)]
+        plan: Option<u64>,
+        #[command(flatten)]
+        query: Query,
+    },
+}
+
+/// Arguments of `netwatch page`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  netwatch page --test --config /etc/netwatch.toml   trigger and resolve a test alert (severity info)")]
+pub struct Page {
+    /// Send a test alert through the running daemon and resolve it at once
+    #[arg(long, required = true)]
+    pub test: bool,
+    #[command(flatten)]
+    pub query: Query,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Bgp {
+    /// Show the neighbours and the state of their sessions
+    Neighbors(Query),
+    /// Show the routes for an address or a prefix, by neighbour
+    Rib {
+        /// An address (longest match) or a prefix
+        query_for: String,
+        #[command(flatten)]
+        query: Query,
+    },
+}
+
+/// Arguments of `netwatch watchdog`.
+#[derive(Debug, Args)]
+pub struct Watchdog {
+    /// Where the lease file is
+    #[arg(long)]
+    pub runtime_dir: PathBuf,
+    /// The protocol number of our routes
+    #[arg(long)]
+    pub protocol: u8,
+}
+
+/// An address, for messages.
+pub type Address = IpAddr;

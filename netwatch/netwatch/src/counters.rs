@@ -1,0 +1,117 @@
+//! Every counter of the daemon, under the name that `/metrics` and `status` have for it.
+
+use std::collections::BTreeMap;
+
+use crate::answers::count;
+use crate::daemon::Daemon;
+
+impl Daemon {
+    /// All counters of all parts, losses by stage among them.
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        let mut add = |name: &str, value: u64| {
+            all.insert(format!("netwatch_{name}"), value);
+        };
+        add("inputs_total", self.totals.inputs);
+        add("effects_total", self.totals.effects);
+        add("verdicts_total", self.totals.verdicts);
+        add(
+            "route_commands_dropped_total",
+            self.totals.route_commands_dropped,
+        );
+        add("routes_swept_total", self.totals.swept);
+        add(
+            "correlator_dropped_total",
+            self.engine.correlator().dropped(),
+        );
+
+        let tracker = self.engine.tracker().counters();
+        add("peers", count(tracker.peers));
+        add("connections", count(tracker.connections));
+        add("tcp_events_total", tracker.events);
+        add("tcp_events_unknown_total", tracker.unknown);
+        add("tcp_samples_stale_total", tracker.stale_samples);
+        add("tcp_deadlines_unsampled_total", tracker.unsampled_deadlines);
+        add("ack_overdue_total", tracker.overdue);
+        add("accept_failures_total", tracker.accept_failures);
+        add("connections_evicted_total", tracker.connections_evicted);
+        add("connections_refused_total", tracker.connections_refused);
+        add("peers_evicted_total", tracker.peers_evicted);
+
+        let remediation = self.engine.remediator().status();
+        add("plans", count(remediation.plans.len()));
+        add("kill_switch", u64::from(remediation.kill_switch));
+        let open = self.incidents();
+        add(
+            "incidents_open",
+            count(open.iter().filter(|i| i.resolved_at.is_none()).count()),
+        );
+
+        if let Some(collector) = &self.collector {
+            let c = collector.counters();
+            add("kernel_records_total{ring=\"urgent\"}", c.urgent_records);
+            add("kernel_records_total{ring=\"bulk\"}", c.bulk_records);
+            add("kernel_records_lost_total{ring=\"urgent\"}", c.urgent_lost);
+            add("kernel_records_lost_total{ring=\"bulk\"}", c.bulk_lost);
+            add("kernel_records_malformed_total", c.malformed);
+            add("socket_table_full_total", c.table_full);
+            add("socket_table_slots_in_use", c.slots_in_use);
+            add("socket_table_orphans_total", c.slots_orphaned);
+            add("connections_untracked_total", c.untracked);
+            add("tcp_sends_total", c.sends);
+            add("tcp_segments_total", c.segments);
+            add("collector_delivered_total", c.delivered);
+            add(
+                "collector_dropped_total{kind=\"sample\"}",
+                c.samples_dropped,
+            );
+            add("collector_dropped_total{kind=\"edge\"}", c.edges_dropped);
+            add("collector_sweeps_total", c.sweeps);
+            add("connections_found_total", c.found);
+            add("connections_gone_total", c.gone);
+            add("reconcile_failed_total", c.reconcile_failed);
+            add("bpf_memory_bytes", collector.memory_bytes());
+        }
+        if let Some(prober) = &self.prober {
+            let p = prober.counters();
+            add("probes_sent_total", p.sent);
+            add("probes_replies_total", p.replies);
+            add("probes_late_replies_total", p.late_replies);
+            add("probes_lost_total", p.lost);
+            add("probes_refused_total", p.refused);
+            add("probes_unmatched_total", p.unmatched);
+            add("probes_skipped_total", p.skipped);
+            add("probe_results_dropped_total", p.results_dropped);
+            add("host_signals_dropped_total", p.signals_dropped);
+            add("suspect_probes_dropped_total", p.suspects_dropped);
+            add("probe_packets_dropped_total", p.receive_dropped);
+            add("netlink_restarts_total", p.netlink_restarts);
+            add("timer_lags_total", p.timer_lags);
+        }
+        if let Some(pager) = &self.pager {
+            let p = pager.counters();
+            add("pages_queued_total", p.queued);
+            add("pages_pending", p.pending);
+            add("page_attempts_total", p.attempts);
+            add("page_hedges_total", p.hedges);
+            add("page_failures_total", p.failures);
+            add("pages_accepted_total", p.accepted);
+            add("pages_refused_total", p.refused);
+            add("pages_dropped_total", p.dropped);
+            add("pages_not_persisted_total", p.not_persisted);
+            add("page_outcomes_lost_total", p.outcomes_lost);
+        }
+        if let Some(journal) = &self.journal {
+            let j = journal.counters();
+            add("journal_written_total", j.written);
+            add("journal_lost_total", j.lost);
+            add("journal_errors_total", j.errors);
+            add("journal_pruned_total", j.pruned);
+            add("journal_moved_aside_total", j.moved_aside);
+        }
+        if let Some(bgp) = &self.bgp {
+            add("bgp_strangers_refused_total", bgp.refused_strangers());
+        }
+        all
+    }
+}

@@ -1,0 +1,597 @@
+//! The daemon: adapters around one engine task.
+//!
+//! ```text
+//! adapters ──bounded channels──▶ engine task ──effects──▶ adapters
+//! socket ──queries────────────▶      │
+//! /metrics ◀──── a snapshot, now and then
+//! ```
+//!
+//! The engine task is the only owner of the engine. Whenever something arrives it takes everything
+//! that is at hand, tells the engine that time passed, and carries out what the engine asks for. It
+//! never waits for an adapter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use config::Config;
+use engine::Engine;
+use events::{
+    BgpSignal, Effect, EgressName, Entry, EntryKind, HostSignal, IncidentId, Input, LossStage,
+    OperatorCommand, Outcome, ProbeResult, TcpEvent, Timestamp, Verdict,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::answers::View;
+use crate::{metrics, wiring};
+
+/// Batches from the kernel collector: each at most 1,000 events, sent every few milliseconds.
+const TCP_BATCHES: usize = 64;
+/// A full table makes some thousand signals for watched peers at once.
+const BGP_SIGNALS: usize = 4096;
+/// Eight seconds of all probes through two egresses.
+const PROBES: usize = 4096;
+/// Links and neighbours change rarely.
+const HOST_SIGNALS: usize = 256;
+/// A page makes two or three.
+const OUTCOMES: usize = 256;
+/// People and tools.
+const QUERIES: usize = 32;
+/// A kill switch flips.
+const OPERATORS: usize = 16;
+/// How often the collector's losses are looked at.
+const LOSSES: Duration = Duration::from_secs(1);
+/// No more inputs than this between two calls of `handle_timeout`.
+const AT_HAND: u64 = 10_000;
+/// Routes must be gone this long after SIGTERM; their leases run out anyway.
+const STOP_ROUTES: Duration = Duration::from_secs(3);
+/// A page that is on its way may take so long at the stop; the outbox keeps it for the next start.
+const STOP_PAGER: Duration = Duration::from_secs(3);
+
+/// What adapters send.
+struct Inputs {
+    tcp: mpsc::Receiver<Vec<TcpEvent>>,
+    bgp: mpsc::Receiver<BgpSignal>,
+    probe: mpsc::Receiver<ProbeResult>,
+    host: mpsc::Receiver<HostSignal>,
+    routes: mpsc::Receiver<routes::Report>,
+    outcome: mpsc::Receiver<Outcome>,
+    operator: mpsc::Receiver<OperatorCommand>,
+    query: mpsc::Receiver<api::Call>,
+}
+
+/// The running parts.
+pub struct Daemon {
+    pub(crate) config: Config,
+    pub(crate) started: Timestamp,
+    pub(crate) engine: Engine,
+    pub(crate) collector: Option<full_stack_probes::Handle>,
+    /// Why there is no collector.
+    pub(crate) collector_error: Option<String>,
+    pub(crate) prober: Option<Arc<probing::Handle>>,
+    pub(crate) bgp: Option<Arc<bgp_feed::Handle>>,
+    pub(crate) routes: Option<routes::Routes>,
+    pub(crate) pager: Option<Arc<paging::Handle>>,
+    pub(crate) journal: Option<journal::Journal>,
+    events: api::Publisher,
+    pub(crate) totals: Totals,
+    pub(crate) view: View,
+    /// Losses told so far, by stage, and when to look again.
+    losses: BTreeMap<LossStage, u64>,
+    losses_due: Timestamp,
+    /// The egress that each open incident blames.
+    blamed: BTreeMap<IncidentId, EgressName>,
+}
+
+/// What the engine task counts itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Inputs handled.
+    pub inputs: u64,
+    /// Effects carried out.
+    pub effects: u64,
+    /// Route commands that found the executor's queue full.
+    pub route_commands_dropped: u64,
+    /// Incidents that got a verdict.
+    pub verdicts: u64,
+    /// Routes that the start found left over and removed.
+    pub swept: u64,
+}
+
+/// `netwatch run`, from start to SIGTERM.
+pub async fn run(config: Config) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (mut daemon, mut inputs, doors) = Daemon::start(config).await?;
+    tracing::info!(
+        egresses = daemon.config.egress.len(),
+        probes = wiring::probes(&daemon.config),
+        ebpf = daemon.collector.is_some(),
+        bgp = daemon.bgp.is_some(),
+        pager = daemon.pager.is_some(),
+        failover = ?daemon.config.failover.mode,
+        "netwatch is running"
+    );
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = daemon.step(&mut inputs) => {}
+        }
+    }
+    tracing::info!("stopping");
+    daemon.stop(&mut inputs).await;
+    doors.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+impl Daemon {
+    async fn start(config: Config) -> Result<(Self, Inputs, Doors)> {
+        let runtime_dir = make_runtime_dir(&config)?;
+        let (query, query_rx) = mpsc::channel(QUERIES);
+        let mut doors = Doors::open(&config, runtime_dir, query)?;
+        match Self::start_parts(config, query_rx, &mut doors).await {
+            Ok((daemon, inputs)) => Ok((daemon, inputs, doors)),
+            Err(error) => {
+                doors.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_parts(
+        config: Config,
+        query: mpsc::Receiver<api::Call>,
+        doors: &mut Doors,
+    ) -> Result<(Self, Inputs)> {
+        let started = clock::now();
+        let (tcp_tx, tcp) = mpsc::channel(TCP_BATCHES);
+        let (bgp_tx, bgp_rx) = mpsc::channel(BGP_SIGNALS);
+        let (probe_tx, probe) = mpsc::channel(PROBES);
+        let (host_tx, host) = mpsc::channel(HOST_SIGNALS);
+        let (outcome_tx, outcome) = mpsc::channel(OUTCOMES);
+        let (operator_tx, operator) = mpsc::channel(OPERATORS);
+
+        // What is written to disk comes first: without it an incident leaves no trace.
+        let journal = configured(&config)
+            .then(|| {
+                std::fs::create_dir_all(&config.host.state_dir).with_context(|| {
+                    format!(
+                        "cannot create host.state_dir {}",
+                        config.host.state_dir.display()
+                    )
+                })?;
+                anyhow::Ok(journal::Journal::open(&wiring::journal(&config))?)
+            })
+            .transpose()?;
+        let pager = config
+            .pager
+            .as_ref()
+            .map(|pager| {
+                anyhow::Ok(paging::Pager::start(
+                    wiring::pager(&config, pager)?,
+                    outcome_tx,
+                )?)
+            })
+            .transpose()?;
+        let pager = pager.map(Arc::new);
+        let mut protected = wiring::neighbors(&config);
+        protected.extend(wiring::pager_addresses(pager.as_deref()).await);
+
+        let (routes, routes_rx, swept) = if config.egress.is_empty() {
+            (None, mpsc::channel(1).1, routes::Swept::default())
+        } else {
+            let (routes, reports, swept) = routes::Routes::open(wiring::routes(&config)).await?;
+            doors.kill_switch = Some(tokio::spawn(routes::watch_kill_switch(
+                config.failover.kill_switch.clone(),
+                operator_tx,
+            )));
+            (Some(routes), reports, swept)
+        };
+        let bgp = config
+            .bgp
+            .as_ref()
+            .map(|bgp| bgp_feed::spawn(wiring::bgp(bgp), bgp_tx))
+            .transpose()?;
+        if let Some(bgp) = &bgp {
+            bgp.watch(
+                config
+                    .probe
+                    .anchors
+                    .iter()
+                    .map(|anchor| anchor.address)
+                    .collect(),
+            );
+        }
+        let bgp = bgp.map(Arc::new);
+        let prober = (!config.egress.is_empty())
+            .then(|| probing::Prober::spawn(wiring::prober(&config), probe_tx, host_tx))
+            .transpose()?
+            .map(Arc::new);
+        let (collector, collector_error) = collector(&config, tcp_tx)?;
+
+        let daemon = Self {
+            engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
+            started,
+            collector,
+            collector_error,
+            prober,
+            bgp,
+            routes,
+            pager,
+            journal,
+            events: doors.events.clone(),
+            totals: Totals {
+                swept: u64::try_from(swept.routes).unwrap_or(u64::MAX),
+                ..Totals::default()
+            },
+            view: View::default(),
+            losses: BTreeMap::new(),
+            losses_due: started,
+            blamed: BTreeMap::new(),
+            config,
+        };
+        let inputs = Inputs {
+            tcp,
+            bgp: bgp_rx,
+            probe,
+            host,
+            routes: routes_rx,
+            outcome,
+            operator,
+            query,
+        };
+        Ok((daemon, inputs))
+    }
+
+    /// Waits for something to happen, then deals with everything that is at hand. Cancel-safe:
+    /// between the wait and the end there is nothing to wait for.
+    async fn step(&mut self, inputs: &mut Inputs) {
+        let next = Some(
+            self.losses_due
+                .min(self.engine.next_timeout().unwrap_or(self.losses_due)),
+        );
+        tokio::select! {
+            biased;
+            Some(batch) = inputs.tcp.recv() => self.batch(batch),
+            Some(result) = inputs.probe.recv() => self.handle(Input::Probe(result)),
+            Some(report) = inputs.routes.recv() => self.report(report),
+            Some(outcome) = inputs.outcome.recv() => self.handle(Input::Outcome(outcome)),
+            Some(signal) = inputs.host.recv() => self.handle(Input::Host(signal)),
+            Some(signal) = inputs.bgp.recv() => self.handle(Input::Bgp(signal)),
+            Some(command) = inputs.operator.recv() => self.handle(Input::Operator(command)),
+            Some(call) = inputs.query.recv() => self.answer(call),
+            () = until(next) => {}
+        }
+        self.tell_losses();
+        self.take_what_is_at_hand(inputs);
+        self.totals.inputs += 1;
+        self.engine.handle_timeout(clock::now());
+        self.carry_out();
+    }
+
+    fn take_what_is_at_hand(&mut self, inputs: &mut Inputs) {
+        let most = self.totals.inputs + AT_HAND;
+        while self.totals.inputs < most {
+            if let Ok(batch) = inputs.tcp.try_recv() {
+                self.batch(batch);
+            } else if let Ok(result) = inputs.probe.try_recv() {
+                self.handle(Input::Probe(result));
+            } else if let Ok(report) = inputs.routes.try_recv() {
+                self.report(report);
+            } else if let Ok(outcome) = inputs.outcome.try_recv() {
+                self.handle(Input::Outcome(outcome));
+            } else if let Ok(signal) = inputs.host.try_recv() {
+                self.handle(Input::Host(signal));
+            } else if let Ok(signal) = inputs.bgp.try_recv() {
+                self.handle(Input::Bgp(signal));
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// What the collector lost since the last look lowers the detector's confidence.
+    fn tell_losses(&mut self) {
+        let now = clock::now();
+        if now < self.losses_due {
+            return;
+        }
+        self.losses_due = now + LOSSES;
+        let Some(collector) = &self.collector else {
+            return;
+        };
+        for (stage, total) in collector.counters().losses() {
+            let before = self.losses.insert(stage, total).unwrap_or(0);
+            if total > before {
+                self.handle(Input::Host(HostSignal::Lost {
+                    stage,
+                    count: total - before,
+                }));
+            }
+        }
+    }
+
+    fn batch(&mut self, batch: Vec<TcpEvent>) {
+        for event in batch {
+            self.handle(Input::Tcp(event));
+        }
+    }
+
+    fn report(&mut self, report: routes::Report) {
+        self.handle(match report {
+            routes::Report::Outcome(outcome) => Input::Outcome(outcome),
+            routes::Report::Fib(change) => Input::Fib(change),
+        });
+    }
+
+    pub(crate) fn handle(&mut self, input: Input) {
+        self.totals.inputs += 1;
+        self.view.note(&input);
+        self.engine.handle(clock::now(), input);
+    }
+
+    fn carry_out(&mut self) {
+        let mut told = BTreeSet::new();
+        while let Some((_, effect)) = self.engine.poll_effect() {
+            self.totals.effects += 1;
+            match effect {
+                Effect::Probe(request) => {
+                    if let Some(prober) = &self.prober
+                        && let Err(error) = prober.probe(request)
+                    {
+                        tracing::warn!(%error, "probes of suspects were not sent");
+                    }
+                }
+                Effect::Watch { ref peers } => {
+                    if let Some(bgp) = &self.bgp {
+                        let anchors = self
+                            .config
+                            .probe
+                            .anchors
+                            .iter()
+                            .map(|anchor| anchor.address);
+                        bgp.watch(
+                            peers
+                                .iter()
+                                .map(|(peer, _)| peer.0)
+                                .chain(anchors)
+                                .collect(),
+                        );
+                    }
+                    self.view.keep(peers);
+                    self.route_command(&effect);
+                }
+                Effect::Install(_) | Effect::Revert { .. } | Effect::RenewLease { .. } => {
+                    self.route_command(&effect);
+                }
+                Effect::Page(page) => match &self.pager {
+                    Some(pager) => pager.send(page),
+                    None => {
+                        tracing::warn!(incident = %page.incident, "no pager is configured: {}", page.summary)
+                    }
+                },
+                Effect::Journal(entry) => {
+                    told.insert(entry.incident.clone());
+                    self.tell(entry);
+                }
+            }
+        }
+        if !told.is_empty() {
+            self.snapshots(&told);
+        }
+    }
+
+    fn route_command(&mut self, effect: &Effect) {
+        if let Some(routes) = &self.routes
+            && let Err(error) = routes.carry_out(effect)
+        {
+            self.totals.route_commands_dropped += 1;
+            tracing::error!(%error, "a command for the routes was dropped");
+        }
+    }
+
+    fn tell(&mut self, entry: Entry) {
+        tracing::info!(incident = %entry.incident, actor = ?entry.actor, "{}", entry.text);
+        match &entry.kind {
+            EntryKind::Verdict { verdict } => {
+                self.totals.verdicts += 1;
+                if let Verdict::LocalLink { egress }
+                | Verdict::Gateway { egress }
+                | Verdict::UpstreamAs { egress, .. } = verdict
+                {
+                    self.blame(&entry.incident, egress);
+                }
+            }
+            EntryKind::Resolved => self.absolve(&entry.incident),
+            _ => {}
+        }
+        if let Some(journal) = &self.journal {
+            journal.append(entry.clone(), clock::wall(entry.at));
+        }
+        self.events
+            .publish(&api::Notification::Entry(Box::new(entry)));
+    }
+
+    /// The pager avoids an egress while an open incident blames it.
+    fn blame(&mut self, incident: &IncidentId, egress: &EgressName) {
+        self.blamed.insert(incident.clone(), egress.clone());
+        if let Some(pager) = &self.pager {
+            pager.egress_health(egress, false);
+        }
+    }
+
+    fn absolve(&mut self, incident: &IncidentId) {
+        if let Some(egress) = self.blamed.remove(incident)
+            && !self.blamed.values().any(|blamed| *blamed == egress)
+            && let Some(pager) = &self.pager
+        {
+            pager.egress_health(&egress, true);
+        }
+    }
+
+    fn snapshots(&self, told: &BTreeSet<IncidentId>) {
+        for incident in self
+            .incidents()
+            .into_iter()
+            .filter(|incident| told.contains(&incident.id))
+        {
+            if let Some(journal) = &self.journal {
+                journal.incident(incident.clone(), clock::wall(incident.onset));
+            }
+            self.events
+                .publish(&api::Notification::Incident(Box::new(incident)));
+        }
+    }
+
+    /// Routes go first, then the sources of inputs, then what tells of it.
+    async fn stop(mut self, inputs: &mut Inputs) {
+        self.handle(Input::Operator(OperatorCommand::Stop));
+        self.carry_out();
+        let until = tokio::time::Instant::now() + STOP_ROUTES;
+        while !self.engine.remediator().status().plans.is_empty() {
+            if tokio::time::timeout_at(until, self.step(inputs))
+                .await
+                .is_err()
+            {
+                tracing::error!("routes could not be taken back in time; the watchdog will");
+                break;
+            }
+        }
+        if let Some(routes) = self.routes.take()
+            && tokio::time::timeout(STOP_ROUTES, routes.close())
+                .await
+                .is_err()
+        {
+            tracing::error!("the route executor did not end in time");
+        }
+        // Shared only with queries; where one is under way, dropping it ends the feed too.
+        if let Some(bgp) = self.bgp.take().and_then(Arc::into_inner) {
+            bgp.stop().await;
+        }
+        drop(self.prober.take());
+        if let Some(collector) = self.collector.take() {
+            collector.stop();
+        }
+        if let Some(pager) = self.pager.take() {
+            let left = pager.stop(STOP_PAGER).await;
+            if left > 0 {
+                tracing::warn!(left, "pages stay in the outbox until the next start");
+            }
+        }
+        drop(self.journal.take());
+    }
+}
+
+/// With no configuration nothing is left behind, so nothing is written to disk.
+fn configured(config: &Config) -> bool {
+    *config != Config::default()
+}
+
+/// Kernel programs. Where nothing else is configured the daemon is useless without them; else it
+/// goes on with probes and BGP, and says so.
+fn collector(
+    config: &Config,
+    sink: mpsc::Sender<Vec<TcpEvent>>,
+) -> Result<(Option<full_stack_probes::Handle>, Option<String>)> {
+    if !config.tcp.ebpf {
+        return Ok((None, Some("tcp.ebpf = false".to_owned())));
+    }
+    match full_stack_probes::Collector::start(wiring::collector(config)) {
+        Ok(collector) => Ok((Some(collector.spawn(sink)?), None)),
+        Err(error) if config.egress.is_empty() => {
+            Err(anyhow::Error::new(error).context("the kernel programs cannot be loaded"))
+        }
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::error!(%error, "no kernel programs: going on with probes and BGP alone");
+            Ok((None, Some(error)))
+        }
+    }
+}
+
+async fn until(next: Option<Timestamp>) {
+    match next {
+        Some(at) => tokio::time::sleep(at.since(clock::now())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The ways in from outside: the socket, `/metrics`, the kill switch.
+struct Doors {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    kill_switch: Option<JoinHandle<()>>,
+    events: api::Publisher,
+    /// Made by this run, so removed by it.
+    made: Option<PathBuf>,
+}
+
+impl Doors {
+    fn open(
+        config: &Config,
+        made: Option<PathBuf>,
+        calls: mpsc::Sender<api::Call>,
+    ) -> Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let server = api::Server::bind(wiring::socket(config), api::Limits::default())?;
+        let events = server.publisher();
+        let mut tasks = Vec::new();
+        if let Some(listen) = config.metrics.as_ref().map(|metrics| metrics.listen) {
+            tasks.push(metrics::serve(listen, calls.clone(), stopped.clone())?);
+        }
+        tasks.push(tokio::spawn(server.serve(calls, metrics::stop_of(stopped))));
+        Ok(Self {
+            stop,
+            tasks,
+            kill_switch: None,
+            events,
+            made,
+        })
+    }
+
+    async fn close(self) {
+        self.stop.send_replace(true);
+        if let Some(task) = self.kill_switch {
+            task.abort();
+        }
+        for task in self.tasks {
+            if tokio::time::timeout(Duration::from_secs(1), task)
+                .await
+                .is_err()
+            {
+                tracing::warn!("a listener did not end in time");
+            }
+        }
+        if let Some(made) = self.made {
+            // What others left in it keeps it there.
+            let _ = std::fs::remove_dir(made);
+        }
+    }
+}
+
+/// The runtime directory, if this run had to make it.
+fn make_runtime_dir(config: &Config) -> Result<Option<PathBuf>> {
+    let path = &config.host.runtime_dir;
+    if path.is_dir() {
+        return Ok(None);
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| {
+            format!(
+                "cannot create host.runtime_dir {}; run as root, or set another one",
+                path.display()
+            )
+        })?;
+    Ok(Some(path.clone()))
+}

@@ -1,0 +1,241 @@
+//! From the configuration to each crate's own parameters.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use config::Config;
+use events::{Asn, EgressName, PlanMode, Prefix};
+
+/// The host's name in pages, and the stem of incidents' names.
+pub fn host_name(config: &Config) -> String {
+    config.host.name.clone().unwrap_or_else(|| {
+        nix::unistd::gethostname()
+            .ok()
+            .and_then(|name| name.into_string().ok())
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "host".to_owned())
+    })
+}
+
+/// The control socket.
+pub fn socket(config: &Config) -> PathBuf {
+    config.host.runtime_dir.join("netwatch.sock")
+}
+
+/// The incident journal.
+pub fn journal(config: &Config) -> PathBuf {
+    config.host.state_dir.join("journal.db")
+}
+
+/// The configuration of a command: the file given, or the defaults.
+pub fn load(file: Option<&Path>) -> Result<Config> {
+    match file {
+        Some(file) => Ok(Config::load(file)?),
+        None => Ok(Config::default()),
+    }
+}
+
+/// Addresses of the BGP neighbours: their routes are not for us to change.
+pub fn neighbors(config: &Config) -> Vec<Prefix> {
+    let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors);
+    neighbors
+        .map(|neighbor| Prefix::from(neighbor.address))
+        .collect()
+}
+
+/// Addresses of the pager, once its name is resolved: their routes are not for us to change.
+pub async fn pager_addresses(pager: Option<&paging::Handle>) -> Vec<Prefix> {
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let Some(pager) = pager else {
+        return Vec::new();
+    };
+    for _ in 0..TRIES {
+        let addresses = pager.addresses();
+        if !addresses.is_empty() {
+            return addresses.into_iter().map(Prefix::from).collect();
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    tracing::warn!("the pager's name does not resolve yet: list its prefix in failover.protected");
+    Vec::new()
+}
+
+/// The engine's parameters. `started` makes incident names unique across restarts.
+pub fn engine(config: &Config, protected: &[Prefix], started: jiff::Timestamp) -> engine::Params {
+    let mut policy = policy(config);
+    policy.protected.extend_from_slice(protected);
+    engine::Params {
+        tracker: tracker::Params {
+            overdue_floor: config.tcp.ack_overdue_floor,
+            ..tracker::Params::default()
+        },
+        correlator: correlator::Params {
+            run_id: format!(
+                "{}-{}",
+                host_name(config),
+                started.strftime("%Y%m%dT%H%M%SZ")
+            ),
+            egresses: config
+                .egress
+                .iter()
+                .map(|egress| correlator::EgressParams {
+                    name: EgressName(egress.name.clone()),
+                    gateways: egress.gateways.clone(),
+                })
+                .collect(),
+            anchors: config
+                .probe
+                .anchors
+                .iter()
+                .map(|a| (a.address, Asn(a.asn)))
+                .collect(),
+            flow_sources: config.probe.flow_sources.clone(),
+            local_as: config.bgp.as_ref().map(|bgp| Asn(bgp.local_as)),
+            probes: probes(config),
+            thresholds: correlator::Thresholds::default(),
+        },
+        policy,
+    }
+}
+
+/// Whether any probe is ever sent.
+pub fn probes(config: &Config) -> bool {
+    config.probe.enabled && !config.egress.is_empty()
+}
+
+fn policy(config: &Config) -> remediation::Policy {
+    let failover = &config.failover;
+    remediation::Policy {
+        mode: match failover.mode {
+            config::Mode::Shadow => PlanMode::Shadow,
+            config::Mode::Act => PlanMode::Act,
+        },
+        allowed: failover.prefixes.clone(),
+        protected: failover.protected.clone(),
+        max_routes: usize::from(failover.max_routes),
+        lease: failover.lease,
+        flow_sources: config.probe.flow_sources.clone(),
+        egresses: config
+            .egress
+            .iter()
+            .map(|egress| remediation::Egress {
+                name: EgressName(egress.name.clone()),
+                interface: egress.interface.clone(),
+                gateways: egress.gateways.clone(),
+            })
+            .collect(),
+        anchors: config
+            .probe
+            .anchors
+            .iter()
+            .map(|a| remediation::Anchor {
+                address: a.address,
+                asn: Some(Asn(a.asn)),
+            })
+            .collect(),
+        ..remediation::Policy::default()
+    }
+}
+
+/// The kernel collector's settings.
+pub fn collector(config: &Config) -> full_stack_probes::Settings {
+    full_stack_probes::Settings {
+        ignore: config.tcp.ignore.clone(),
+        ports: config.tcp.ports.iter().copied().collect(),
+        ..full_stack_probes::Settings::default()
+    }
+}
+
+/// The prober's settings.
+pub fn prober(config: &Config) -> probing::Settings {
+    probing::Settings {
+        enabled: config.probe.enabled,
+        egresses: config
+            .egress
+            .iter()
+            .map(|egress| probing::EgressSettings {
+                name: EgressName(egress.name.clone()),
+                interface: egress.interface.clone(),
+                gateways: egress.gateways.clone(),
+            })
+            .collect(),
+        anchors: config.probe.anchors.iter().map(|a| a.address).collect(),
+        flow_sources: config.probe.flow_sources.clone(),
+        gateway_interval: config.probe.gateway_interval,
+        anchor_interval: config.probe.anchor_interval,
+    }
+}
+
+/// The BGP feed's settings.
+pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
+    bgp_feed::Settings {
+        local_as: Asn(bgp.local_as),
+        router_id: bgp.router_id,
+        listen: bgp.listen.clone(),
+        hold_time: bgp.hold_time,
+        neighbors: bgp
+            .neighbors
+            .iter()
+            .map(|neighbor| bgp_feed::NeighborSettings {
+                address: neighbor.address,
+                port: bgp_feed::BGP_PORT,
+                asn: Asn(neighbor.asn),
+                egress: EgressName(neighbor.egress.clone()),
+                passive: true,
+                max_prefixes: 2_000_000,
+            })
+            .collect(),
+    }
+}
+
+/// The route executor's settings.
+pub fn routes(config: &Config) -> routes::Settings {
+    let runtime_dir = config.host.runtime_dir.clone();
+    let protocol = config.failover.protocol;
+    routes::Settings {
+        protocol,
+        egresses: config
+            .egress
+            .iter()
+            .map(|egress| routes::EgressLink {
+                name: EgressName(egress.name.clone()),
+                interface: egress.interface.clone(),
+            })
+            .collect(),
+        restore_limit: 3,
+        watchdog: Some(routes::WatchdogCommand {
+            exe: PathBuf::from("/proc/self/exe"),
+            args: vec![
+                "watchdog".to_owned(),
+                "--runtime-dir".to_owned(),
+                runtime_dir.display().to_string(),
+                "--protocol".to_owned(),
+                protocol.to_string(),
+            ],
+        }),
+        runtime_dir,
+    }
+}
+
+/// The pager's settings.
+pub fn pager(config: &Config, pager: &config::Pager) -> Result<paging::Settings> {
+    let key = pager.routing_key.resolve().context("pager.routing_key")?;
+    let mut settings = paging::Settings::new(
+        &pager.url,
+        paging::Secret::new(key.expose()),
+        &host_name(config),
+    );
+    settings.ca_file.clone_from(&pager.ca_file);
+    settings.egresses = config
+        .egress
+        .iter()
+        .map(|egress| paging::EgressSettings {
+            name: EgressName(egress.name.clone()),
+            interface: egress.interface.clone(),
+        })
+        .collect();
+    settings.outbox = Some(config.host.state_dir.join("outbox.db"));
+    Ok(settings)
+}

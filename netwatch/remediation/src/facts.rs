@@ -1,0 +1,185 @@
+//! What is known of routes: the kernel's and the routers'.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use events::{
+    Asn, BgpSignal, EgressName, FibChange, FibRoute, HostSignal, PeerKey, Prefix, ProbeResult,
+    RouteAttributes, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Ledger, Policy, Proof};
+
+/// Peers kept. The watch list is bounded elsewhere; this is the last resort.
+const MAX_PEERS: usize = 16_384;
+
+/// The kernel's way to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fib {
+    pub source: IpAddr,
+    pub route: Option<FibRoute>,
+}
+
+/// A neighbour's route for a peer: what was last known, also after it was withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    route: RouteAttributes,
+    current: bool,
+}
+
+/// A way to be proven for an incident: egress, the flows' source, and when the incident began.
+pub(crate) struct Way<'a> {
+    pub egress: &'a EgressName,
+    pub source: IpAddr,
+    pub onset: Timestamp,
+}
+
+/// Everything that plans and their check rest on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Probe results.
+    pub probes: Ledger,
+    /// The kill switch is set: no plan passes the check.
+    pub kill_switch: bool,
+    fib: BTreeMap<PeerKey, Fib>,
+    bgp: BTreeMap<PeerKey, BTreeMap<EgressName, Known>>,
+    carrier_lost: BTreeMap<EgressName, bool>,
+}
+
+impl Facts {
+    pub(crate) fn probe(&mut self, probe: &ProbeResult) {
+        self.probes.record(probe);
+    }
+
+    pub(crate) fn host(&mut self, signal: &HostSignal) {
+        if let HostSignal::Carrier { egress, up } = signal {
+            self.carrier_lost.insert(egress.clone(), !up);
+        }
+    }
+
+    pub(crate) fn fib(&mut self, change: &FibChange) {
+        if self.fib.len() < MAX_PEERS || self.fib.contains_key(&change.peer) {
+            self.fib.insert(
+                change.peer,
+                Fib {
+                    source: change.source,
+                    route: change.route.clone(),
+                },
+            );
+        }
+    }
+
+    pub(crate) fn bgp(&mut self, signal: &BgpSignal) {
+        let BgpSignal::Fact(fact) = signal else {
+            return;
+        };
+        if self.bgp.len() >= MAX_PEERS && !self.bgp.contains_key(&fact.peer) {
+            return;
+        }
+        let known = self.bgp.entry(fact.peer).or_default();
+        match &fact.route {
+            Some(route) => {
+                known.insert(
+                    fact.egress.clone(),
+                    Known {
+                        route: route.clone(),
+                        current: !fact.stale,
+                    },
+                );
+            }
+            None => {
+                if let Some(known) = known.get_mut(&fact.egress) {
+                    known.current = false;
+                }
+            }
+        }
+    }
+
+    /// Forgets a peer that is gone.
+    pub(crate) fn forget(&mut self, peer: PeerKey) {
+        self.fib.remove(&peer);
+        self.bgp.remove(&peer);
+    }
+
+    pub(crate) fn fib_of(&self, peer: PeerKey) -> Option<&Fib> {
+        self.fib.get(&peer)
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = PeerKey> + '_ {
+        self.fib.keys().copied()
+    }
+
+    /// The BGP prefix that covers a peer: the backup's own where it has one now, else the most
+    /// specific that any neighbour is or was known to have.
+    pub(crate) fn covering(&self, peer: PeerKey, backup: &EgressName) -> Option<Prefix> {
+        let known = self.bgp.get(&peer)?;
+        known
+            .get(backup)
+            .filter(|known| known.current)
+            .or_else(|| {
+                known
+                    .values()
+                    .max_by_key(|known| (known.current, known.route.prefix.prefix_len()))
+            })
+            .map(|known| known.route.prefix)
+    }
+
+    /// The AS that originates the route to an address: of an anchor the configured one.
+    pub(crate) fn origin(&self, address: IpAddr, policy: &Policy) -> Option<Asn> {
+        policy
+            .anchors
+            .iter()
+            .find(|anchor| anchor.address == address)
+            .and_then(|anchor| anchor.asn)
+            .or_else(|| {
+                self.bgp
+                    .get(&PeerKey::of(address))?
+                    .values()
+                    .find_map(|known| known.route.origin())
+            })
+    }
+
+    /// The link and the gateway of an egress are not known to be dead.
+    pub(crate) fn usable(&self, egress: &EgressName, gateway: IpAddr, onset: Timestamp) -> bool {
+        !self.carrier_lost.get(egress).copied().unwrap_or(false)
+            && !self.probes.gateway_dead(egress, gateway, onset)
+    }
+
+    /// Whether flows to addresses in `prefix` would work this way, there and back, as far as probes
+    /// from the flows' own source tell that were sent after the onset:
+    /// a target in the prefix decides, else one of the same origin AS, else (`generic`) two anchors
+    /// anywhere of the same family.
+    pub(crate) fn proof(
+        &self,
+        policy: &Policy,
+        way: &Way<'_>,
+        prefix: Prefix,
+        origin: Option<Asn>,
+        generic: bool,
+    ) -> Proof {
+        let (mut inside, mut same_origin) = (Proof::Untested, Proof::Untested);
+        let (mut alive, mut dead) = (0, 0);
+        for (target, proof) in self.probes.flow_targets(way.egress, way.source, way.onset) {
+            if prefix.contains(&target) {
+                inside = better(inside, proof);
+            } else if origin.is_some() && self.origin(target, policy) == origin {
+                same_origin = better(same_origin, proof);
+            }
+            if policy.anchors.iter().any(|a| a.address == target) {
+                alive += usize::from(proof == Proof::Alive);
+                dead += usize::from(proof == Proof::Dead);
+            }
+        }
+        match (inside, same_origin) {
+            (Proof::Untested, Proof::Untested) if generic && alive >= 2 => Proof::Alive,
+            (Proof::Untested, Proof::Untested) if alive == 0 && dead >= 2 => Proof::Dead,
+            (Proof::Untested, proof) | (proof, _) => proof,
+        }
+    }
+}
+
+/// One answer outweighs any loss; a loss outweighs no test.
+fn better(a: Proof, b: Proof) -> Proof {
+    a.min(b)
+}

@@ -1,0 +1,254 @@
+//! What probes have proven: per egress, source address and target, the newest results.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use events::{EgressName, ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Results kept per target: half a second of probes every 20 ms, with room for a burst.
+const KEPT: usize = 32;
+/// Targets kept per egress and source. Results for more are not used.
+const MAX_TARGETS: usize = 4096;
+
+/// What the probes of one target since a moment say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// At least one answer came, and the newest two probes are not both lost.
+    Alive,
+    /// At least two probes were lost, and no answer came or none of late.
+    Dead,
+    /// Neither.
+    Untested,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Track {
+    /// In the order of sending: when, and whether an answer came.
+    results: VecDeque<(Timestamp, bool)>,
+}
+
+impl Track {
+    fn push(&mut self, sent_at: Timestamp, ok: bool) {
+        let position = self.results.partition_point(|(at, _)| *at <= sent_at);
+        self.results.insert(position, (sent_at, ok));
+        if self.results.len() > KEPT {
+            self.results.pop_front();
+        }
+    }
+
+    fn since(&self, onset: Timestamp) -> Proof {
+        let mut newest = self
+            .results
+            .iter()
+            .rev()
+            .take_while(|(at, _)| *at > onset)
+            .map(|(_, ok)| *ok);
+        match (newest.next(), newest.next()) {
+            (None, _) | (Some(false), None) => Proof::Untested,
+            (Some(true), _) | (Some(false), Some(true)) => Proof::Alive,
+            (Some(false), Some(false)) => Proof::Dead,
+        }
+    }
+}
+
+type Targets = BTreeMap<IpAddr, Track>;
+
+/// Probe results, bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// By egress, flow source address and target (anchors and suspects).
+    flow: BTreeMap<EgressName, BTreeMap<IpAddr, Targets>>,
+    /// By egress and target: what probes from the uplink's own address say.
+    link: BTreeMap<EgressName, Targets>,
+    /// By egress and gateway, whatever the source.
+    gateways: BTreeMap<EgressName, Targets>,
+}
+
+impl Ledger {
+    /// Keeps a result.
+    pub fn record(&mut self, probe: &ProbeResult) {
+        let target = probe.target.address();
+        let targets = match (probe.target, probe.source) {
+            (ProbeTarget::Gateway(_), _) => self.gateways.entry(probe.egress.clone()).or_default(),
+            (_, ProbeSource::Link) => self.link.entry(probe.egress.clone()).or_default(),
+            (_, ProbeSource::Flow) => self
+                .flow
+                .entry(probe.egress.clone())
+                .or_default()
+                .entry(probe.source_address)
+                .or_default(),
+        };
+        if targets.len() >= MAX_TARGETS && !targets.contains_key(&target) {
+            return;
+        }
+        let ok = matches!(probe.outcome, ProbeOutcome::Reply { .. });
+        targets.entry(target).or_default().push(probe.sent_at, ok);
+    }
+
+    /// What probes of a target from the flows' own source say, of those sent after `onset`.
+    #[must_use]
+    pub fn flow(
+        &self,
+        egress: &EgressName,
+        source: IpAddr,
+        target: IpAddr,
+        onset: Timestamp,
+    ) -> Proof {
+        self.flow
+            .get(egress)
+            .and_then(|sources| sources.get(&source))
+            .and_then(|targets| targets.get(&target))
+            .map_or(Proof::Untested, |track| track.since(onset))
+    }
+
+    /// Every target probed from a flow source through an egress after `onset`, with what came of it.
+    pub fn flow_targets<'a>(
+        &'a self,
+        egress: &EgressName,
+        source: IpAddr,
+        onset: Timestamp,
+    ) -> impl Iterator<Item = (IpAddr, Proof)> + 'a {
+        self.flow
+            .get(egress)
+            .and_then(|sources| sources.get(&source))
+            .into_iter()
+            .flatten()
+            .map(move |(target, track)| (*target, track.since(onset)))
+            .filter(|(_, proof)| *proof != Proof::Untested)
+    }
+
+    /// The egress carries packets out and back for its own address: some link-source probe sent
+    /// after `onset` was answered.
+    #[must_use]
+    pub fn link_alive(&self, egress: &EgressName, onset: Timestamp) -> bool {
+        self.link
+            .get(egress)
+            .into_iter()
+            .flatten()
+            .any(|(_, track)| track.since(onset) == Proof::Alive)
+    }
+
+    /// The egress's gateway did not answer the newest probes sent after `onset`. One that is not
+    /// probed, or not since, is not called dead: what answers beyond it proves it.
+    #[must_use]
+    pub fn gateway_dead(&self, egress: &EgressName, gateway: IpAddr, onset: Timestamp) -> bool {
+        self.gateways
+            .get(egress)
+            .and_then(|targets| targets.get(&gateway))
+            .is_some_and(|track| track.since(onset) == Proof::Dead)
+    }
+
+    /// Of all flow-source probes through an egress from `source` sent after `since`: how many were
+    /// answered, and how many were made.
+    #[must_use]
+    pub fn flow_count(
+        &self,
+        egress: &EgressName,
+        source: IpAddr,
+        since: Timestamp,
+    ) -> (usize, usize) {
+        self.flow
+            .get(egress)
+            .and_then(|sources| sources.get(&source))
+            .into_iter()
+            .flatten()
+            .flat_map(|(_, track)| track.results.iter())
+            .filter(|(at, _)| *at > since)
+            .fold((0, 0), |(ok, all), (_, answered)| {
+                (ok + usize::from(*answered), all + 1)
+            })
+    }
+
+    /// Forgets targets without a result newer than `age`.
+    pub fn forget(&mut self, now: Timestamp, age: Duration) {
+        let fresh = |_: &IpAddr, track: &mut Track| {
+            track
+                .results
+                .back()
+                .is_some_and(|(at, _)| now.since(*at) < age)
+        };
+        for sources in self.flow.values_mut() {
+            for targets in sources.values_mut() {
+                targets.retain(fresh);
+            }
+            sources.retain(|_, targets| !targets.is_empty());
+        }
+        for targets in self.link.values_mut().chain(self.gateways.values_mut()) {
+            targets.retain(fresh);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(ms: u64, ok: bool, source: ProbeSource) -> ProbeResult {
+        ProbeResult {
+            sent_at: Timestamp::from_millis(ms),
+            egress: "b".into(),
+            target: ProbeTarget::Anchor("203.0.113.1".parse().unwrap()),
+            source,
+            source_address: "198.51.100.10".parse().unwrap(),
+            outcome: if ok {
+                ProbeOutcome::Reply {
+                    rtt: Duration::from_millis(1),
+                }
+            } else {
+                ProbeOutcome::Lost
+            },
+        }
+    }
+
+    fn verdict(results: &[(u64, bool)]) -> Proof {
+        let mut ledger = Ledger::default();
+        for (ms, ok) in results {
+            ledger.record(&probe(*ms, *ok, ProbeSource::Flow));
+        }
+        ledger.flow(
+            &"b".into(),
+            "198.51.100.10".parse().unwrap(),
+            "203.0.113.1".parse().unwrap(),
+            Timestamp::from_millis(100),
+        )
+    }
+
+    #[test]
+    fn only_probes_sent_after_the_onset_count() {
+        assert_eq!(verdict(&[]), Proof::Untested);
+        assert_eq!(verdict(&[(50, true), (100, true)]), Proof::Untested);
+        assert_eq!(verdict(&[(50, true), (101, true)]), Proof::Alive);
+        assert_eq!(verdict(&[(101, false)]), Proof::Untested);
+        assert_eq!(verdict(&[(101, false), (102, false)]), Proof::Dead);
+        assert_eq!(verdict(&[(101, true), (102, false)]), Proof::Alive);
+        assert_eq!(
+            verdict(&[(101, true), (102, false), (103, false)]),
+            Proof::Dead
+        );
+        // Losses are known later than answers.
+        assert_eq!(
+            verdict(&[(103, true), (101, false), (102, false)]),
+            Proof::Alive
+        );
+    }
+
+    #[test]
+    fn the_links_own_address_proves_nothing_for_flows() {
+        let mut ledger = Ledger::default();
+        ledger.record(&probe(101, true, ProbeSource::Link));
+        let egress = "b".into();
+        let onset = Timestamp::from_millis(100);
+        assert!(ledger.link_alive(&egress, onset));
+        assert_eq!(
+            ledger.flow(
+                &egress,
+                "198.51.100.10".parse().unwrap(),
+                "203.0.113.1".parse().unwrap(),
+                onset
+            ),
+            Proof::Untested
+        );
+    }
+}

@@ -1,0 +1,392 @@
+//! From a verdict to routes: the smallest change that wins the FIB for each flow's source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use events::{EgressName, FibRoute, Incident, PeerKey, Prefix, RouteSpec, Timestamp, Verdict};
+
+use crate::facts::{Fib, Way};
+use crate::flows::Flows;
+use crate::{Egress, Facts, Policy, Proof};
+
+/// `RT_TABLE_LOCAL`: this host's own addresses.
+const TABLE_LOCAL: u32 = 255;
+
+/// Why a peer gets no route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Skipped {
+    /// Its packets do not take the broken egress, or take a route of ours already.
+    NotAffected,
+    /// The kernel's route to it is not known.
+    NoFibFact,
+    /// Its flows use a source address that is not configured as a flow source.
+    ForeignSource(IpAddr),
+    /// No other egress has a gateway of its address family and a live link.
+    NoBackup,
+    /// No flow-source probe has shown yet that a backup works for it.
+    Unproven,
+    /// Flow-source probes through every backup fail: the way back is dead.
+    WayBackDead,
+    /// Policy does not allow a route that would win for it.
+    NotAllowed(Prefix),
+    /// No route can win against the FIB's own entry.
+    CannotWin(String),
+}
+
+/// What could be done for a verdict, before the safety check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// The routes, in order, without duplicates.
+    pub routes: Vec<RouteSpec>,
+    /// Peers without a route, by reason.
+    pub skipped: BTreeMap<PeerKey, Skipped>,
+    /// Why each kind of route is the smallest change that wins, in words.
+    pub rationale: BTreeSet<&'static str>,
+    /// Peers that the routes cover.
+    pub covered: usize,
+}
+
+impl Draft {
+    /// Some affected peer's proof or FIB route is still to come; where nothing can be routed yet,
+    /// any watched peer's.
+    #[must_use]
+    pub fn undecided(&self, affected: &[PeerKey]) -> bool {
+        self.lacks(affected, &[Skipped::Unproven, Skipped::NoFibFact])
+    }
+
+    /// What is missing may come about by itself: a proof, a fact, a live backup.
+    #[must_use]
+    pub fn may_improve(&self, affected: &[PeerKey]) -> bool {
+        self.lacks(
+            affected,
+            &[
+                Skipped::Unproven,
+                Skipped::NoFibFact,
+                Skipped::WayBackDead,
+                Skipped::NoBackup,
+            ],
+        )
+    }
+
+    fn lacks(&self, affected: &[PeerKey], reasons: &[Skipped]) -> bool {
+        self.skipped.iter().any(|(peer, reason)| {
+            reasons.contains(reason) && (self.routes.is_empty() || affected.contains(peer))
+        })
+    }
+
+    /// Why there is no route, in words; the reason that a person can do most about.
+    #[must_use]
+    pub fn why_nothing(&self) -> Option<String> {
+        let has = |wanted: &dyn Fn(&Skipped) -> bool| self.skipped.values().find(|r| wanted(r));
+        if has(&|r| *r == Skipped::WayBackDead).is_some() {
+            return Some(
+                "return path: probes from the flows' source get no answer through any backup"
+                    .to_owned(),
+            );
+        }
+        if has(&|r| *r == Skipped::Unproven).is_some() {
+            return Some("backup not proven with the flows' source".to_owned());
+        }
+        if has(&|r| *r == Skipped::NoBackup).is_some() {
+            return Some(
+                "no backup: every other egress lacks a gateway of the family, or is dead"
+                    .to_owned(),
+            );
+        }
+        if let Some(Skipped::NotAllowed(prefix)) = has(&|r| matches!(r, Skipped::NotAllowed(_))) {
+            return Some(format!(
+                "{prefix} lies in none of failover.prefixes, or overlaps a protected prefix"
+            ));
+        }
+        if let Some(Skipped::CannotWin(text)) = has(&|r| matches!(r, Skipped::CannotWin(_))) {
+            return Some(text.clone());
+        }
+        if let Some(Skipped::ForeignSource(source)) =
+            has(&|r| matches!(r, Skipped::ForeignSource(_)))
+        {
+            return Some(format!(
+                "flows use {source}, which is not in probe.flow_sources: no backup can be proven for it"
+            ));
+        }
+        has(&|r| *r == Skipped::NoFibFact).map(|_| "the kernel's routes are not known".to_owned())
+    }
+}
+
+/// What a verdict gives to reroute.
+struct Target<'a> {
+    peer: PeerKey,
+    source: IpAddr,
+    route: Option<&'a FibRoute>,
+    broken: Option<EgressName>,
+}
+
+/// Drafts routes for an incident's verdict; an empty draft for verdicts that permit none.
+///
+/// With `wide`, a verdict on a whole egress also moves the watched peers that are not known to
+/// fail, unless they are seen alive since the onset.
+#[must_use]
+pub(crate) fn draft_for(
+    incident: &Incident,
+    policy: &Policy,
+    facts: &Facts,
+    flows: &Flows,
+    wide: bool,
+) -> Draft {
+    let mut draft = Draft::default();
+    let Some(verdict) = &incident.verdict else {
+        return draft;
+    };
+    let peers: BTreeSet<PeerKey> = match verdict {
+        Verdict::LocalLink { .. } | Verdict::Gateway { .. } | Verdict::UpstreamAs { .. } => {
+            let affected = incident.affected.iter().copied();
+            if wide {
+                let others = facts
+                    .peers()
+                    .filter(|peer| !flows.alive_since(*peer, incident.onset));
+                affected.chain(others).collect()
+            } else {
+                affected.collect()
+            }
+        }
+        Verdict::RemoteAs { asn } => incident
+            .affected
+            .iter()
+            .copied()
+            .filter(|peer| {
+                let origin = facts.origin(peer.0, policy);
+                origin.is_none() || origin == Some(*asn)
+            })
+            .collect(),
+        Verdict::Prefix { prefix } => incident
+            .affected
+            .iter()
+            .copied()
+            .filter(|peer| prefix.contains(&peer.0))
+            .collect(),
+        Verdict::SinglePeer { .. }
+        | Verdict::ReturnPath { .. }
+        | Verdict::HostStall
+        | Verdict::TotalIsolation
+        | Verdict::None => return draft,
+    };
+    let onset = incident.onset;
+    let mut routes: BTreeMap<(Prefix, u32), RouteSpec> = BTreeMap::new();
+    for peer in peers {
+        match target(peer, verdict, facts, policy)
+            .and_then(|target| route_for(&target, verdict, policy, facts, onset))
+        {
+            Ok((specs, why)) => {
+                for spec in specs {
+                    routes.entry((spec.prefix, spec.table)).or_insert(spec);
+                }
+                draft.rationale.insert(why);
+                draft.covered += 1;
+            }
+            Err(reason) => {
+                // A peer that is not known to fail, and would not be moved, need not be explained.
+                if incident.affected.contains(&peer) || reason != Skipped::NotAffected {
+                    draft.skipped.insert(peer, reason);
+                }
+            }
+        }
+    }
+    draft.routes = routes.into_values().collect();
+    draft
+}
+
+/// Drafts routes for an incident from facts alone, without knowledge of flows.
+#[must_use]
+pub fn draft(incident: &Incident, policy: &Policy, facts: &Facts) -> Draft {
+    draft_for(incident, policy, facts, &Flows::default(), true)
+}
+
+fn target<'a>(
+    peer: PeerKey,
+    verdict: &Verdict,
+    facts: &'a Facts,
+    policy: &Policy,
+) -> Result<Target<'a>, Skipped> {
+    let Fib { source, route } = facts.fib_of(peer).ok_or(Skipped::NoFibFact)?;
+    if !policy.flow_sources.contains(source) {
+        return Err(Skipped::ForeignSource(*source));
+    }
+    let current = route.as_ref().and_then(|route| route.egress.clone());
+    let broken = match verdict {
+        Verdict::LocalLink { egress }
+        | Verdict::Gateway { egress }
+        | Verdict::UpstreamAs { egress, .. } => {
+            // Without any route a lost link may have taken it away.
+            if route.is_some() && current.as_ref() != Some(egress) {
+                return Err(Skipped::NotAffected);
+            }
+            Some(egress.clone())
+        }
+        // Without an egress to leave there is none to avoid.
+        _ if current.is_none() => return Err(Skipped::NotAffected),
+        _ => current,
+    };
+    Ok(Target {
+        peer,
+        source: *source,
+        route: route.as_ref(),
+        broken,
+    })
+}
+
+fn route_for(
+    target: &Target<'_>,
+    verdict: &Verdict,
+    policy: &Policy,
+    facts: &Facts,
+    onset: Timestamp,
+) -> Result<(Vec<RouteSpec>, &'static str), Skipped> {
+    let generic = !matches!(verdict, Verdict::RemoteAs { .. } | Verdict::Prefix { .. });
+    let ipv6 = target.peer.0.is_ipv6();
+    let origin = facts.origin(target.peer.0, policy);
+    let mut reason = Skipped::NoBackup;
+    for egress in &policy.egresses {
+        if Some(&egress.name) == target.broken.as_ref() {
+            continue;
+        }
+        let Some(gateway) = egress.gateway(ipv6) else {
+            continue;
+        };
+        if !facts.usable(&egress.name, gateway, onset) {
+            continue;
+        }
+        let covering = facts.covering(target.peer, &egress.name);
+        let whole = Prefix::from(target.peer.0);
+        let way = Way {
+            egress: &egress.name,
+            source: target.source,
+            onset,
+        };
+        let prefix = covering.unwrap_or(whole);
+        let proof = facts.proof(policy, &way, prefix, origin, generic);
+        match proof {
+            Proof::Alive => return choose(target, covering, egress, gateway, policy),
+            Proof::Dead if reason != Skipped::Unproven => reason = Skipped::WayBackDead,
+            Proof::Dead => {}
+            Proof::Untested => reason = Skipped::Unproven,
+        }
+    }
+    Err(reason)
+}
+
+/// The covering prefix where policy allows it, else the host; whichever wins the FIB.
+fn choose(
+    target: &Target<'_>,
+    covering: Option<Prefix>,
+    egress: &Egress,
+    gateway: IpAddr,
+    policy: &Policy,
+) -> Result<(Vec<RouteSpec>, &'static str), Skipped> {
+    let host = Prefix::from(target.peer.0);
+    let mut refusal = None;
+    for wanted in covering.into_iter().chain([host]) {
+        match winning(target, wanted, covering.is_some(), policy) {
+            Ok((changes, why)) => {
+                if let Some((prefix, _, _)) = changes
+                    .iter()
+                    .find(|(prefix, _, _)| !permitted(prefix, policy))
+                {
+                    refusal.get_or_insert(Skipped::NotAllowed(*prefix));
+                    continue;
+                }
+                let specs = changes
+                    .into_iter()
+                    .map(|(prefix, metric, table)| RouteSpec {
+                        prefix,
+                        egress: egress.name.clone(),
+                        interface: egress.interface.clone(),
+                        gateway,
+                        source: target.source,
+                        metric,
+                        table,
+                    })
+                    .collect();
+                return Ok((specs, why));
+            }
+            Err(reason) => {
+                refusal.get_or_insert(reason);
+            }
+        }
+    }
+    Err(refusal.unwrap_or(Skipped::NotAllowed(host)))
+}
+
+/// Inside an allowed prefix and clear of every protected one.
+pub(crate) fn permitted(prefix: &Prefix, policy: &Policy) -> bool {
+    policy
+        .allowed
+        .iter()
+        .any(|allowed| allowed.contains(prefix))
+        && !protected(policy).any(|p| p.contains(prefix) || prefix.contains(&p))
+}
+
+/// What no route may overlap: configured, gateways, and our own addresses.
+pub(crate) fn protected(policy: &Policy) -> impl Iterator<Item = Prefix> + '_ {
+    let gateways = policy
+        .egresses
+        .iter()
+        .flat_map(|egress| egress.gateways.iter().copied());
+    policy.protected.iter().map(Prefix::trunc).chain(
+        gateways
+            .chain(policy.flow_sources.iter().copied())
+            .map(Prefix::from),
+    )
+}
+
+type Change = (Prefix, u32, u32);
+
+/// Prefixes, metrics and table of routes that win against the FIB's entry for the target.
+fn winning(
+    target: &Target<'_>,
+    wanted: Prefix,
+    bgp: bool,
+    policy: &Policy,
+) -> Result<(Vec<Change>, &'static str), Skipped> {
+    let Some(entry) = target.route else {
+        return Ok((
+            vec![(wanted, policy.metric.max(1), policy.table)],
+            "the FIB holds no route: the prefix itself",
+        ));
+    };
+    if entry.table == TABLE_LOCAL || entry.table == 0 {
+        return Err(Skipped::CannotWin(format!(
+            "the route to {} is in table {}",
+            target.peer, entry.table
+        )));
+    }
+    if entry.prefix.prefix_len() < wanted.prefix_len() {
+        let why = if bgp && wanted.prefix_len() < wanted.max_prefix_len() {
+            "the BGP prefix is more specific than the FIB's entry"
+        } else {
+            "a host route is more specific than the FIB's entry"
+        };
+        return Ok((vec![(wanted, policy.metric.max(1), entry.table)], why));
+    }
+    let held = entry.prefix;
+    // A metric of 0 cannot be beaten in IPv4; in IPv6 it stands for 1024 (IP6_RT_PRIO_USER), so
+    // that 1 is the lowest there is.
+    let lowest = u32::from(held.addr().is_ipv6());
+    if entry.metric > lowest {
+        let metric = policy.metric.clamp(lowest, entry.metric - 1);
+        return Ok((
+            vec![(held, metric, entry.table)],
+            "the FIB holds that very prefix: the same at a lower metric",
+        ));
+    }
+    match held.subnets(held.prefix_len() + 1) {
+        Ok(halves) if held.prefix_len() < held.max_prefix_len() => Ok((
+            halves
+                .map(|half| (half, policy.metric.max(1), entry.table))
+                .collect(),
+            "the FIB holds that very prefix at the lowest metric: its two halves",
+        )),
+        _ => Err(Skipped::CannotWin(format!(
+            "the FIB holds {held} at metric {}: nothing is more specific or lower",
+            entry.metric
+        ))),
+    }
+}

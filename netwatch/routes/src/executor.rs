@@ -1,0 +1,782 @@
+//! The one task that owns the routes.
+//!
+//! It takes commands from a bounded queue and reports outcomes and route facts on another. When the
+//! last [`Routes`] is dropped it takes everything back and ends. Commands are cancel-safe: one that
+//! was queued is carried out whether or not its caller still waits.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::{
+    Effect, EgressName, FibChange, FibRoute, Outcome, PeerKey, Plan, PlanId, PlanMode,
+    RevertReason, RouteSpec, Timestamp,
+};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use nix::fcntl::Flock;
+use rtnetlink::MulticastGroup;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::files;
+use crate::kernel::{Kernel, KernelError, words};
+use crate::lease::{Lease, LeaseFile, LeaseFileError};
+use crate::rp_filter::{StrictRpFilter, strict_rp_filter};
+use crate::watchdog::{WatchdogCommand, daemon_lock, spawn_watchdog, watchdog_running};
+
+/// Commands come one per decision of the planner.
+const COMMANDS: usize = 256;
+/// A first watch list reports every flow at once.
+const REPORTS: usize = 4096;
+/// Flows watched; more are refused, with a warning.
+const MAX_WATCHED: usize = 4096;
+/// Changes of routes come in bursts: wait for the rest of one.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// How often leases are looked at, and (every twentieth time) routes without a notification.
+const INTERVAL: Duration = Duration::from_millis(250);
+const RESCAN_EVERY: u32 = 20;
+/// Look-ups in flight at once.
+const LOOKUPS: usize = 64;
+
+/// An uplink's interface, to name the egress that a route leaves by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressLink {
+    /// The egress.
+    pub name: EgressName,
+    /// Its interface.
+    pub interface: String,
+}
+
+/// Parameters of [`Routes::open`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `rtm_protocol` of our routes; 0 to 4 are the kernel's and the administrator's.
+    pub protocol: u8,
+    /// For the lease file and the locks.
+    pub runtime_dir: PathBuf,
+    /// The uplinks.
+    pub egresses: Vec<EgressLink>,
+    /// How often a route that another program removed is put back, per plan.
+    pub restore_limit: u32,
+    /// How to start the watchdog. `None`: one must be running already for anything to be installed.
+    pub watchdog: Option<WatchdogCommand>,
+}
+
+/// What the executor reports.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// How an effect went, or what became of a plan without one.
+    Outcome(Outcome),
+    /// The kernel's way to a watched peer, first and at every change.
+    Fib(FibChange),
+}
+
+/// What the sweep at the start removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Routes with our protocol number.
+    pub routes: usize,
+}
+
+/// Why the executor could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The protocol number is not ours to use.
+    #[error("failover.protocol = {0} belongs to the kernel or the administrator: choose 5 to 255")]
+    Protocol(u8),
+    /// The runtime directory cannot be used.
+    #[error("runtime directory {}: {source}", path.display())]
+    RuntimeDir {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        source: io::Error,
+    },
+    /// Another daemon owns the runtime directory.
+    #[error("another netwatch runs with runtime directory {}: stop it first", .0.display())]
+    Busy(PathBuf),
+    /// No netlink socket.
+    #[error("netlink: {0}")]
+    Netlink(#[source] io::Error),
+    /// Leftovers could not be removed.
+    #[error("routes left over from an earlier run could not be removed (CAP_NET_ADMIN?): {0}")]
+    Sweep(#[source] KernelError),
+}
+
+/// Why a plan was not installed. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The plan is a shadow plan.
+    #[error("plan {0:?} is a shadow plan: nothing is installed")]
+    Shadow(PlanId),
+    /// No routes, or a default route: the planner must not ask for these.
+    #[error("plan refused: {0}")]
+    Unsafe(String),
+    /// Replies would be dropped.
+    #[error(transparent)]
+    RpFilter(#[from] StrictRpFilter),
+    /// Without a watchdog no route is safe.
+    #[error("no watchdog: {0}")]
+    Watchdog(String),
+    /// The lease comes before the routes.
+    #[error("lease: {0}")]
+    Lease(#[from] LeaseFileError),
+    /// The kernel refused a route.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel took the route and does not use it.
+    #[error("{route} does not win: {peer} from {flow_source} leaves by {got}")]
+    DoesNotWin {
+        /// The route.
+        route: String,
+        /// The address asked for.
+        peer: IpAddr,
+        /// The flows' source.
+        flow_source: IpAddr,
+        /// Where packets go instead.
+        got: String,
+    },
+    /// The executor has ended.
+    #[error("the route executor has ended")]
+    Ended,
+}
+
+enum Command {
+    Install(Box<Plan>, oneshot::Sender<Result<(), InstallError>>),
+    Revert(PlanId, RevertReason, oneshot::Sender<()>),
+    Renew(PlanId, oneshot::Sender<bool>),
+    Watch(Vec<(PeerKey, IpAddr)>),
+    Lookup(
+        IpAddr,
+        IpAddr,
+        oneshot::Sender<Result<Option<FibRoute>, KernelError>>,
+    ),
+    Owned(oneshot::Sender<Vec<Lease>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// A handle to the executor.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    commands: mpsc::Sender<Command>,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Command")
+    }
+}
+
+impl Routes {
+    /// Takes the runtime directory, removes what an earlier run left, and starts the executor in
+    /// the caller's network namespace.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(
+        settings: Settings,
+    ) -> Result<(Self, mpsc::Receiver<Report>, Swept), OpenError> {
+        if settings.protocol <= 4 {
+            return Err(OpenError::Protocol(settings.protocol));
+        }
+        let dir = settings.runtime_dir.clone();
+        let runtime_dir = |source| OpenError::RuntimeDir {
+            path: dir.clone(),
+            source,
+        };
+        files::make_dir(&dir).map_err(runtime_dir)?;
+        let lock = files::lock(&daemon_lock(&dir))
+            .map_err(runtime_dir)?
+            .ok_or_else(|| OpenError::Busy(dir.clone()))?;
+        let kernel = Kernel::open(settings.protocol).map_err(OpenError::Netlink)?;
+        let routes = kernel.sweep().await.map_err(OpenError::Sweep)?;
+        if routes > 0 {
+            tracing::warn!(routes, "removed routes that an earlier run left");
+        }
+        LeaseFile::new(Vec::new())
+            .write(&dir)
+            .map_err(|e| runtime_dir(io::Error::other(e.to_string())))?;
+        let changed = listen().map_err(OpenError::Netlink)?;
+        if let Some(command) = &settings.watchdog {
+            // Ahead of the first plan, which must not wait for it. Installing tries again.
+            if let Err(e) = spawn_watchdog(&dir, command) {
+                tracing::error!(error = %e, "watchdog not started");
+            }
+        }
+        let (commands, queue) = mpsc::channel(COMMANDS);
+        let (reports, receiver) = mpsc::channel(REPORTS);
+        let executor = Executor {
+            settings,
+            kernel,
+            reports,
+            plans: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            _lock: lock,
+        };
+        tokio::spawn(executor.run(queue, changed));
+        Ok((Self { commands }, receiver, Swept { routes }))
+    }
+
+    /// Carries out an effect if it is one for routes; how it went comes as a [`Report`]. Never
+    /// waits: a full queue is an error for the caller to count.
+    ///
+    /// # Errors
+    /// The queue is full or the executor has ended.
+    pub fn carry_out(&self, effect: &Effect) -> Result<(), InstallError> {
+        let command = match effect {
+            Effect::Install(plan) => Command::Install(Box::new(plan.clone()), oneshot::channel().0),
+            Effect::Revert { plan, reason } => {
+                Command::Revert(*plan, *reason, oneshot::channel().0)
+            }
+            Effect::RenewLease { plan } => Command::Renew(*plan, oneshot::channel().0),
+            Effect::Watch { peers } => Command::Watch(
+                peers
+                    .iter()
+                    .filter_map(|(peer, source)| source.map(|source| (*peer, source)))
+                    .collect(),
+            ),
+            Effect::Probe(_) | Effect::Page(_) | Effect::Journal(_) => return Ok(()),
+        };
+        self.commands
+            .try_send(command)
+            .map_err(|_| InstallError::Ended)
+    }
+
+    /// Installs all routes of a plan, or none.
+    ///
+    /// # Errors
+    /// See [`InstallError`].
+    pub async fn install(&self, plan: Plan) -> Result<(), InstallError> {
+        self.ask(|reply| Command::Install(Box::new(plan), reply))
+            .await
+            .unwrap_or(Err(InstallError::Ended))
+    }
+
+    /// Takes a plan's routes back; one that is not installed is no error.
+    pub async fn revert(&self, plan: PlanId, reason: RevertReason) {
+        let _ = self.ask(|reply| Command::Revert(plan, reason, reply)).await;
+    }
+
+    /// Renews a plan's lease; false if it has none (any more).
+    pub async fn renew(&self, plan: PlanId) -> bool {
+        self.ask(|reply| Command::Renew(plan, reply))
+            .await
+            .unwrap_or(false)
+    }
+
+    /// Replaces the list of flows (peer and source) whose route is reported.
+    pub async fn watch(&self, flows: Vec<(PeerKey, IpAddr)>) {
+        let _ = self.commands.send(Command::Watch(flows)).await;
+    }
+
+    /// The route of a flow now.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn lookup(
+        &self,
+        peer: IpAddr,
+        source: IpAddr,
+    ) -> Result<Option<FibRoute>, KernelError> {
+        self.ask(|reply| Command::Lookup(peer, source, reply))
+            .await
+            .unwrap_or_else(|| {
+                Err(KernelError::Netlink {
+                    request: format!("get {peer} from {source}"),
+                    text: "the route executor has ended".to_owned(),
+                })
+            })
+    }
+
+    /// The plans in force with their leases.
+    pub async fn owned(&self) -> Vec<Lease> {
+        self.ask(Command::Owned).await.unwrap_or_default()
+    }
+
+    /// Takes everything back and ends the executor.
+    pub async fn close(self) {
+        let _ = self.ask(Command::Close).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Wakes the executor when routes, rules or links change. Of notifications only the fact is kept.
+fn listen() -> io::Result<Arc<Notify>> {
+    let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&[
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
+        // IPv4 routes that go with their link are not announced one by one.
+        MulticastGroup::Link,
+    ])?;
+    tokio::spawn(connection);
+    let changed = Arc::new(Notify::new());
+    let notify = Arc::downgrade(&changed);
+    tokio::spawn(async move {
+        while messages.next().await.is_some() {
+            match notify.upgrade() {
+                Some(notify) => notify.notify_one(),
+                None => return,
+            }
+        }
+    });
+    Ok(changed)
+}
+
+struct Owned {
+    plan: Plan,
+    expires_at: Timestamp,
+    restored: u32,
+}
+
+struct Executor {
+    settings: Settings,
+    kernel: Kernel,
+    reports: mpsc::Sender<Report>,
+    plans: BTreeMap<PlanId, Owned>,
+    /// What was last reported; `None`: nothing yet.
+    watched: BTreeMap<(PeerKey, IpAddr), Option<Option<FibRoute>>>,
+    _lock: Flock<std::fs::File>,
+}
+
+impl Executor {
+    async fn run(mut self, mut queue: mpsc::Receiver<Command>, changed: Arc<Notify>) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count = 0_u32;
+        // When a scan is due, and the earliest that the next may be: a churning table must not
+        // cost more than a tenth of a core.
+        let mut scan_at: Option<Instant> = None;
+        let mut not_before = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                command = queue.recv() => match command {
+                    Some(Command::Close(done)) => {
+                        self.close().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(command) => {
+                        if matches!(command, Command::Watch(_)) {
+                            scan_at = Some(Instant::now());
+                        }
+                        self.command(command).await;
+                    }
+                    None => {
+                        self.close().await;
+                        return;
+                    }
+                },
+                () = changed.notified() => {
+                    let wanted = (Instant::now() + DEBOUNCE).max(not_before);
+                    scan_at = Some(scan_at.map_or(wanted, |at| at.min(wanted)));
+                }
+                () = tokio::time::sleep_until(scan_at.unwrap_or_else(far)), if scan_at.is_some() => {
+                    scan_at = None;
+                    let started = Instant::now();
+                    self.restore().await;
+                    if !self.scan().await {
+                        scan_at = Some(Instant::now() + INTERVAL);
+                    }
+                    not_before = Instant::now() + started.elapsed() * 10;
+                }
+                _ = ticks.tick() => {
+                    self.expire(clock::now()).await;
+                    count = count.wrapping_add(1);
+                    if count.is_multiple_of(RESCAN_EVERY) && scan_at.is_none() {
+                        scan_at = Some(Instant::now());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Install(plan, reply) => {
+                let id = plan.id;
+                let result = self.install(*plan).await;
+                let outcome = match &result {
+                    Ok(()) => Outcome::Installed { plan: id },
+                    Err(e) => {
+                        tracing::warn!(plan = id.0, error = %e, "plan not installed");
+                        Outcome::InstallFailed {
+                            plan: id,
+                            error: e.to_string(),
+                        }
+                    }
+                };
+                self.report(outcome).await;
+                let _ = reply.send(result);
+            }
+            Command::Revert(plan, reason, reply) => {
+                if self.revert(plan, reason).await {
+                    let _ = reply.send(());
+                }
+            }
+            Command::Renew(plan, reply) => {
+                let renewed = self.renew(plan).await;
+                let _ = reply.send(renewed);
+            }
+            Command::Watch(flows) => {
+                if flows.len() > MAX_WATCHED {
+                    tracing::warn!(
+                        flows = flows.len(),
+                        limit = MAX_WATCHED,
+                        "not all are watched"
+                    );
+                }
+                let mut before = std::mem::take(&mut self.watched);
+                self.watched = flows
+                    .into_iter()
+                    .take(MAX_WATCHED)
+                    .map(|flow| (flow, before.remove(&flow).unwrap_or(None)))
+                    .collect();
+            }
+            Command::Lookup(peer, source, reply) => {
+                let route = self.kernel.lookup(peer, source).await;
+                let _ = reply.send(route.map(|route| route.map(|route| self.named(route))));
+            }
+            Command::Owned(reply) => {
+                let _ = reply.send(self.leases());
+            }
+            Command::Close(_) => {}
+        }
+    }
+
+    async fn install(&mut self, plan: Plan) -> Result<(), InstallError> {
+        if plan.mode == PlanMode::Shadow {
+            return Err(InstallError::Shadow(plan.id));
+        }
+        if self.plans.contains_key(&plan.id) {
+            return Ok(());
+        }
+        self.admit(&plan)?;
+        self.ensure_watchdog()?;
+        let id = plan.id;
+        let expires_at = clock::now() + plan.lease;
+        let routes = plan.routes.clone();
+        self.plans.insert(
+            id,
+            Owned {
+                plan,
+                expires_at,
+                restored: 0,
+            },
+        );
+        // The lease comes first: a route without one would outlive a crash between the two.
+        let result = match self.write_leases() {
+            Ok(()) => self.create(&routes).await,
+            Err(e) => Err(e.into()),
+        };
+        if result.is_err() {
+            self.plans.remove(&id);
+            if let Err(e) = self.write_leases() {
+                tracing::error!(error = %e, "lease file");
+            }
+        }
+        result
+    }
+
+    /// The executor's own last look, whatever the planner thought.
+    fn admit(&self, plan: &Plan) -> Result<(), InstallError> {
+        if plan.routes.is_empty() {
+            return Err(InstallError::Unsafe("no routes".to_owned()));
+        }
+        if let Some(route) = plan.routes.iter().find(|r| r.prefix.prefix_len() < 2) {
+            return Err(InstallError::Unsafe(format!(
+                "{} is a default",
+                route.prefix
+            )));
+        }
+        for route in plan.routes.iter().filter(|r| r.prefix.addr().is_ipv4()) {
+            let others = self
+                .settings
+                .egresses
+                .iter()
+                .filter(|egress| egress.interface != route.interface);
+            for egress in others {
+                if strict_rp_filter(&egress.interface) {
+                    return Err(StrictRpFilter {
+                        interface: egress.interface.clone(),
+                    }
+                    .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ensure_watchdog(&self) -> Result<(), InstallError> {
+        let dir = &self.settings.runtime_dir;
+        let outcome = match &self.settings.watchdog {
+            Some(command) => spawn_watchdog(dir, command).map(|()| true),
+            None => watchdog_running(dir),
+        };
+        match outcome {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(InstallError::Watchdog(format!(
+                "none runs for {}: start `netwatch watchdog`",
+                dir.display()
+            ))),
+            Err(e) => Err(InstallError::Watchdog(e.to_string())),
+        }
+    }
+
+    /// Creates all routes at once and asks the kernel whether they win; else deletes those that it
+    /// created, and no other.
+    async fn create(&self, routes: &[RouteSpec]) -> Result<(), InstallError> {
+        let results = join_all(routes.iter().map(|route| self.kernel.add(route))).await;
+        let mut created = Vec::new();
+        let mut failure = None;
+        for (route, result) in routes.iter().zip(results) {
+            match result {
+                Ok(()) => created.push(route),
+                Err(e) => {
+                    failure.get_or_insert(InstallError::from(e));
+                }
+            }
+        }
+        if failure.is_none() {
+            failure = join_all(routes.iter().map(|route| self.wins(route)))
+                .await
+                .into_iter()
+                .find_map(Result::err);
+        }
+        let Some(failure) = failure else {
+            return Ok(());
+        };
+        for route in created {
+            if let Err(e) = self.kernel.delete(route).await {
+                tracing::error!(error = %e, "roll back");
+            }
+        }
+        Err(failure)
+    }
+
+    /// A flow from the route's source into its prefix now leaves by its interface.
+    async fn wins(&self, route: &RouteSpec) -> Result<(), InstallError> {
+        let peer = self
+            .watched
+            .keys()
+            .map(|(peer, _)| peer.0)
+            .find(|peer| route.prefix.contains(peer))
+            .or_else(|| route.prefix.hosts().next())
+            .unwrap_or(route.prefix.network());
+        let found = self.kernel.lookup(peer, route.source).await?;
+        match found {
+            Some(found) if found.interface == route.interface => Ok(()),
+            other => Err(InstallError::DoesNotWin {
+                route: words(route),
+                peer,
+                flow_source: route.source,
+                got: other.map_or("nowhere".to_owned(), |f| f.interface),
+            }),
+        }
+    }
+
+    /// Deletes a plan's routes; true when none of them is left. A plan that is not known counts as
+    /// taken back.
+    async fn revert(&mut self, id: PlanId, reason: RevertReason) -> bool {
+        if let Some(owned) = self.plans.get(&id) {
+            let mut failed = false;
+            for route in &owned.plan.routes {
+                if let Err(e) = self.kernel.delete(route).await {
+                    tracing::error!(plan = id.0, error = %e, "route not deleted, to be tried again");
+                    failed = true;
+                }
+            }
+            if failed {
+                // The lease stays: the watchdog deletes what we could not.
+                return false;
+            }
+            self.plans.remove(&id);
+            if let Err(e) = self.write_leases() {
+                tracing::error!(error = %e, "lease file");
+            }
+        }
+        self.report(Outcome::Reverted { plan: id, reason }).await;
+        true
+    }
+
+    async fn renew(&mut self, id: PlanId) -> bool {
+        let now = clock::now();
+        self.expire(now).await;
+        let Some(owned) = self.plans.get_mut(&id) else {
+            return false;
+        };
+        owned.expires_at = now + owned.plan.lease;
+        if let Err(e) = self
+            .write_leases()
+            .map_err(InstallError::from)
+            .and(self.ensure_watchdog())
+        {
+            tracing::error!(error = %e, "lease not renewed");
+            return false;
+        }
+        true
+    }
+
+    /// Takes back what was not renewed. The watchdog may have done so already, while this process
+    /// stood still.
+    async fn expire(&mut self, now: Timestamp) {
+        let due: Vec<PlanId> = self
+            .plans
+            .iter()
+            .filter(|(_, owned)| owned.expires_at <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.revert(id, RevertReason::LeaseExpired).await;
+        }
+    }
+
+    /// Puts back routes of ours that another program removed, so often and no more.
+    async fn restore(&mut self) {
+        if self.plans.is_empty() {
+            return;
+        }
+        self.expire(clock::now()).await;
+        let present = match self.kernel.ours().await {
+            Ok(present) => present,
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot see our own routes");
+                return;
+            }
+        };
+        let mut outcomes = Vec::new();
+        for (id, owned) in &mut self.plans {
+            let lost: Vec<RouteSpec> = owned
+                .plan
+                .routes
+                .iter()
+                .filter(|r| !present.contains(&(r.prefix, r.table, r.metric)))
+                .cloned()
+                .collect();
+            if lost.is_empty() {
+                continue;
+            }
+            owned.restored += 1;
+            let allowed = owned.restored <= self.settings.restore_limit;
+            for route in lost {
+                let restored = allowed && self.kernel.add(&route).await.is_ok();
+                tracing::warn!(plan = id.0, route = %words(&route), restored, "route lost");
+                if !restored {
+                    owned.plan.routes.retain(|r| *r != route);
+                }
+                outcomes.push(Outcome::RouteLost {
+                    plan: *id,
+                    route: words(&route),
+                    restored,
+                });
+            }
+        }
+        for outcome in outcomes {
+            self.report(outcome).await;
+        }
+    }
+
+    /// Looks all watched flows up and reports those whose route changed; false where the queue of
+    /// reports had no room for all.
+    async fn scan(&mut self) -> bool {
+        let flows: Vec<(PeerKey, IpAddr)> = self.watched.keys().copied().collect();
+        for chunk in flows.chunks(LOOKUPS) {
+            let kernel = &self.kernel;
+            let found = join_all(
+                chunk
+                    .iter()
+                    .map(|(peer, source)| kernel.lookup(peer.0, *source)),
+            )
+            .await;
+            for ((peer, source), result) in chunk.iter().zip(found) {
+                let route = match result {
+                    Ok(route) => route.map(|route| self.named(route)),
+                    Err(e) => {
+                        tracing::debug!(peer = %peer, error = %e, "route look-up");
+                        None
+                    }
+                };
+                let Some(last) = self.watched.get_mut(&(*peer, *source)) else {
+                    continue;
+                };
+                if last.as_ref() == Some(&route) {
+                    continue;
+                }
+                let change = FibChange {
+                    peer: *peer,
+                    source: *source,
+                    route: route.clone(),
+                };
+                match self.reports.try_send(Report::Fib(change)) {
+                    Ok(()) => *last = Some(route),
+                    Err(mpsc::error::TrySendError::Full(_)) => return false,
+                    Err(mpsc::error::TrySendError::Closed(_)) => return true,
+                }
+            }
+        }
+        true
+    }
+
+    async fn close(&mut self) {
+        let ids: Vec<PlanId> = self.plans.keys().copied().collect();
+        for id in ids {
+            self.revert(id, RevertReason::Stopping).await;
+        }
+        // An empty lease file tells the watchdog to end, and it then removes the file.
+        if !watchdog_running(&self.settings.runtime_dir).unwrap_or(false) && self.plans.is_empty() {
+            for path in [
+                LeaseFile::path(&self.settings.runtime_dir),
+                daemon_lock(&self.settings.runtime_dir),
+            ] {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    fn named(&self, mut route: FibRoute) -> FibRoute {
+        route.egress = self
+            .settings
+            .egresses
+            .iter()
+            .find(|egress| egress.interface == route.interface)
+            .map(|egress| egress.name.clone());
+        route
+    }
+
+    fn leases(&self) -> Vec<Lease> {
+        self.plans
+            .values()
+            .map(|owned| Lease {
+                plan: owned.plan.id,
+                incident: owned.plan.incident.clone(),
+                expires_at: owned.expires_at,
+                routes: owned.plan.routes.clone(),
+            })
+            .collect()
+    }
+
+    fn write_leases(&self) -> Result<(), LeaseFileError> {
+        LeaseFile::new(self.leases()).write(&self.settings.runtime_dir)
+    }
+
+    /// Outcomes are never dropped; the receiver must not wait for this task while it does not read.
+    async fn report(&self, outcome: Outcome) {
+        let _ = self.reports.send(Report::Outcome(outcome)).await;
+    }
+}
+
+/// A moment that a disabled branch of the select never comes to.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
