@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -211,16 +211,42 @@ impl Daemon {
         bail!("the daemon did not end within 8 s of SIGTERM")
     }
 
-    /// `netwatch report`, as text or as JSON.
+    /// `netwatch report` of the newest incident, as people read it.
     ///
     /// # Errors
     /// The command fails.
-    pub fn report(&self, space: &Space, json: bool) -> anyhow::Result<String> {
-        let mut command: Command = space.command(VALIDATOR, &self.binary);
-        command.arg("report").arg("--config").arg(&self.config);
-        if json {
-            command.arg("--json");
+    pub fn report(&self, space: &Space) -> anyhow::Result<String> {
+        self.ask(space, &["report"])
+    }
+
+    /// The daemon's own timeline of all its incidents, in order of time.
+    ///
+    /// # Errors
+    /// `netwatch report` fails or prints something unexpected.
+    pub fn timeline(&self, space: &Space) -> anyhow::Result<Vec<Line>> {
+        let json = |arguments: &[&str]| -> anyhow::Result<Value> {
+            let text = self.ask(space, arguments)?;
+            serde_json::from_str(&text)
+                .with_context(|| format!("`netwatch {}` is not JSON", arguments.join(" ")))
+        };
+        let incidents = json(&["report", "--list", "--json"])?;
+        let incidents = incidents
+            .as_array()
+            .context("`netwatch report --list --json` is no list")?;
+        let mut found = Vec::new();
+        for incident in incidents {
+            let id = incident["id"]
+                .as_str()
+                .context("an incident without an id")?;
+            found.extend(lines(&json(&["report", id, "--json"])?)?);
         }
+        found.sort_by_key(|line| line.at);
+        Ok(found)
+    }
+
+    fn ask(&self, space: &Space, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = space.command(VALIDATOR, &self.binary);
+        command.args(arguments).arg("--config").arg(&self.config);
         crate::ns::run(&mut command)
     }
 }
@@ -247,40 +273,50 @@ pub struct Line {
     pub text: String,
 }
 
-/// The lines of all incidents in a report, by time. The shape around them does not matter: an entry
-/// is an object with `at` and a `kind` that has a `type`.
-#[must_use]
-pub fn lines(report: &Value) -> Vec<Line> {
-    let mut found = Vec::new();
-    collect(report, &mut found);
-    found.sort_by_key(|line| line.at);
-    found
+/// The lines of one incident's report.
+fn lines(report: &Value) -> anyhow::Result<Vec<Line>> {
+    let entries = report["entries"]
+        .as_array()
+        .context("a report without entries")?;
+    entries
+        .iter()
+        .map(|entry| {
+            let wall = entry["wall"].as_str().context("an entry without a time")?;
+            let wall: jiff::Timestamp = wall
+                .parse()
+                .with_context(|| format!("not a time: {wall}"))?;
+            let wall = u64::try_from(wall.as_nanosecond()).context("a time before 1970")?;
+            let kind = &entry["kind"];
+            Ok(Line {
+                at: wall.saturating_sub(sys::wall_offset()),
+                kind: kind["type"]
+                    .as_str()
+                    .context("an entry without a kind")?
+                    .to_owned(),
+                verdict: kind
+                    .pointer("/verdict/verdict")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
+                text: entry["text"].as_str().unwrap_or_default().to_owned(),
+            })
+        })
+        .collect()
 }
 
-fn collect(value: &Value, found: &mut Vec<Line>) {
-    match value {
-        Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
-        Value::Object(map) => {
-            let kind = map.get("kind").and_then(|kind| kind.get("type")?.as_str());
-            let at = map.get("at").and_then(Value::as_u64);
-            if let (Some(kind), Some(at)) = (kind, at) {
-                found.push(Line {
-                    at,
-                    kind: kind.to_owned(),
-                    verdict: map["kind"]
-                        .pointer("/verdict/verdict")
-                        .and_then(Value::as_str)
-                        .map(str::to_owned),
-                    text: map
-                        .get("text")
-                        .and_then(Value::as_str)
-                        .unwrap_or_default()
-                        .to_owned(),
-                });
-            } else {
-                map.values().for_each(|value| collect(value, found));
-            }
-        }
-        _ => {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_report_on_the_labs_clock() {
+        let report = serde_json::json!({"entries": [{
+            "wall": jiff::Timestamp::now().to_string(),
+            "kind": {"type": "verdict", "verdict": {"verdict": "gateway", "egress": "a"}},
+            "text": "gateway of a is dead",
+        }]});
+        let found = lines(&report).expect("lines");
+        assert_eq!(found[0].verdict.as_deref(), Some("gateway"));
+        assert!(found[0].at.abs_diff(sys::now()) < 1_000_000_000);
+        assert!(lines(&serde_json::json!({"entries": [{"wall": "yesterday"}]})).is_err());
     }
 }

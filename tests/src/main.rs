@@ -105,9 +105,9 @@ struct Common {
 fn main() -> ExitCode {
     sys::catch_signals();
     let result = match Cli::parse().command {
-        Command::Run(args) => run_scenarios(&args),
-        Command::Demo(args) => demo(&args),
-        Command::Null(args) => null(&args),
+        Command::Run(args) => reported("lab", args.common.json.as_deref(), || run_scenarios(&args)),
+        Command::Demo(args) => reported("demo", args.common.json.as_deref(), || demo(&args)),
+        Command::Null(args) => reported("lab-null", args.json.as_deref(), || null(&args)),
         Command::Role {
             role: RoleCommand::Validator { file },
         } => lab::chatter::validator_main(&file).map(|()| true),
@@ -122,7 +122,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_scenarios(args: &RunArgs) -> anyhow::Result<bool> {
+/// Writes a failure that came before anything ran into the file, too.
+fn reported(
+    name: &str,
+    json: Option<&Path>,
+    f: impl FnOnce() -> anyhow::Result<Document>,
+) -> anyhow::Result<bool> {
+    let (document, failure) = match f() {
+        Ok(document) => (document, None),
+        Err(error) => {
+            let mut document = Document::new(name);
+            document
+                .checks
+                .push(Check::new("started", false, format!("{error:#}")));
+            (document, Some(error))
+        }
+    };
+    if let Some(path) = json {
+        document.write(path)?;
+    }
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    anyhow::ensure!(
+        !sys::interrupted(),
+        "interrupted; everything that was made is removed"
+    );
+    Ok(document.ok())
+}
+
+fn run_scenarios(args: &RunArgs) -> anyhow::Result<Document> {
     let mut chosen = Vec::new();
     for file in &args.file {
         chosen.push(load(file)?);
@@ -133,7 +162,7 @@ fn run_scenarios(args: &RunArgs) -> anyhow::Result<bool> {
             for scenario in shipped {
                 println!("{:<28} {}", scenario.name, scenario.description);
             }
-            return Ok(true);
+            return Ok(Document::new("lab"));
         }
         for name in &args.scenarios {
             if !shipped.iter().any(|scenario| scenario.name == *name) {
@@ -172,7 +201,7 @@ fn run_scenarios(args: &RunArgs) -> anyhow::Result<bool> {
         }
     }
     merge(&mut document);
-    finish(&document, args.common.json.as_deref())
+    Ok(document)
 }
 
 fn one(scenario: &Scenario, seed: u64, options: &Options, document: &mut Document) {
@@ -209,7 +238,7 @@ fn merge(document: &mut Document) {
     document.checks = checks;
 }
 
-fn demo(args: &DemoArgs) -> anyhow::Result<bool> {
+fn demo(args: &DemoArgs) -> anyhow::Result<Document> {
     let narrator = Narrator::new(true);
     let mut document = Document::new("demo");
     let scenario = load(&args.common.scenario_dir.join("upstream-dark.toml"))?;
@@ -243,10 +272,10 @@ fn demo(args: &DemoArgs) -> anyhow::Result<bool> {
         }
     }
     print_checks(&narrator, &document.checks);
-    finish(&document, args.common.json.as_deref())
+    Ok(document)
 }
 
-fn null(args: &NullArgs) -> anyhow::Result<bool> {
+fn null(args: &NullArgs) -> anyhow::Result<Document> {
     let mut document = Document::new("lab-null");
     lab::ns::sweep();
     let duration = std::time::Duration::from_secs(args.seconds);
@@ -276,7 +305,7 @@ fn null(args: &NullArgs) -> anyhow::Result<bool> {
         );
     }
     print_checks(&Narrator::new(true), &document.checks);
-    finish(&document, args.json.as_deref())
+    Ok(document)
 }
 
 fn options(
@@ -317,15 +346,4 @@ fn print_checks(narrator: &Narrator, checks: &[Check]) {
             check.detail
         );
     }
-}
-
-fn finish(document: &Document, json: Option<&Path>) -> anyhow::Result<bool> {
-    if let Some(path) = json {
-        document.write(path)?;
-    }
-    anyhow::ensure!(
-        !sys::interrupted(),
-        "interrupted; everything that was made is removed"
-    );
-    Ok(document.ok())
 }

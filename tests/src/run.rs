@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::chatter::FlowSummary;
-use crate::daemon::{Daemon, Line, PROTOCOL, lines};
+use crate::daemon::{Daemon, Line, PROTOCOL};
 use crate::monitor::RouteEvent;
 use crate::narrate::{Narrator, News};
 use crate::pager::Request;
@@ -288,10 +288,10 @@ impl<'a> Timeline<'a> {
             .rig
             .apply(fault)
             .with_context(|| format!("the fault {:?} at {}", fault.kind, fault.at))?;
-        if fault.kind == FaultKind::Heal {
-            if let Some(script) = &mut self.script {
-                script.heal(self.rig)?;
-            }
+        if fault.kind == FaultKind::Heal
+            && let Some(script) = &mut self.script
+        {
+            script.heal(self.rig)?;
         }
         self.ordered.push((fault.kind, at));
         let news = if fault.kind == FaultKind::Heal {
@@ -398,15 +398,21 @@ impl<'a> Timeline<'a> {
 
     fn tell(&mut self) {
         let routes = own_routes(self.rig);
-        for event in routes.iter().skip(self.told.routes) {
-            let verb = if event.added {
-                "route installed:"
-            } else {
-                "route removed:"
-            };
-            let text = format!("{verb} {} (protocol {})", event.destination, event.protocol);
+        for added in [true, false] {
+            let news: Vec<&RouteEvent> = routes
+                .iter()
+                .skip(self.told.routes)
+                .filter(|event| event.added == added)
+                .collect();
+            let Some(first) = news.first() else { continue };
+            let nets: Vec<String> = news
+                .iter()
+                .map(|event| event.destination.to_string())
+                .collect();
+            let verb = if added { "installed" } else { "removed" };
+            let text = format!("{} routes {verb}: {}", nets.len(), shorten(&nets));
             self.narrator
-                .say(self.since_cut(event.at), News::Move, &text);
+                .say(self.since_cut(first.at), News::Move, &text);
         }
         self.told.routes = routes.len();
         if !self.told.rerouted
@@ -568,16 +574,11 @@ impl Seen {
             return Ok(());
         };
         self.report = daemon
-            .report(&rig.space, true)
-            .map_err(|error| format!("{error:#}"))
-            .and_then(|text| {
-                serde_json::from_str(&text)
-                    .map(|report| lines(&report))
-                    .map_err(|error| format!("`netwatch report --json` is not JSON: {error}"))
-            });
+            .timeline(&rig.space)
+            .map_err(|error| format!("{error:#}"));
         if options.print_report {
             println!();
-            match daemon.report(&rig.space, false) {
+            match daemon.report(&rig.space) {
                 Ok(text) => println!("{}", text.trim_end()),
                 Err(error) => println!("netwatch report failed: {error:#}"),
             }
@@ -592,6 +593,16 @@ impl Seen {
         }
         self.left.1 = installed(rig)?;
         Ok(())
+    }
+}
+
+/// The first few of a list.
+fn shorten(items: &[String]) -> String {
+    match items {
+        [first, second, third, _, ..] => {
+            format!("{first}, {second}, {third} and {} more", items.len() - 3)
+        }
+        _ => items.join(", "),
     }
 }
 

@@ -19,6 +19,12 @@ pub fn thread_cpu() -> u64 {
     clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// What `CLOCK_REALTIME` is ahead of `CLOCK_MONOTONIC` by, in nanoseconds.
+#[must_use]
+pub fn wall_offset() -> u64 {
+    clock(libc::CLOCK_REALTIME).saturating_sub(now())
+}
+
 fn clock(id: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
