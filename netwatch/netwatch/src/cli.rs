@@ -157,4 +157,7 @@ pub struct Watchdog {
     /// The protocol number of our routes
     #[arg(long)]
     pub protocol: u8,
+    /// Wait for further daemons instead of ending with the last lease (for a unit of its own)
+    #[arg(long)]
+    pub stay: bool,
 }

@@ -191,7 +191,7 @@ impl Daemon {
         let (routes, routes_rx, swept) = if config.egress.is_empty() {
             (None, mpsc::channel(1).1, routes::Swept::default())
         } else {
-            let (routes, reports, swept) = routes::Routes::open(wiring::routes(&config)).await?;
+            let (routes, reports, swept) = routes::Routes::open(wiring::routes(&config)?).await?;
             doors.kill_switch = Some(tokio::spawn(routes::watch_kill_switch(
                 config.failover.kill_switch.clone(),
                 operator_tx,
@@ -220,7 +220,7 @@ impl Daemon {
             .map(Arc::new);
         let (collector, collector_error) = collector(&config, &protected, tcp_tx)?;
 
-        let daemon = Self {
+        let mut daemon = Self {
             engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
             started,
             collector,
@@ -241,6 +241,7 @@ impl Daemon {
             blamed: BTreeMap::new(),
             config,
         };
+        daemon.tell_watchdog_deeds();
         let inputs = Inputs {
             tcp,
             bgp: bgp_rx,
@@ -421,6 +422,44 @@ impl Daemon {
         }
         self.events
             .publish(&api::Notification::Entry(Box::new(entry)));
+    }
+
+    /// What the watchdog did while no daemon ran belongs to the incidents' timelines.
+    fn tell_watchdog_deeds(&mut self) {
+        let records = match routes::take_watchdog_log(&self.config.host.runtime_dir) {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(%error, "the watchdog's log cannot be read");
+                return;
+            }
+        };
+        for record in records {
+            let text = format!(
+                "the lease ran out: {} routes removed{}",
+                record.deleted.len(),
+                if record.errors.is_empty() {
+                    String::new()
+                } else {
+                    format!("; {}", record.errors.join("; "))
+                }
+            );
+            let (Some(incident), Some(plan)) = (record.incident, record.plan) else {
+                tracing::warn!("{text}");
+                continue;
+            };
+            self.tell(Entry {
+                incident,
+                at: record.at,
+                received_at: Some(clock::now()),
+                actor: events::Actor::Watchdog,
+                kind: EntryKind::Reverted {
+                    plan,
+                    reason: events::RevertReason::LeaseExpired,
+                },
+                text,
+                evidence: Vec::new(),
+            });
+        }
     }
 
     /// The pager avoids an egress while an open incident blames it.
