@@ -452,6 +452,8 @@ impl Correlator {
         case.confirmed_at.get_or_insert(now);
         case.well_since = None;
         case.bad_at = now;
+        // Those that the verdict adds are probed at once: what a backup carries is asked next.
+        case.probe_at = Some(now);
         case.add(lines.iter().cloned());
         let text = story::verdict(case, &verdict);
         out.push(Output::Journal(entry(
@@ -588,7 +590,13 @@ impl Correlator {
         if !self.params.probes || self.params.egresses.is_empty() {
             return;
         }
-        for case in &mut self.cases {
+        let owners = self.owners();
+        let others: Vec<Vec<IpAddr>> = self
+            .cases
+            .iter()
+            .map(|case| neighbors(&self.view(now, &owners), case))
+            .collect();
+        for (case, others) in self.cases.iter_mut().zip(others) {
             if case.probe_at.is_none_or(|due| now < due) {
                 continue;
             }
@@ -596,7 +604,7 @@ impl Correlator {
             let old = now.since(case.suspected_at) > Duration::from_secs(30);
             let pause = Duration::from_millis(if old { 2000 } else { 500 });
             case.probe_at = Some(now + pause);
-            let targets = suspects(case);
+            let targets = suspects(case, others);
             if targets.is_empty() {
                 continue;
             }
@@ -777,23 +785,49 @@ const fn first_text(source: EvidenceSource) -> &'static str {
     }
 }
 
-/// Some of the failing peers, spread over prefixes.
-fn suspects(case: &Case) -> Vec<IpAddr> {
+/// One peer of every prefix on a suspected egress that shows no failure yet: of those, too, it will
+/// be asked whether a backup carries them.
+fn neighbors(view: &View<'_>, case: &Case) -> Vec<IpAddr> {
+    if case.probe_at.is_none_or(|due| view.now < due) || !case.is_wide() {
+        return Vec::new();
+    }
+    let mut seen: BTreeSet<Prefix> = case
+        .affected
+        .iter()
+        .filter(|(key, _)| case.failed.contains(key))
+        .map(|(_, prefix)| *prefix)
+        .collect();
+    let on_egress = view.peers.map.iter().filter(|(_, peer)| {
+        !peer.connections.is_empty() && *peer.egress(&view.peers.default) == case.egress
+    });
+    on_egress
+        .filter(|(key, _)| seen.insert(view.prefix(key, &case.egress)))
+        .map(|(key, _)| key.0)
+        .take(MAX_SUSPECTS)
+        .collect()
+}
+
+/// Some of the failing peers, spread over prefixes, and where there is room others.
+fn suspects(case: &Case, others: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut by_prefix: BTreeMap<Prefix, VecDeque<IpAddr>> = BTreeMap::new();
     for (key, prefix) in &case.affected {
         if case.failed.contains(key) {
             by_prefix.entry(*prefix).or_default().push_back(key.0);
         }
     }
+    // One of each prefix first, failing or not; then more of those that fail.
     let mut chosen = Vec::new();
-    while chosen.len() < MAX_SUSPECTS && !by_prefix.is_empty() {
+    let mut others = Some(others);
+    while chosen.len() < MAX_SUSPECTS && (!by_prefix.is_empty() || others.is_some()) {
         by_prefix.retain(|_, addresses| {
             if chosen.len() < MAX_SUSPECTS {
                 chosen.extend(addresses.pop_front());
             }
             !addresses.is_empty()
         });
+        chosen.extend(others.take().into_iter().flatten());
     }
+    chosen.truncate(MAX_SUSPECTS);
     chosen
 }
 

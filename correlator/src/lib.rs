@@ -12,8 +12,8 @@
 //!  FibChange ─▶ peers ─┘                             └ heal ┘
 //! ```
 //!
-//! [`suspicion`] opens a case, one file per diagnosis in [`diagnosis`] may give it a verdict,
-//! [`heal`] ends it, [`join`] adds what BGP says, however late.
+//! `suspicion` opens a case, one file per diagnosis in `diagnosis` may give it a verdict,
+//! `heal` ends it, `join` adds what BGP says, however late.
 
 mod case;
 mod correlator;
