@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use events::{
-    Actor, BgpSignal, Conclusion, EgressName, Entry, EntryKind, Evidence, EvidenceSource,
-    FibChange, HostSignal, Incident, IncidentId, IncidentState, PeerKey, Prefix, ProbeRequest,
-    ProbeResult, ProbeSource, Signal, Timestamp, Verdict,
+    Actor, BgpSignal, Conclusion, EgressName, Entry, EntryKind, EvidenceSource, FibChange,
+    HostSignal, Incident, IncidentId, IncidentState, PeerKey, Prefix, ProbeRequest, ProbeResult,
+    ProbeSource, Signal, Timestamp, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::ask::{flow_sources, neighbors, suspects};
 use crate::case::{Case, rank};
 use crate::diagnosis::{self, Finding};
 use crate::heal::{self, Health};
@@ -22,6 +23,7 @@ use crate::reach::Reach;
 use crate::routes::Routes;
 use crate::story;
 use crate::suspicion::{self, Suspicion};
+use crate::tell::{entry, first_text, onset_text, publish, tell_bgp};
 use crate::view::View;
 
 /// Evidence that comes at once is judged at once, what follows together.
@@ -44,10 +46,6 @@ const PUBLISH_DELAY: Duration = Duration::from_millis(50);
 const FORGET_TICK: Duration = Duration::from_secs(30);
 /// Ended incidents remembered.
 const MAX_ENDED: usize = 16;
-/// Suspects asked at once.
-const MAX_SUSPECTS: usize = 16;
-/// Timeline lines about BGP per incident.
-const MAX_BGP_LINES: usize = 24;
 /// A verdict of small scope may become one of a larger scope for so long.
 const UPGRADE: Duration = Duration::from_secs(1);
 /// After that another verdict must hold for so long to replace the first.
@@ -691,156 +689,4 @@ fn replaces(case: &mut Case, new: &Verdict, now: Timestamp) -> bool {
             false
         }
     }
-}
-
-/// Tells what BGP says by now.
-fn publish(
-    case: &mut Case,
-    log: &Log,
-    routes: &Routes,
-    params: &Params,
-    now: Timestamp,
-    out: &mut Vec<Output>,
-) {
-    case.bgp = join::tally(log, case, params);
-    let summary = join::summary(&case.bgp, case, routes);
-    if summary != case.bgp_summary {
-        case.bgp_summary = summary;
-        case.add([Evidence {
-            at: now,
-            source: EvidenceSource::Bgp,
-            text: case.bgp_summary.text.clone(),
-            weight: None,
-        }]);
-    }
-    tell_bgp(case, log, params, out);
-    out.push(Output::Conclusion(Conclusion::Updated {
-        incident: case.incident(),
-        bgp: case.bgp_summary.clone(),
-    }));
-}
-
-/// Writes the changes not yet told into the timeline.
-fn tell_bgp(case: &mut Case, log: &Log, params: &Params, out: &mut Vec<Output>) {
-    let mut lines = Vec::new();
-    for change in log.of(case, params).filter(|c| c.sequence >= case.bgp_told) {
-        if case.bgp_lines + lines.len() >= MAX_BGP_LINES {
-            break;
-        }
-        let mut line = entry(
-            case,
-            change.at,
-            Actor::Bgp,
-            EntryKind::BgpEvidence,
-            format!(
-                "{}, {}",
-                join::line(change),
-                join::offset(change.at, case.onset)
-            ),
-            Vec::new(),
-        );
-        line.received_at = Some(change.told_at);
-        lines.push(Output::Journal(line));
-    }
-    case.bgp_told = log.told();
-    case.bgp_lines += lines.len();
-    out.extend(lines);
-}
-
-fn entry(
-    case: &Case,
-    at: Timestamp,
-    actor: Actor,
-    kind: EntryKind,
-    text: String,
-    evidence: Vec<Evidence>,
-) -> Entry {
-    Entry {
-        incident: case.id.clone(),
-        at,
-        received_at: None,
-        actor,
-        kind,
-        text,
-        evidence,
-    }
-}
-
-fn onset_text(source: EvidenceSource) -> String {
-    match source {
-        EvidenceSource::Tcp => "the oldest byte lost was sent",
-        EvidenceSource::Probe => "the first probe lost was sent",
-        EvidenceSource::Bgp => "the first route changed",
-        EvidenceSource::Host => "the link failed",
-    }
-    .to_owned()
-}
-
-const fn first_text(source: EvidenceSource) -> &'static str {
-    match source {
-        EvidenceSource::Tcp => "the first acknowledgement is overdue",
-        EvidenceSource::Probe => "the first of the probes in a row is lost",
-        EvidenceSource::Bgp => "a route changed",
-        EvidenceSource::Host => "the host reports its link",
-    }
-}
-
-/// One peer of every prefix on a suspected egress that shows no failure yet: of those, too, it will
-/// be asked whether a backup carries them.
-fn neighbors(view: &View<'_>, case: &Case) -> Vec<IpAddr> {
-    if case.probe_at.is_none_or(|due| view.now < due) || !case.is_wide() {
-        return Vec::new();
-    }
-    let mut seen: BTreeSet<Prefix> = case
-        .affected
-        .iter()
-        .filter(|(key, _)| case.failed.contains(key))
-        .map(|(_, prefix)| *prefix)
-        .collect();
-    let on_egress = view.peers.map.iter().filter(|(_, peer)| {
-        !peer.connections.is_empty() && *peer.egress(&view.peers.default) == case.egress
-    });
-    on_egress
-        .filter(|(key, _)| seen.insert(view.prefix(key, &case.egress)))
-        .map(|(key, _)| key.0)
-        .take(MAX_SUSPECTS)
-        .collect()
-}
-
-/// Some of the failing peers, spread over prefixes, and where there is room others.
-fn suspects(case: &Case, others: Vec<IpAddr>) -> Vec<IpAddr> {
-    let mut by_prefix: BTreeMap<Prefix, VecDeque<IpAddr>> = BTreeMap::new();
-    for (key, prefix) in &case.affected {
-        if case.failed.contains(key) {
-            by_prefix.entry(*prefix).or_default().push_back(key.0);
-        }
-    }
-    // One of each prefix first, failing or not; then more of those that fail.
-    let mut chosen = Vec::new();
-    let mut others = Some(others);
-    while chosen.len() < MAX_SUSPECTS && (!by_prefix.is_empty() || others.is_some()) {
-        by_prefix.retain(|_, addresses| {
-            if chosen.len() < MAX_SUSPECTS {
-                chosen.extend(addresses.pop_front());
-            }
-            !addresses.is_empty()
-        });
-        chosen.extend(others.take().into_iter().flatten());
-    }
-    chosen.truncate(MAX_SUSPECTS);
-    chosen
-}
-
-/// The flows' source address for each family among the targets.
-fn flow_sources(params: &Params, peers: &Peers, targets: &[IpAddr]) -> Vec<IpAddr> {
-    let mut sources = Vec::new();
-    for v4 in [true, false] {
-        let Some(target) = targets.iter().find(|t| t.is_ipv4() == v4) else {
-            continue;
-        };
-        let configured = params.flow_sources.iter().find(|s| s.is_ipv4() == v4);
-        let own = peers.map.get(&PeerKey(*target)).and_then(|p| p.source);
-        sources.extend(configured.copied().or(own));
-    }
-    sources
 }
