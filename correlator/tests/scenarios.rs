@@ -351,8 +351,9 @@ fn a_slow_chain_is_covered_by_probes() {
     for seed in 0..*SEEDS {
         let mut setup = Setup::new(seed).fault(CUT, NEVER, Fault::Outbound(a()));
         setup.gap = 2000;
+        // Where by chance no peer sends, probes alone need six misses.
         let (_, delay) = expect(setup, 9_000, &upstream_a());
-        assert!(delay <= Duration::from_millis(400), "{delay:?}");
+        assert!(delay <= Duration::from_millis(600), "{delay:?}");
     }
 }
 
