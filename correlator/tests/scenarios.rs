@@ -244,9 +244,9 @@ fn one_peer_dead() {
 #[test]
 fn a_sudden_delay_is_no_partition() {
     for seed in 0..*SEEDS {
-        // As long as a verdict takes at least; where both egresses show it, longer.
-        let one = Fault::SlowEgress(a(), Duration::from_millis(20 + 2 * seed));
-        let both = Fault::Slow(Duration::from_millis(50 + 5 * seed));
+        // Up to the allowance for one egress; where both show it, longer.
+        let one = Fault::SlowEgress(a(), Duration::from_millis(20 + 2 * (seed % 40)));
+        let both = Fault::Slow(Duration::from_millis(50 + 5 * (seed % 40)));
         for fault in [one, both] {
             let mut world = World::new(Setup::new(seed).fault(CUT, 6_000, fault.clone()));
             world.run(12_000);
@@ -351,8 +351,9 @@ fn a_slow_chain_is_covered_by_probes() {
     for seed in 0..*SEEDS {
         let mut setup = Setup::new(seed).fault(CUT, NEVER, Fault::Outbound(a()));
         setup.gap = 2000;
+        // Where by chance no peer sends, probes alone need six misses.
         let (_, delay) = expect(setup, 9_000, &upstream_a());
-        assert!(delay <= Duration::from_millis(400), "{delay:?}");
+        assert!(delay <= Duration::from_millis(600), "{delay:?}");
     }
 }
 
