@@ -61,8 +61,13 @@ fn build() -> Result<(), String> {
     }
     let object = target_dir.join(TARGET).join("release").join(OBJECT);
     let embedded = out.join("netwatch-ebpf.o");
-    std::fs::copy(&object, &embedded)
-        .map_err(|error| format!("copy {} to {}: {error}", object.display(), embedded.display()))?;
+    std::fs::copy(&object, &embedded).map_err(|error| {
+        format!(
+            "copy {} to {}: {error}",
+            object.display(),
+            embedded.display()
+        )
+    })?;
     Ok(())
 }
 
@@ -89,7 +94,9 @@ fn find_linker() -> Result<PathBuf, String> {
         .chain([Path::new(SETUP_BIN).join("bpf-linker")])
         .find(|candidate| candidate.is_file())
         .ok_or_else(|| {
-            format!("bpf-linker is neither on PATH nor in $NETWATCH_TOOLCHAIN/bin nor in {SETUP_BIN}")
+            format!(
+                "bpf-linker is neither on PATH nor in $NETWATCH_TOOLCHAIN/bin nor in {SETUP_BIN}"
+            )
         })
 }
 
@@ -161,12 +168,23 @@ fn scrubbed(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let keep = text == "CARGO_HOME" || text.starts_with("CARGO_HTTP_") || text.starts_with("CARGO_NET_");
+        let keep = text == "CARGO_HOME"
+            || text.starts_with("CARGO_HTTP_")
+            || text.starts_with("CARGO_NET_");
         let inherited = text.starts_with("CARGO")
             || text.starts_with("RUSTC")
             || text.starts_with("RUSTDOC")
-            || ["RUSTFLAGS", "RUSTUP_TOOLCHAIN", "TARGET", "HOST", "OUT_DIR", "NUM_JOBS", "MAKEFLAGS", "LD_LIBRARY_PATH"]
-                .contains(&text.as_ref());
+            || [
+                "RUSTFLAGS",
+                "RUSTUP_TOOLCHAIN",
+                "TARGET",
+                "HOST",
+                "OUT_DIR",
+                "NUM_JOBS",
+                "MAKEFLAGS",
+                "LD_LIBRARY_PATH",
+            ]
+            .contains(&text.as_ref());
         if inherited && !keep {
             command.env_remove(&name);
         }

@@ -440,7 +440,13 @@ mod tests {
             self.ty(name, 1, false, size, &[size * 8])
         }
 
-        fn container(&mut self, kind: u8, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
+        fn container(
+            &mut self,
+            kind: u8,
+            name: &str,
+            size: u32,
+            members: &[(&str, u32, u32)],
+        ) -> u32 {
             let members: Vec<u32> = members
                 .iter()
                 .flat_map(|(name, ty, bits)| [self.text(name), *ty, *bits])

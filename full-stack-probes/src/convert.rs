@@ -126,7 +126,11 @@ mod tests {
         let now = Timestamp::from_nanos((wrap + 500) * 1_000);
         let sent = (wrap - 1_000) as u32;
         assert_eq!(now.since(since(sent, now)), Duration::from_micros(1_500));
-        assert_eq!(since(600, now), now, "a reading from after now counts as now");
+        assert_eq!(
+            since(600, now),
+            now,
+            "a reading from after now counts as now"
+        );
     }
 
     #[test]

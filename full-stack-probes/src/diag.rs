@@ -88,7 +88,11 @@ impl Diag {
         let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
         put(&mut request, 6, &flags.to_ne_bytes());
         put(&mut request, 8, &self.sequence.to_ne_bytes());
-        let extensions = if with_info { 1 << (INET_DIAG_INFO - 1) } else { 0 };
+        let extensions = if with_info {
+            1 << (INET_DIAG_INFO - 1)
+        } else {
+            0
+        };
         put(
             &mut request,
             HEADER,

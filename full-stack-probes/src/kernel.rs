@@ -1,5 +1,6 @@
 //! Loading and attaching the programs: each on the best hook that this kernel offers.
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -22,10 +23,9 @@ const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// How many ports the programs can compare with.
 pub const MAX_PORTS: usize = 8;
 
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
 
-/// Why collection cannot start. Every message names the remedy.
+/// Why collection cannot start. Every message names the cause and the remedy, complete in itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// No BTF.
@@ -33,10 +33,12 @@ pub enum StartError {
         "cannot read the kernel's type information in {BTF_PATH}: {0}; \
          use a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution's since 2021)"
     )]
-    NoBtf(#[source] io::Error),
+    NoBtf(io::Error),
     /// Broken BTF.
-    #[error("cannot use the kernel's type information in {BTF_PATH}: {0}; report the kernel's version")]
-    BadBtf(#[source] BtfError),
+    #[error(
+        "cannot use the kernel's type information in {BTF_PATH}: {0}; report the kernel's version"
+    )]
+    BadBtf(BtfError),
     /// Not allowed.
     #[error(
         "not permitted to load eBPF programs: run as root, or grant CAP_BPF and CAP_PERFMON \
@@ -46,7 +48,7 @@ pub enum StartError {
     NotPermitted(String),
     /// The object or its maps were refused.
     #[error("cannot load the eBPF object: {0}; `netwatch doctor` shows what this kernel lacks")]
-    Load(#[source] Box<EbpfError>),
+    Load(String),
     /// Not a single probe could be attached.
     #[error("no probe could be attached: {0}; `netwatch doctor` shows each with its reason")]
     NoProbe(String),
@@ -63,13 +65,15 @@ pub enum StartError {
     TooManyPorts(usize),
     /// The network namespace could not be told.
     #[error("cannot tell this thread's network namespace: {0}; is /proc mounted?")]
-    Namespace(#[source] io::Error),
+    Namespace(io::Error),
     /// sock_diag does not answer.
-    #[error("cannot ask the kernel for its connections (sock_diag): {0}; load the modules tcp_diag and inet_diag")]
-    Diag(#[source] io::Error),
+    #[error(
+        "cannot ask the kernel for its connections (sock_diag): {0}; load the modules tcp_diag and inet_diag"
+    )]
+    Diag(io::Error),
     /// The collector's thread or its wake-up cannot be made.
     #[error("cannot start the collector's thread: {0}; raise the limits on threads and open files")]
-    Thread(#[source] io::Error),
+    Thread(io::Error),
 }
 
 /// Programs, maps and links, all released when dropped.
@@ -123,7 +127,7 @@ impl Kernel {
         for field in &offsets.fields {
             loader.override_global(field.symbol, &field.value, true);
         }
-        let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(error))?;
+        let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
 
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
@@ -139,11 +143,13 @@ impl Kernel {
                 .first()
                 .map(|report| report.reason.clone())
                 .unwrap_or_default();
-            return Err(if reason.contains("permitted") || reason.contains("EPERM") {
-                StartError::NotPermitted(reason)
-            } else {
-                StartError::NoProbe(reason)
-            });
+            return Err(
+                if reason.contains("permitted") || reason.contains("EPERM") {
+                    StartError::NotPermitted(reason)
+                } else {
+                    StartError::NoProbe(reason)
+                },
+            );
         }
 
         let mut map_fds = Vec::new();
@@ -151,7 +157,8 @@ impl Kernel {
         let bulk = ring(&mut ebpf, "BULK", &mut map_fds)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
         map_fds.extend(map_fd(&counters));
-        let counters = PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
+        let counters =
+            PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
         let table = match take(&mut ebpf, "TABLE")? {
             Map::Array(data) => data,
             other => {
@@ -341,30 +348,40 @@ fn attach_rung(
     }
 }
 
-/// An error with its causes; of a verifier's log only the end.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
-    const LIMIT: usize = 600;
-    if text.len() > LIMIT {
-        let mut cut = text.len() - LIMIT;
-        while !text.is_char_boundary(cut) {
-            cut += 1;
-        }
-        let head: String = text.chars().take(120).collect();
-        text = format!("{head} ... {}", text.split_off(cut));
+/// An error with its causes; of a verifier's log only both ends.
+fn describe(error: &(dyn Error + 'static)) -> String {
+    const HEAD: usize = 200;
+    const TAIL: usize = 600;
+    let text = chain(error)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ");
+    let length = text.chars().count();
+    if length <= HEAD + TAIL {
+        return text;
     }
-    text
+    let head: String = text.chars().take(HEAD).collect();
+    let tail: String = text.chars().skip(length - TAIL).collect();
+    format!("{head} ... {tail}")
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    })
 }
 
 fn load_error(error: EbpfError) -> StartError {
-    let text = describe(&error);
-    if text.contains("Operation not permitted") || text.contains("Permission denied") {
-        StartError::NotPermitted(text)
+    if is_denied(&error) {
+        StartError::NotPermitted(describe(&error))
     } else {
-        StartError::Load(Box::new(error))
+        StartError::Load(describe(&error))
     }
 }
 

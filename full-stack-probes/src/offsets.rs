@@ -46,12 +46,11 @@ impl Offsets {
         };
         for &(symbol, ty, path, size) in FIELDS {
             let found = if symbol == CA_STATE {
-                btf.field(ty, path).map(|field| {
+                btf.field(ty, path).inspect(|field| {
                     if let Some((shift, bits)) = field.bits {
                         offsets.ca_state_shift = shift;
                         offsets.ca_state_mask = (1 << bits.min(8)) - 1;
                     }
-                    field
                 })
             } else {
                 btf.sized_field(ty, path, size)

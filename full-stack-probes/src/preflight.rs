@@ -28,7 +28,13 @@ pub struct Check {
 /// Looks at everything that collection needs.
 #[must_use]
 pub fn preflight() -> Vec<Check> {
-    let mut checks = vec![kernel_version(), privileges(), owners(), namespace(), diag()];
+    let mut checks = vec![
+        kernel_version(),
+        privileges(),
+        owners(),
+        namespace(),
+        diag(),
+    ];
     match read_btf() {
         Ok(btf) => {
             checks.push(check("btf", true, "/sys/kernel/btf/vmlinux", None));
@@ -56,11 +62,7 @@ fn check(name: &str, ok: bool, detail: &str, remedy: Option<&str>) -> Check {
     }
 }
 
-fn probe_check(
-    probe: &crate::probes::Probe,
-    btf: &crate::btf::Btf,
-    offsets: &Offsets,
-) -> Check {
+fn probe_check(probe: &crate::probes::Probe, btf: &crate::btf::Btf, offsets: &Offsets) -> Check {
     let missing = probe.missing_fields(offsets);
     let found = probe
         .rungs
@@ -77,12 +79,7 @@ fn probe_check(
         (false, _) => (false, missing.join("; ")),
     };
     let remedy = format!("a newer kernel; without it unseen: {}", probe.loss);
-    check(
-        &format!("probe.{}", probe.name),
-        ok,
-        &detail,
-        Some(&remedy),
-    )
+    check(&format!("probe.{}", probe.name), ok, &detail, Some(&remedy))
 }
 
 fn kernel_version() -> Check {
@@ -108,7 +105,12 @@ fn is_recent(release: &str) -> bool {
 
 fn privileges() -> Check {
     let Some(effective) = capabilities() else {
-        return check("privileges", false, "cannot read /proc/self/status", Some("mount /proc"));
+        return check(
+            "privileges",
+            false,
+            "cannot read /proc/self/status",
+            Some("mount /proc"),
+        );
     };
     let has = |capability: u32| effective & (1 << capability) != 0;
     let missing: Vec<_> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]

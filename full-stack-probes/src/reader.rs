@@ -32,6 +32,9 @@ const WAITING: usize = 10_000;
 const KNOWN: usize = 4 * SLOTS as usize;
 /// How often all of the table is searched for slots that no event told of.
 const SCAN: Duration = Duration::from_secs(1);
+/// However small the setting is, the host is not kept busy.
+const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
+const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
 /// Sleep where nothing at all is watched.
 const REST: Duration = Duration::from_secs(1);
 /// Errors of one kind are logged at most this often.
@@ -62,13 +65,15 @@ pub struct Reader {
 impl Reader {
     pub fn new(
         sources: Sources,
-        settings: Settings,
+        mut settings: Settings,
         diag: Diag,
         sink: Sender<Vec<TcpEvent>>,
         shared: Arc<Shared>,
         stop: OwnedFd,
     ) -> Self {
         let now = clock::now();
+        settings.sweep = settings.sweep.max(SHORTEST_SWEEP);
+        settings.reconcile = settings.reconcile.max(SHORTEST_RECONCILE);
         Self {
             next_sweep: now,
             next_scan: now,
@@ -116,10 +121,7 @@ impl Reader {
 
     /// Sleeps until something is due. Returns whether to go on.
     fn wait(&mut self) -> bool {
-        let due = self
-            .next_sweep
-            .min(self.next_scan)
-            .min(self.next_reconcile);
+        let due = self.next_sweep.min(self.next_scan).min(self.next_reconcile);
         let timeout = TimeSpec::from(due.since(clock::now()));
         let mut fds = [
             PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
@@ -248,7 +250,12 @@ impl Reader {
     fn sweep(&mut self) {
         let sweep = self.settings.sweep;
         let now = clock::now();
-        let mut next = now + if self.live.is_empty() { REST } else { sweep * 4 };
+        let mut next = now
+            + if self.live.is_empty() {
+                REST
+            } else {
+                sweep * 4
+            };
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
         let out = &mut self.out;
@@ -256,6 +263,9 @@ impl Reader {
             let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
                 return false;
             };
+            if slot.state != TCP_ESTABLISHED {
+                return true;
+            }
             // The kernel may have written since the sweep began; what it wrote is no later than now.
             let now = clock::now();
             let look = live.look(&slot, now, sweep);
@@ -264,16 +274,11 @@ impl Reader {
             if let Some(again) = look.again {
                 next = next.min(again.max(now + sweep / 5));
             }
-            if let Some(sample) = look.sample.filter(|_| !live.ignored && slot.state == TCP_ESTABLISHED) {
+            if let Some(sample) = look.sample.filter(|_| !live.ignored) {
                 out.push(TcpEvent {
                     at: now,
                     connection: ConnectionId(slot.cookie),
-                    flow: convert::flow(
-                        slot.local,
-                        slot.local_port,
-                        slot.remote,
-                        slot.remote_port,
-                    ),
+                    flow: convert::flow(slot.local, slot.local_port, slot.remote, slot.remote_port),
                     kind: TcpEventKind::Sample(sample),
                 });
             }
@@ -341,7 +346,10 @@ impl Reader {
                 state: listed.state,
                 owner: owners.get(&listed.inode).cloned(),
             });
-            if let Some(sample) = listed.sample.filter(|_| listed.state == TcpState::Established) {
+            if let Some(sample) = listed
+                .sample
+                .filter(|_| listed.state == TcpState::Established)
+            {
                 push(TcpEventKind::Sample(sample));
             }
         }
@@ -435,10 +443,7 @@ impl Reader {
 
     fn complain(&mut self, what: &str, error: &dyn std::error::Error) {
         let now = clock::now();
-        if self
-            .logged_at
-            .is_none_or(|at| now.since(at) >= LOG_PAUSE)
-        {
+        if self.logged_at.is_none_or(|at| now.since(at) >= LOG_PAUSE) {
             self.logged_at = Some(now);
             tracing::warn!(%error, "{what}");
         }
@@ -464,4 +469,147 @@ fn drain_ring(
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+    use events::TcpSample;
+    use nix::sys::eventfd::EventFd;
+    use tokio::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::kernel::Kernel;
+
+    fn reader(ports: Vec<u16>, depth: usize) -> Option<(Kernel, Reader, Receiver<Vec<TcpEvent>>)> {
+        let settings = Settings {
+            ports,
+            ignore_loopback: false,
+            ..Settings::default()
+        };
+        let (kernel, sources) = match Kernel::load(&settings) {
+            Ok(loaded) => loaded,
+            Err(error) if !nix::unistd::geteuid().is_root() => {
+                println!("SKIPPED: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let (sink, receiver) = channel(depth);
+        let reader = Reader::new(
+            sources,
+            settings,
+            Diag::open().unwrap(),
+            sink,
+            Arc::default(),
+            EventFd::new()
+                .unwrap()
+                .as_fd()
+                .try_clone_to_owned()
+                .unwrap(),
+        );
+        Some((kernel, reader, receiver))
+    }
+
+    fn event(kind: TcpEventKind) -> TcpEvent {
+        let end = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        TcpEvent {
+            at: Timestamp::ZERO,
+            connection: ConnectionId(1),
+            flow: Flow {
+                local: end,
+                remote: end,
+            },
+            kind,
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_no_longer_lists_is_gone_with_its_slot() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let Some((_kernel, mut reader, _receiver)) = reader(vec![address.port()], 1) else {
+            return;
+        };
+        let _stream = TcpStream::connect(address).unwrap();
+        let _accepted = listener.accept().unwrap();
+        reader.reconcile(clock::now());
+        assert_eq!(reader.known.len(), 2, "both ends are this host's");
+        assert_eq!(reader.live.len(), 2);
+        let cookies: Vec<u64> = reader.known.keys().copied().collect();
+        assert!(
+            reader
+                .out
+                .drain(..)
+                .all(|event| matches!(event.kind, TcpEventKind::StateChanged { .. }))
+        );
+
+        let cut_short = Listing {
+            interrupted: true,
+            ..Listing::default()
+        };
+        reader.reconcile_with(clock::now(), &cut_short);
+        assert_eq!(reader.known.len(), 2, "a cut listing proves nothing");
+
+        reader.reconcile_with(clock::now(), &Listing::default());
+        let gone: Vec<_> = reader
+            .out
+            .drain(..)
+            .filter(|event| event.kind == TcpEventKind::Gone)
+            .map(|event| event.connection.0)
+            .collect();
+        assert_eq!(gone, cookies);
+        assert!(reader.known.is_empty() && reader.live.is_empty());
+        for cookie in cookies {
+            assert_eq!(reader.sources.table.find(cookie), None);
+        }
+        assert_eq!(reader.shared.slots_orphaned.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_full_sink_costs_samples_and_keeps_edges_in_order() {
+        let Some((_kernel, mut reader, mut receiver)) = reader(vec![1], 1) else {
+            return;
+        };
+        let sample = TcpSample {
+            outstanding: None,
+            acked_at: None,
+            sent_at: None,
+            received_at: None,
+            srtt: Duration::ZERO,
+            mdev: Duration::ZERO,
+            min_rtt: Duration::ZERO,
+            last_rtt: None,
+            zero_window: false,
+        };
+        for errno in 0..1_500 {
+            reader.out.push(event(TcpEventKind::Error { errno }));
+            reader.out.push(event(TcpEventKind::Sample(sample)));
+        }
+        assert!(reader.flush());
+        assert_eq!(receiver.try_recv().unwrap().len(), BATCH);
+        assert_eq!(reader.shared.samples_dropped.load(Ordering::Relaxed), 1_000);
+        let mut next = 500;
+        while !reader.out.is_empty() {
+            assert!(reader.flush());
+            for event in receiver.try_recv().unwrap() {
+                assert_eq!(event.kind, TcpEventKind::Error { errno: next });
+                next += 1;
+            }
+        }
+        assert_eq!(next, 1_500);
+        assert_eq!(reader.shared.edges_dropped.load(Ordering::Relaxed), 0);
+
+        reader.sink.try_send(Vec::new()).unwrap();
+        for errno in 0..WAITING as i32 + 7 {
+            reader.out.push(event(TcpEventKind::Error { errno }));
+        }
+        assert!(reader.flush());
+        assert_eq!(reader.out.len(), WAITING);
+        assert_eq!(reader.shared.edges_dropped.load(Ordering::Relaxed), 7);
+
+        drop(receiver);
+        assert!(!reader.flush(), "nobody listens any more");
+    }
 }

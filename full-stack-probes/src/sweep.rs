@@ -169,7 +169,11 @@ mod tests {
         let mut live = Live::new(&slot, false);
         send(&mut slot, 1_000, 100);
         assert!(live.look(&slot, at(1_500), SWEEP).sample.is_some());
-        assert_eq!(live.look(&slot, at(1_506), SWEEP).sample, None, "pause of age / 16");
+        assert_eq!(
+            live.look(&slot, at(1_506), SWEEP).sample,
+            None,
+            "pause of age / 16"
+        );
         send(&mut slot, 1_507, 200);
         let told = live.look(&slot, at(1_508), SWEEP).sample.unwrap();
         assert_eq!(told.outstanding.unwrap().since, at(1_000));

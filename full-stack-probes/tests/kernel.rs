@@ -90,7 +90,11 @@ fn a_connection_is_followed_from_connect_to_close_with_the_kernels_own_numbers()
                     && matches!(event.kind, TcpEventKind::Sample(sample)
                         if sample.received_at.is_some_and(|at| at >= before))
             });
-            assert_eq!(tcp_info(&stream), expected, "nothing was acknowledged since");
+            assert_eq!(
+                tcp_info(&stream),
+                expected,
+                "nothing was acknowledged since"
+            );
             let TcpEventKind::Sample(sample) = sample.kind else {
                 unreachable!()
             };
@@ -135,7 +139,10 @@ fn a_connection_is_followed_from_connect_to_close_with_the_kernels_own_numbers()
             assert_eq!(ended.flow.local, local, "the port is known to the end");
             let counters = watch.handle.counters();
             assert!(counters.losses().iter().all(|(_, lost)| *lost == 0));
-            assert!(counters.sends >= 100 && counters.segments >= 100, "{counters:?}");
+            assert!(
+                counters.sends >= 100 && counters.segments >= 100,
+                "{counters:?}"
+            );
             assert!(watch.handle.memory_bytes() < 12 << 20);
         }
     });
@@ -415,7 +422,7 @@ fn only_what_is_asked_for_is_told() {
 }
 
 #[test]
-fn connections_that_end_unseen_are_noticed() {
+fn reconciliation_finds_nothing_twice_and_misses_nothing() {
     in_namespace(|peer| {
         let (server, accepted) = peer.listen(PEER[0]);
         let mut watch = Watch::with(Settings {

@@ -209,6 +209,7 @@ impl Entry {
             }
             (*self.slot).snd_nxt = nxt;
             write_volatile(&raw mut (*self.slot).snd_una, nxt);
+            self.refresh(tcp);
         }
     }
 
@@ -276,9 +277,23 @@ impl Entry {
         }
     }
 
-    pub fn count_send(self) {
-        // SAFETY: an element of the map; a lost increment does no harm.
-        unsafe { (*self.slot).sends = (*self.slot).sends.wrapping_add(1) };
+    /// A send call returned. What the kernel knows to be acknowledged counts, also where the
+    /// segment that said so was not seen.
+    ///
+    /// # Safety
+    ///
+    /// `tcp` is the slot's TCP socket.
+    #[inline(always)]
+    pub unsafe fn note_send_call(self, tcp: *const c_void) {
+        // SAFETY: an element of the map, where a lost increment does no harm; `tcp` by the
+        // caller's promise.
+        unsafe {
+            (*self.slot).sends = (*self.slot).sends.wrapping_add(1);
+            let una: u32 = load(tcp, Field::TP_SND_UNA);
+            if seq_after(una, (*self.slot).snd_una) {
+                write_volatile(&raw mut (*self.slot).snd_una, una);
+            }
+        }
     }
 
     /// A segment came in that acknowledges everything before `ack`.

@@ -121,7 +121,7 @@ pub fn tcp_send(ctx: BtfTracePointContext) -> i32 {
         }
         if let Some(entry) = entry_of(sk, tcp) {
             entry.note_sent(tcp);
-            entry.count_send();
+            entry.note_send_call(tcp);
             entry.refresh(tcp);
         }
     }

@@ -40,9 +40,7 @@ pub fn in_namespace(test: impl FnOnce(&Peer) + Send + 'static) {
         println!("SKIPPED: {reason}");
         return;
     }
-    let _guard: MutexGuard<'_, ()> = ONE_AT_A_TIME
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let _guard: MutexGuard<'_, ()> = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let outcome = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let peer = Peer::start();
