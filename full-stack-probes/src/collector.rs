@@ -196,3 +196,16 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         programs: kernel.program_stats(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handle_can_be_shared_and_the_collector_moved() {
+        fn shared<T: Send + Sync>() {}
+        fn moved<T: Send>() {}
+        shared::<Handle>();
+        moved::<Collector>();
+    }
+}

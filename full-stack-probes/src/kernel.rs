@@ -50,7 +50,9 @@ pub enum StartError {
     #[error("cannot load the eBPF object: {0}; `netwatch doctor` shows what this kernel lacks")]
     Load(String),
     /// Not a single probe could be attached.
-    #[error("no probe could be attached: {0}; `netwatch doctor` shows each with its reason")]
+    #[error(
+        "no probe could be attached: {0}; `netwatch doctor` shows each with its reason; CAP_BPF and CAP_PERFMON are both needed"
+    )]
     NoProbe(String),
     /// A map could not be used.
     #[error("cannot use the eBPF map {name}: {reason}; report the kernel's version")]

@@ -1,5 +1,5 @@
-//! Without privileges: a clear error, a remedy, and nothing left behind. In a process of its own,
-//! because what the kernel offers is asked only once per process.
+//! Without privileges, without type information: a clear error and a remedy. In a process of its
+//! own, because what the kernel offers is asked only once per process.
 
 use full_stack_probes::{Collector, Settings, StartError, preflight};
 
@@ -34,6 +34,48 @@ fn without_privileges_the_error_names_the_remedy() {
             "{error:?}: {text}"
         );
         assert!(text.contains("CAP_BPF") && text.contains("root"), "{text}");
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn without_type_information_the_error_names_the_remedy() {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
+    std::thread::spawn(|| {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
+            println!("SKIPPED: no mount namespace: {error}");
+            return;
+        }
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(
+            Some("tmpfs"),
+            "/sys/kernel/btf",
+            Some("tmpfs"),
+            MsFlags::empty(),
+            none,
+        )
+        .unwrap();
+        let Err(error) = Collector::start(Settings::default()) else {
+            panic!("offsets were guessed");
+        };
+        assert!(matches!(error, StartError::NoBtf(_)), "{error:?}");
+        assert!(
+            error.to_string().contains("CONFIG_DEBUG_INFO_BTF"),
+            "{error}"
+        );
+        let checks = preflight();
+        let btf = checks.iter().find(|check| check.name == "btf").unwrap();
+        assert!(!btf.ok && btf.remedy.is_some());
+
+        std::fs::write("/sys/kernel/btf/vmlinux", "no BTF").unwrap();
+        assert!(matches!(
+            Collector::start(Settings::default()),
+            Err(StartError::BadBtf(_))
+        ));
     })
     .join()
     .unwrap();
