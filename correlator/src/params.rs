@@ -91,7 +91,7 @@ impl Default for Thresholds {
             gateway_misses: 3,
             anchor_misses: 3,
             min_dark: Duration::from_millis(120),
-            sudden_delay: Duration::from_millis(100),
+            sudden_delay: Duration::from_millis(125),
             tcp_only_wait: Duration::from_millis(300),
             narrow_wait: Duration::from_millis(400),
             narrow_persist: Duration::from_millis(250),

@@ -245,7 +245,7 @@ fn one_peer_dead() {
 fn a_sudden_delay_is_no_partition() {
     for seed in 0..*SEEDS {
         // Up to the allowance for one egress; where both show it, longer.
-        let one = Fault::SlowEgress(a(), Duration::from_millis(20 + 2 * (seed % 40)));
+        let one = Fault::SlowEgress(a(), Duration::from_millis(20 + 2 * (seed % 48)));
         let both = Fault::Slow(Duration::from_millis(50 + 5 * (seed % 40)));
         for fault in [one, both] {
             let mut world = World::new(Setup::new(seed).fault(CUT, 6_000, fault.clone()));

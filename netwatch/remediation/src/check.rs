@@ -192,7 +192,7 @@ fn way(route: &RouteSpec, onset: Timestamp, policy: &Policy, facts: &Facts) -> R
     // onset. Which prefixes that proves is the planner's finer question.
     let proven = facts
         .probes
-        .flow_targets(&route.egress, route.source, onset)
+        .flow_targets(&route.egress, route.source, onset, None)
         .any(|(_, proof)| proof == Proof::Alive);
     if !proven {
         return Err(Refusal::Unproven {

@@ -28,11 +28,12 @@ struct Known {
     current: bool,
 }
 
-/// A way to be proven for an incident: egress, the flows' source, and when the incident began.
+/// A way to be proven: egress, the flows' source, and which probes count by when they were sent.
 pub(crate) struct Way<'a> {
     pub egress: &'a EgressName,
     pub source: IpAddr,
     pub onset: Timestamp,
+    pub until: Option<Timestamp>,
 }
 
 /// Everything that plans and their check rest on.
@@ -160,7 +161,10 @@ impl Facts {
     ) -> Proof {
         let (mut inside, mut same_origin) = (Proof::Untested, Proof::Untested);
         let (mut alive, mut dead) = (0, 0);
-        for (target, proof) in self.probes.flow_targets(way.egress, way.source, way.onset) {
+        let targets = self
+            .probes
+            .flow_targets(way.egress, way.source, way.onset, way.until);
+        for (target, proof) in targets {
             if prefix.contains(&target) {
                 inside = better(inside, proof);
             } else if origin.is_some() && self.origin(target, policy) == origin {

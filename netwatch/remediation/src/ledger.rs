@@ -39,10 +39,15 @@ impl Track {
     }
 
     fn since(&self, onset: Timestamp) -> Proof {
+        self.between(onset, None)
+    }
+
+    fn between(&self, onset: Timestamp, until: Option<Timestamp>) -> Proof {
         let mut newest = self
             .results
             .iter()
             .rev()
+            .skip_while(|(at, _)| until.is_some_and(|until| *at > until))
             .take_while(|(at, _)| *at > onset)
             .map(|(_, ok)| *ok);
         match (newest.next(), newest.next()) {
@@ -103,19 +108,21 @@ impl Ledger {
             .map_or(Proof::Untested, |track| track.since(onset))
     }
 
-    /// Every target probed from a flow source through an egress after `onset`, with what came of it.
+    /// Every target probed from a flow source through an egress after `onset` (and not after
+    /// `until`), with what came of it.
     pub fn flow_targets<'a>(
         &'a self,
         egress: &EgressName,
         source: IpAddr,
         onset: Timestamp,
+        until: Option<Timestamp>,
     ) -> impl Iterator<Item = (IpAddr, Proof)> + 'a {
         self.flow
             .get(egress)
             .and_then(|sources| sources.get(&source))
             .into_iter()
             .flatten()
-            .map(move |(target, track)| (*target, track.since(onset)))
+            .map(move |(target, track)| (*target, track.between(onset, until)))
             .filter(|(_, proof)| *proof != Proof::Untested)
     }
 

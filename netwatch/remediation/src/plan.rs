@@ -2,12 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use events::{EgressName, FibRoute, Incident, PeerKey, Prefix, RouteSpec, Timestamp, Verdict};
 
 use crate::facts::{Fib, Way};
 use crate::flows::Flows;
 use crate::{Egress, Facts, Policy, Proof};
+
+/// When a plan is drafted long after the verdict, the path may have healed meanwhile, and answers
+/// through the backup may be ahead of those through the primary: the backup's must be this old.
+const LATE_PROOF: Duration = Duration::from_millis(600);
+/// The primary's probes that count then.
+const LATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// `RT_TABLE_LOCAL`: this host's own addresses.
 const TABLE_LOCAL: u32 = 255;
@@ -17,6 +24,8 @@ const TABLE_LOCAL: u32 = 255;
 pub enum Skipped {
     /// Its packets do not take the broken egress, or take a route of ours already.
     NotAffected,
+    /// Flow-source probes through the broken egress are answered again.
+    PrimaryAnswers,
     /// The kernel's route to it is not known.
     NoFibFact,
     /// Its flows use a source address that is not configured as a flow source.
@@ -108,6 +117,9 @@ impl Draft {
                 "flows use {source}, which is not in probe.flow_sources: no backup can be proven for it"
             ));
         }
+        if has(&|r| *r == Skipped::PrimaryAnswers).is_some() {
+            return Some("the primary path answers again".to_owned());
+        }
         has(&|r| *r == Skipped::NoFibFact).map(|_| "the kernel's routes are not known".to_owned())
     }
 }
@@ -123,7 +135,8 @@ struct Target<'a> {
 /// Drafts routes for an incident's verdict; an empty draft for verdicts that permit none.
 ///
 /// With `wide`, a verdict on a whole egress also moves the watched peers that are not known to
-/// fail, unless they are seen alive since the onset.
+/// fail, unless they are seen alive since the onset. `late` is the time now where the verdict is an
+/// old one.
 #[must_use]
 pub(crate) fn draft_for(
     incident: &Incident,
@@ -131,6 +144,7 @@ pub(crate) fn draft_for(
     facts: &Facts,
     flows: &Flows,
     wide: bool,
+    late: Option<Timestamp>,
 ) -> Draft {
     let mut draft = Draft::default();
     let Some(verdict) = &incident.verdict else {
@@ -173,7 +187,7 @@ pub(crate) fn draft_for(
     let mut routes: BTreeMap<(Prefix, u32), RouteSpec> = BTreeMap::new();
     for peer in peers {
         match target(peer, verdict, facts, policy)
-            .and_then(|target| route_for(&target, verdict, policy, facts, onset))
+            .and_then(|target| route_for(&target, verdict, policy, facts, onset, late))
         {
             Ok((specs, why)) => {
                 for spec in specs {
@@ -197,7 +211,7 @@ pub(crate) fn draft_for(
 /// Drafts routes for an incident from facts alone, without knowledge of flows.
 #[must_use]
 pub fn draft(incident: &Incident, policy: &Policy, facts: &Facts) -> Draft {
-    draft_for(incident, policy, facts, &Flows::default(), true)
+    draft_for(incident, policy, facts, &Flows::default(), true, None)
 }
 
 fn target<'a>(
@@ -239,10 +253,28 @@ fn route_for(
     policy: &Policy,
     facts: &Facts,
     onset: Timestamp,
+    late: Option<Timestamp>,
 ) -> Result<(Vec<RouteSpec>, &'static str), Skipped> {
     let generic = !matches!(verdict, Verdict::RemoteAs { .. } | Verdict::Prefix { .. });
     let ipv6 = target.peer.0.is_ipv6();
     let origin = facts.origin(target.peer.0, policy);
+    let proof_of = |egress: &EgressName, prefix, onset, until| {
+        let way = Way {
+            egress,
+            source: target.source,
+            onset,
+            until,
+        };
+        facts.proof(policy, &way, prefix, origin, generic)
+    };
+    let whole = Prefix::from(target.peer.0);
+    if let (Some(now), Some(broken)) = (late, &target.broken) {
+        let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
+        if proof_of(broken, prefix, onset.max(now - LATE_WINDOW), None) == Proof::Alive {
+            return Err(Skipped::PrimaryAnswers);
+        }
+    }
+    let until = late.map(|now| now - LATE_PROOF);
     let mut reason = Skipped::NoBackup;
     for egress in &policy.egresses {
         if Some(&egress.name) == target.broken.as_ref() {
@@ -255,15 +287,7 @@ fn route_for(
             continue;
         }
         let covering = facts.covering(target.peer, &egress.name);
-        let whole = Prefix::from(target.peer.0);
-        let way = Way {
-            egress: &egress.name,
-            source: target.source,
-            onset,
-        };
-        let prefix = covering.unwrap_or(whole);
-        let proof = facts.proof(policy, &way, prefix, origin, generic);
-        match proof {
+        match proof_of(&egress.name, covering.unwrap_or(whole), onset, until) {
             Proof::Alive => return choose(target, covering, egress, gateway, policy),
             Proof::Dead if reason != Skipped::Unproven => reason = Skipped::WayBackDead,
             Proof::Dead => {}

@@ -142,7 +142,7 @@ impl Remediator {
     ) -> (usize, usize) {
         let (mut inside, mut outside) = ((0, 0), (0, 0));
         for (egress, source) in active.ways() {
-            for (target, proof) in self.facts.probes.flow_targets(&egress, source, since) {
+            for (target, proof) in self.facts.probes.flow_targets(&egress, source, since, None) {
                 let counted = if prefixes.iter().any(|p| p.contains(&target)) {
                     &mut inside
                 } else {

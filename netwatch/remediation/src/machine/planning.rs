@@ -154,7 +154,7 @@ impl Remediator {
             _ => at,
         };
         let incident = case.incident.clone();
-        let draft = self.draft(&incident);
+        let draft = self.draft(&incident, None);
         let undecided = draft.undecided(&incident.affected);
         let waited = at.since(since);
         if !draft.routes.is_empty() {
@@ -195,11 +195,18 @@ impl Remediator {
         }
     }
 
-    pub(super) fn draft(&self, incident: &Incident) -> Draft {
-        let mut draft = draft_for(incident, &self.policy, &self.facts, &self.flows, true);
+    pub(super) fn draft(&self, incident: &Incident, late: Option<Timestamp>) -> Draft {
+        let mut draft = draft_for(incident, &self.policy, &self.facts, &self.flows, true, late);
         self.drop_known(&mut draft);
         if draft.routes.len() > self.policy.max_routes {
-            draft = draft_for(incident, &self.policy, &self.facts, &self.flows, false);
+            draft = draft_for(
+                incident,
+                &self.policy,
+                &self.facts,
+                &self.flows,
+                false,
+                late,
+            );
             self.drop_known(&mut draft);
         }
         draft
@@ -238,7 +245,7 @@ impl Remediator {
                 continue;
             }
             let incident = case.incident.clone();
-            let draft = self.draft(&incident);
+            let draft = self.draft(&incident, Some(at));
             let may_improve = draft.may_improve(&incident.affected);
             if !draft.routes.is_empty() {
                 self.propose(at, &id, draft, out);
