@@ -496,8 +496,17 @@ impl<'a> Timeline<'a> {
         }
     }
 
+    /// First progress after the cut of the connections that it hit.
     fn progress(&self) -> BTreeMap<IpAddr, u64> {
-        self.workload.progress().into_iter().collect()
+        let world = &self.rig.world;
+        let hit = |peer: &IpAddr| {
+            self.affected
+                .iter()
+                .any(|host| world.hosts[*host].address == *peer)
+        };
+        let mut progress: BTreeMap<IpAddr, u64> = self.workload.progress().into_iter().collect();
+        progress.retain(|peer, _| hit(peer));
+        progress
     }
 
     fn seen(self, world: &World) -> Seen {
@@ -546,11 +555,7 @@ impl<'a> Timeline<'a> {
                 .iter()
                 .map(|(host, at)| (address(*host), *at))
                 .collect(),
-            progress: self
-                .progress()
-                .into_iter()
-                .filter(|(peer, _)| affected.contains(peer))
-                .collect(),
+            progress: self.progress(),
             affected,
             ordered: self.ordered,
             world: world.clone(),
