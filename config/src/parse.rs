@@ -568,12 +568,6 @@ fn check_act(mode: &At<String>, egress: &[Egress], probe: &Probe, report: &Repor
             "\"act\" needs probe.flow_sources: a backup is proven only by probes from the flows' own address",
         );
     }
-    if !probe.enabled {
-        mode.problem(
-            report,
-            "\"act\" needs probes: remove `probe.enabled = false` or use \"shadow\"",
-        );
-    }
 }
 
 /// Whose `rtm_protocol` a number is (`include/uapi/linux/rtnetlink.h`).

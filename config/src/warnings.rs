@@ -26,6 +26,11 @@ impl Config {
             }
         }
         if self.failover.mode == Mode::Act {
+            if !self.probe.enabled {
+                warn(
+                    "probe.enabled: false, so no backup is ever proven and nothing is rerouted although mode is \"act\"",
+                );
+            }
             if self.failover.prefixes.is_empty() {
                 warn(
                     "failover.prefixes: empty, so nothing may be rerouted although mode is \"act\"",

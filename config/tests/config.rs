@@ -230,8 +230,8 @@ fn bgp_refers_to_what_exists() {
 
 #[test]
 fn acting_needs_a_backup_and_flow_sources() {
-    let found = problems("[failover]\nmode = \"act\"\n[probe]\nenabled = false\n");
-    assert_eq!(found.len(), 3, "{found:#?}");
+    let found = problems("[failover]\nmode = \"act\"\n");
+    assert_eq!(found.len(), 2, "{found:#?}");
     assert!(
         found.iter().all(|p| p.starts_with("2:8: failover.mode")),
         "{found:#?}"
@@ -242,6 +242,9 @@ fn acting_needs_a_backup_and_flow_sources() {
     let warnings = config.warnings().join("\n");
     assert!(warnings.contains("failover.prefixes"), "{warnings}");
     assert!(warnings.contains("0 of 2 have a gateway"), "{warnings}");
+    let unproven = good.replace("[probe]\n", "[probe]\nenabled = false\n");
+    let warnings = Config::parse(&unproven, "t").unwrap().warnings().join("\n");
+    assert!(warnings.contains("no backup is ever proven"), "{warnings}");
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use events::{
-    Actor, BgpSignal, Conclusion, EgressName, Entry, EntryKind, Evidence, EvidenceSource,
-    FibChange, HostSignal, Incident, IncidentId, IncidentState, PeerKey, Prefix, ProbeRequest,
-    ProbeResult, ProbeSource, Signal, Timestamp, Verdict,
+    Actor, BgpSignal, Conclusion, EgressName, Entry, EntryKind, EvidenceSource, FibChange,
+    HostSignal, Incident, IncidentId, IncidentState, PeerKey, Prefix, ProbeRequest, ProbeResult,
+    ProbeSource, Signal, Timestamp, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::ask::{flow_sources, neighbors, suspects};
 use crate::case::{Case, rank};
 use crate::diagnosis::{self, Finding};
 use crate::heal::{self, Health};
@@ -22,6 +23,7 @@ use crate::reach::Reach;
 use crate::routes::Routes;
 use crate::story;
 use crate::suspicion::{self, Suspicion};
+use crate::tell::{entry, first_text, onset_text, publish, tell_bgp};
 use crate::view::View;
 
 /// Evidence that comes at once is judged at once, what follows together.
@@ -44,10 +46,6 @@ const PUBLISH_DELAY: Duration = Duration::from_millis(50);
 const FORGET_TICK: Duration = Duration::from_secs(30);
 /// Ended incidents remembered.
 const MAX_ENDED: usize = 16;
-/// Suspects asked at once.
-const MAX_SUSPECTS: usize = 16;
-/// Timeline lines about BGP per incident.
-const MAX_BGP_LINES: usize = 24;
 /// A verdict of small scope may become one of a larger scope for so long.
 const UPGRADE: Duration = Duration::from_secs(1);
 /// After that another verdict must hold for so long to replace the first.
@@ -452,6 +450,8 @@ impl Correlator {
         case.confirmed_at.get_or_insert(now);
         case.well_since = None;
         case.bad_at = now;
+        // Those that the verdict adds are probed at once: what a backup carries is asked next.
+        case.probe_at = Some(now);
         case.add(lines.iter().cloned());
         let text = story::verdict(case, &verdict);
         out.push(Output::Journal(entry(
@@ -588,7 +588,13 @@ impl Correlator {
         if !self.params.probes || self.params.egresses.is_empty() {
             return;
         }
-        for case in &mut self.cases {
+        let owners = self.owners();
+        let others: Vec<Vec<IpAddr>> = self
+            .cases
+            .iter()
+            .map(|case| neighbors(&self.view(now, &owners), case))
+            .collect();
+        for (case, others) in self.cases.iter_mut().zip(others) {
             if case.probe_at.is_none_or(|due| now < due) {
                 continue;
             }
@@ -596,7 +602,7 @@ impl Correlator {
             let old = now.since(case.suspected_at) > Duration::from_secs(30);
             let pause = Duration::from_millis(if old { 2000 } else { 500 });
             case.probe_at = Some(now + pause);
-            let targets = suspects(case);
+            let targets = suspects(case, others);
             if targets.is_empty() {
                 continue;
             }
@@ -683,130 +689,4 @@ fn replaces(case: &mut Case, new: &Verdict, now: Timestamp) -> bool {
             false
         }
     }
-}
-
-/// Tells what BGP says by now.
-fn publish(
-    case: &mut Case,
-    log: &Log,
-    routes: &Routes,
-    params: &Params,
-    now: Timestamp,
-    out: &mut Vec<Output>,
-) {
-    case.bgp = join::tally(log, case, params);
-    let summary = join::summary(&case.bgp, case, routes);
-    if summary != case.bgp_summary {
-        case.bgp_summary = summary;
-        case.add([Evidence {
-            at: now,
-            source: EvidenceSource::Bgp,
-            text: case.bgp_summary.text.clone(),
-            weight: None,
-        }]);
-    }
-    tell_bgp(case, log, params, out);
-    out.push(Output::Conclusion(Conclusion::Updated {
-        incident: case.incident(),
-        bgp: case.bgp_summary.clone(),
-    }));
-}
-
-/// Writes the changes not yet told into the timeline.
-fn tell_bgp(case: &mut Case, log: &Log, params: &Params, out: &mut Vec<Output>) {
-    let mut lines = Vec::new();
-    for change in log.of(case, params).filter(|c| c.sequence >= case.bgp_told) {
-        if case.bgp_lines + lines.len() >= MAX_BGP_LINES {
-            break;
-        }
-        let mut line = entry(
-            case,
-            change.at,
-            Actor::Bgp,
-            EntryKind::BgpEvidence,
-            format!(
-                "{}, {}",
-                join::line(change),
-                join::offset(change.at, case.onset)
-            ),
-            Vec::new(),
-        );
-        line.received_at = Some(change.told_at);
-        lines.push(Output::Journal(line));
-    }
-    case.bgp_told = log.told();
-    case.bgp_lines += lines.len();
-    out.extend(lines);
-}
-
-fn entry(
-    case: &Case,
-    at: Timestamp,
-    actor: Actor,
-    kind: EntryKind,
-    text: String,
-    evidence: Vec<Evidence>,
-) -> Entry {
-    Entry {
-        incident: case.id.clone(),
-        at,
-        received_at: None,
-        actor,
-        kind,
-        text,
-        evidence,
-    }
-}
-
-fn onset_text(source: EvidenceSource) -> String {
-    match source {
-        EvidenceSource::Tcp => "the oldest byte lost was sent",
-        EvidenceSource::Probe => "the first probe lost was sent",
-        EvidenceSource::Bgp => "the first route changed",
-        EvidenceSource::Host => "the link failed",
-    }
-    .to_owned()
-}
-
-const fn first_text(source: EvidenceSource) -> &'static str {
-    match source {
-        EvidenceSource::Tcp => "the first acknowledgement is overdue",
-        EvidenceSource::Probe => "the first of the probes in a row is lost",
-        EvidenceSource::Bgp => "a route changed",
-        EvidenceSource::Host => "the host reports its link",
-    }
-}
-
-/// Some of the failing peers, spread over prefixes.
-fn suspects(case: &Case) -> Vec<IpAddr> {
-    let mut by_prefix: BTreeMap<Prefix, VecDeque<IpAddr>> = BTreeMap::new();
-    for (key, prefix) in &case.affected {
-        if case.failed.contains(key) {
-            by_prefix.entry(*prefix).or_default().push_back(key.0);
-        }
-    }
-    let mut chosen = Vec::new();
-    while chosen.len() < MAX_SUSPECTS && !by_prefix.is_empty() {
-        by_prefix.retain(|_, addresses| {
-            if chosen.len() < MAX_SUSPECTS {
-                chosen.extend(addresses.pop_front());
-            }
-            !addresses.is_empty()
-        });
-    }
-    chosen
-}
-
-/// The flows' source address for each family among the targets.
-fn flow_sources(params: &Params, peers: &Peers, targets: &[IpAddr]) -> Vec<IpAddr> {
-    let mut sources = Vec::new();
-    for v4 in [true, false] {
-        let Some(target) = targets.iter().find(|t| t.is_ipv4() == v4) else {
-            continue;
-        };
-        let configured = params.flow_sources.iter().find(|s| s.is_ipv4() == v4);
-        let own = peers.map.get(&PeerKey(*target)).and_then(|p| p.source);
-        sources.extend(configured.copied().or(own));
-    }
-    sources
 }

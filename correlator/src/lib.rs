@@ -12,9 +12,10 @@
 //!  FibChange ─▶ peers ─┘                             └ heal ┘
 //! ```
 //!
-//! [`suspicion`] opens a case, one file per diagnosis in [`diagnosis`] may give it a verdict,
-//! [`heal`] ends it, [`join`] adds what BGP says, however late.
+//! `suspicion` opens a case, one file per diagnosis in `diagnosis` may give it a verdict,
+//! `heal` ends it, `join` adds what BGP says, however late.
 
+mod ask;
 mod case;
 mod correlator;
 mod diagnosis;
@@ -28,6 +29,7 @@ mod routes;
 mod story;
 mod suspicion;
 mod tally;
+mod tell;
 mod view;
 
 pub use correlator::{Correlator, Output};

@@ -53,9 +53,11 @@ pub struct Thresholds {
     pub gateway_misses: usize,
     /// Consecutive misses of each anchor that suffice without TCP evidence.
     pub anchor_misses: usize,
-    /// No verdict on a path beyond the gateway earlier after the onset: a sudden delay of less
-    /// than this looks the same as a cut until the late answers come.
+    /// No verdict on a path beyond the gateway earlier after the onset.
     pub min_dark: Duration,
+    /// A sudden delay looks the same as a cut until the late answers come: so much longer than
+    /// usual they are waited for.
+    pub sudden_delay: Duration,
     /// A verdict on TCP evidence alone waits for so long after the suspicion.
     pub tcp_only_wait: Duration,
     /// A verdict of small scope waits for so long after the suspicion, so that a wide outage is not
@@ -88,7 +90,8 @@ impl Default for Thresholds {
             window: Duration::from_secs(2),
             gateway_misses: 3,
             anchor_misses: 3,
-            min_dark: Duration::from_millis(130),
+            min_dark: Duration::from_millis(120),
+            sudden_delay: Duration::from_millis(100),
             tcp_only_wait: Duration::from_millis(300),
             narrow_wait: Duration::from_millis(400),
             narrow_persist: Duration::from_millis(250),

@@ -14,7 +14,10 @@ pub struct Path {
     /// Nearest first, without this host's own AS and without repetitions in a row.
     pub ases: Vec<Asn>,
     pub neighbor: NeighborId,
+    /// The session is lost: the path is what was last known.
     pub stale: bool,
+    /// The route is gone: the path is what it was.
+    pub withdrawn: bool,
 }
 
 impl Path {
@@ -105,6 +108,7 @@ impl Routes {
                     ases: self.ases(route),
                     neighbor,
                     stale,
+                    withdrawn: false,
                 };
                 self.map
                     .entry(peer)
@@ -112,11 +116,13 @@ impl Routes {
                     .insert(egress.clone(), path);
             }
             None => {
-                if let Some(paths) = self.map.get_mut(&peer) {
-                    // Two neighbours may stand for one egress: only the route's own one takes it back.
-                    if paths.get(egress).is_some_and(|p| p.neighbor == neighbor) {
-                        paths.remove(egress);
-                    }
+                // The path stays for blame. Two neighbours may stand for one egress: only the route's
+                // own one takes it back.
+                let paths = self.map.get_mut(&peer);
+                if let Some(path) = paths.and_then(|paths| paths.get_mut(egress))
+                    && path.neighbor == neighbor
+                {
+                    path.withdrawn = true;
                 }
             }
         }
@@ -150,6 +156,7 @@ impl Routes {
         self.map
             .values()
             .filter_map(|paths| paths.get(egress))
+            .filter(|path| !path.withdrawn)
             .map(|p| (p.prefix, p))
             .collect()
     }

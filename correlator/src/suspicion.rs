@@ -121,9 +121,9 @@ fn anchors(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
     let first = view.params.egresses.first().map(|e| &e.name);
     if link_answers && first != Some(egress) {
         let primary_well = first.is_some_and(|first| {
-            view.anchors(first, Some(ProbeSource::Flow), view.now, Families::BOTH)
-                .iter()
-                .all(|a| a.window.misses(view.now) == 0)
+            let flow = Some(ProbeSource::Flow);
+            let anchors = view.anchors(first, flow, Timestamp::ZERO, Families::BOTH);
+            !anchors.is_empty() && anchors.iter().all(|a| a.window.misses(view.now) == 0)
         });
         if !primary_well {
             return None;

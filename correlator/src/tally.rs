@@ -1,6 +1,7 @@
 //! Sums of TCP evidence over a class of peers.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use events::{Asn, PeerKey, Prefix, Timestamp};
 
@@ -22,6 +23,12 @@ impl Failure<'_> {
     /// By then the break had surely happened.
     pub fn surely_dark(&self) -> Timestamp {
         self.failing.since + self.failing.limit
+    }
+
+    /// By then its acknowledgement would have come had it been delayed by `allowance`. The limit
+    /// holds the round-trip time and a margin of 40 ms.
+    pub fn late_by(&self, allowance: Duration) -> Timestamp {
+        self.surely_dark() + allowance.saturating_sub(Duration::from_millis(40))
     }
 }
 

@@ -188,6 +188,16 @@ impl<'a> View<'a> {
         failures
     }
 
+    /// Peers on an egress that had failed and progress again since `bound`.
+    pub fn alive_since(&self, egress: &EgressName, bound: Timestamp) -> usize {
+        self.peers
+            .map
+            .values()
+            .filter(|p| p.failure().is_none() && p.alive_at.is_some_and(|at| at > bound))
+            .filter(|p| p.egress(&self.peers.default) == egress)
+            .count()
+    }
+
     /// Evidence summed, with correlation capped.
     pub fn tally(&self, failures: &[Failure<'_>]) -> Tally {
         Tally::of(failures, self.params.thresholds.correlation)

@@ -38,7 +38,16 @@ impl Collector {
         let (kernel, sources) = Kernel::load(&settings)?;
         let mut diag = Diag::open().map_err(StartError::Diag)?;
         let at = clock::now();
-        let listing = diag.list(true).map_err(StartError::Diag)?;
+        let listing = diag.list(true).unwrap_or_else(|error| {
+            tracing::warn!(
+                %error,
+                "cannot list the connections that exist; load the modules inet_diag and tcp_diag"
+            );
+            Listing {
+                interrupted: true,
+                ..Listing::default()
+            }
+        });
         Ok(Self {
             kernel,
             sources,

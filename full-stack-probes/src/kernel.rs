@@ -66,9 +66,9 @@ pub enum StartError {
     /// The network namespace could not be told.
     #[error("cannot tell this thread's network namespace: {0}; is /proc mounted?")]
     Namespace(io::Error),
-    /// sock_diag does not answer.
+    /// No netlink socket.
     #[error(
-        "cannot ask the kernel for its connections (sock_diag): {0}; load the modules tcp_diag and inet_diag"
+        "cannot open a sock_diag socket: {0}; netlink must be permitted (in a systemd unit: RestrictAddressFamilies with AF_NETLINK)"
     )]
     Diag(io::Error),
     /// The collector's thread or its wake-up cannot be made.

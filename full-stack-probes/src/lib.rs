@@ -1,4 +1,4 @@
-//! Kernel collection: offsets from BTF, the attach ladder, rings drained in batches, percentiles.
+//! Kernel collection: offsets from BTF, the attach ladder, rings drained in batches.
 //!
 //! [`Collector::start`] loads and attaches the programs, [`Collector::spawn`] runs one thread that
 //! turns what they see into batches of [`events::TcpEvent`]. [`preflight`] tells what will work
@@ -43,7 +43,7 @@ pub struct Settings {
     pub ports: Vec<u16>,
     /// Connections between addresses of this host are not watched.
     pub ignore_loopback: bool,
-    /// How often connections with overdue data are looked at.
+    /// How often connections with late data are looked at; a quarter as often while there are none.
     pub sweep: Duration,
     /// How often the kernel's own list of connections is compared with ours.
     pub reconcile: Duration,

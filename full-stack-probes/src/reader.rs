@@ -32,11 +32,13 @@ const WAITING: usize = 10_000;
 const KNOWN: usize = 4 * SLOTS as usize;
 /// How often all of the table is searched for slots that no event told of.
 const SCAN: Duration = Duration::from_secs(1);
+/// While no data is late, one sweep in so many is made.
+const HEALTHY: u32 = 4;
 /// However small the setting is, the host is not kept busy.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
-/// Sleep where nothing at all is watched.
-const REST: Duration = Duration::from_secs(1);
+/// Sleep where nothing at all is watched: how late an opening connection may be told of.
+const REST: Duration = Duration::from_millis(100);
 /// Errors of one kind are logged at most this often.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
@@ -254,7 +256,7 @@ impl Reader {
             + if self.live.is_empty() {
                 REST
             } else {
-                sweep * 4
+                sweep * HEALTHY
             };
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
@@ -266,17 +268,17 @@ impl Reader {
             if slot.state != TCP_ESTABLISHED {
                 return true;
             }
-            // The kernel may have written since the sweep began; what it wrote is no later than now.
-            let now = clock::now();
             let look = live.look(&slot, now, sweep);
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
-            if let Some(again) = look.again {
-                next = next.min(again.max(now + sweep / 5));
+            if look.late {
+                next = next.min(now + sweep);
             }
             if let Some(sample) = look.sample.filter(|_| !live.ignored) {
+                // The kernel may have written since the sweep began.
+                let newest = slot.sent_at.max(slot.received_at);
                 out.push(TcpEvent {
-                    at: now,
+                    at: now.max(Timestamp::from_nanos(newest)),
                     connection: ConnectionId(slot.cookie),
                     flow: convert::flow(slot.local, slot.local_port, slot.remote, slot.remote_port),
                     kind: TcpEventKind::Sample(sample),
@@ -393,6 +395,7 @@ impl Reader {
 
     /// Sends what has gathered. Returns whether anyone still listens.
     fn flush(&mut self) -> bool {
+        self.out.sort_by_key(|event| event.at);
         while !self.out.is_empty() {
             let rest = self.out.split_off(self.out.len().min(BATCH));
             let batch = std::mem::replace(&mut self.out, rest);

@@ -1,7 +1,7 @@
 //! When a connection's counters are worth an event.
 //!
 //! Pure: what was last told of a connection, its slot as it is now, and the time, give what to tell
-//! and when to look again.
+//! and whether to look again soon.
 
 use std::time::Duration;
 
@@ -10,7 +10,11 @@ use events::{TcpSample, Timestamp};
 
 use crate::convert;
 
-/// Connections without overdue data are told of at most this often, for the sake of the baseline.
+/// Data is late when it is older than `srtt + 2 * mdev` and this. Nobody decides before
+/// `srtt + 4 * mdev + 40 ms`, so healthy traffic is not told of, and there is time for a sweep.
+const LATE: Duration = Duration::from_millis(10);
+
+/// Connections without late data are told of at most this often, for the sake of the baseline.
 const BASELINE: Duration = Duration::from_secs(1);
 
 /// How the sweep remembers one connection.
@@ -20,7 +24,7 @@ pub struct Live {
     pub cookie: u64,
     /// Not reported, by configuration.
     pub ignored: bool,
-    overdue: bool,
+    late: bool,
     told_at: Option<Timestamp>,
     una: u32,
     sent_at: u64,
@@ -34,8 +38,8 @@ pub struct Live {
 pub struct Look {
     /// What to tell.
     pub sample: Option<TcpSample>,
-    /// When to look again; `None`: nothing is on its way, no hurry.
-    pub again: Option<Timestamp>,
+    /// Data is late: look again with the next sweep.
+    pub late: bool,
     /// Calls that sent since the last look.
     pub sends: u32,
     /// Segments that came in since the last look.
@@ -48,7 +52,7 @@ impl Live {
         Self {
             cookie: slot.cookie,
             ignored,
-            overdue: false,
+            late: false,
             told_at: None,
             una: slot.snd_una,
             sent_at: 0,
@@ -60,8 +64,8 @@ impl Live {
 
     /// Looks at the slot. A sample is told
     ///
-    /// - while the oldest unacknowledged byte is older than the smoothed round-trip time: in every
-    ///   sweep at first, then every sixteenth of its age, and at once when anything moves;
+    /// - while the oldest unacknowledged byte is late: in every sweep at first, then every sixteenth
+    ///   of its age, and at once when anything moves;
     /// - once more when that is over;
     /// - else at most once a second, if anything moved.
     pub fn look(&mut self, slot: &Slot, now: Timestamp, sweep: Duration) -> Look {
@@ -74,27 +78,19 @@ impl Live {
         let age = sample
             .outstanding
             .map(|outstanding| now.since(outstanding.since));
-        let is_overdue = age.is_some_and(|age| age > sample.srtt);
+        let is_late = age.is_some_and(|age| age > sample.srtt + 2 * sample.mdev + LATE);
         let quiet_for = self.told_at.map(|at| now.since(at));
 
         let pause = age.map_or(sweep, |age| (age / 16).clamp(sweep, BASELINE));
-        let tell = if is_overdue {
-            !self.overdue || moved || quiet_for.is_none_or(|quiet| quiet >= pause)
+        let tell = if is_late {
+            !self.late || moved || quiet_for.is_none_or(|quiet| quiet >= pause)
         } else {
-            self.overdue || (moved && quiet_for.is_none_or(|quiet| quiet >= BASELINE))
+            self.late || (moved && quiet_for.is_none_or(|quiet| quiet >= BASELINE))
         };
-        let again = sample.outstanding.map(|outstanding| {
-            if is_overdue {
-                now + sweep
-            } else {
-                outstanding.since + sample.srtt + Duration::from_micros(1)
-            }
-        });
-
         self.sends = slot.sends;
         self.segments = slot.segments;
         if tell {
-            self.overdue = is_overdue;
+            self.late = is_late;
             self.told_at = Some(now);
             self.una = slot.snd_una;
             self.sent_at = slot.sent_at;
@@ -102,7 +98,7 @@ impl Live {
         }
         Look {
             sample: tell.then_some(sample),
-            again,
+            late: is_late,
             sends,
             segments,
         }
@@ -137,30 +133,27 @@ mod tests {
     }
 
     #[test]
-    fn overdue_data_is_told_from_one_round_trip_on_and_its_end_at_once() {
+    fn late_data_is_told_in_every_sweep_and_its_end_at_once() {
         let mut slot = slot();
+        slot.mdev_us = 3_000 << 2;
         let mut live = Live::new(&slot, false);
         send(&mut slot, 1_000, 100);
         let first = live.look(&slot, at(1_001), SWEEP);
         assert!(first.sample.is_some(), "the first look sets the baseline");
-        assert_eq!(
-            first.again,
-            Some(at(1_020) + Duration::from_micros(1)),
-            "no look is needed before the round trip is over"
-        );
-        assert_eq!(live.look(&slot, at(1_015), SWEEP).sample, None);
+        let almost = live.look(&slot, at(1_036), SWEEP);
+        assert_eq!((almost.sample, almost.late), (None, false));
 
-        let due = live.look(&slot, at(1_021), SWEEP);
-        assert_eq!(due.sample.unwrap().outstanding.unwrap().since, at(1_000));
-        assert_eq!(due.again, Some(at(1_026)));
-        assert!(live.look(&slot, at(1_026), SWEEP).sample.is_some());
-        assert_eq!(live.look(&slot, at(1_027), SWEEP).sample, None);
+        let late = live.look(&slot, at(1_037), SWEEP);
+        assert_eq!(late.sample.unwrap().outstanding.unwrap().since, at(1_000));
+        assert!(late.late);
+        assert!(live.look(&slot, at(1_042), SWEEP).sample.is_some());
+        assert_eq!(live.look(&slot, at(1_043), SWEEP).sample, None);
 
         slot.snd_una = 100;
-        let over = live.look(&slot, at(1_028), SWEEP);
+        let over = live.look(&slot, at(1_044), SWEEP);
         assert_eq!(over.sample.unwrap().outstanding, None);
-        assert_eq!(over.again, None);
-        assert_eq!(live.look(&slot, at(1_029), SWEEP).sample, None);
+        assert!(!over.late);
+        assert_eq!(live.look(&slot, at(1_045), SWEEP).sample, None);
     }
 
     #[test]
@@ -200,7 +193,7 @@ mod tests {
         let mut live = Live::new(&slot, false);
         for ms in [1_000, 5_000, 50_000] {
             let look = live.look(&slot, at(ms), SWEEP);
-            assert_eq!((look.sample, look.again), (None, None));
+            assert_eq!((look.sample, look.late), (None, false));
         }
     }
 }

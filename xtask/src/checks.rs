@@ -20,7 +20,6 @@ const IMPURE: &[&str] = &[
     "aya",
     "getrandom",
     "jiff",
-    "log",
     "mio",
     "netlink-sys",
     "rand",

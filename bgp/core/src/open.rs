@@ -215,7 +215,7 @@ fn malformed(text: impl Into<String>) -> Fault {
 }
 
 /// Our OPEN, a whole message: both families, route refresh, four-octet AS, IPv6 next hops for IPv4
-/// (RFC 8950) and graceful restart as a helper (no family is kept forwarding).
+/// (RFC 8950) and graceful restart for the neighbour alone (we keep no family forwarding).
 #[must_use]
 pub fn encode(asn: Asn, hold_time: Duration, router_id: Ipv4Addr) -> Vec<u8> {
     let family = |afi| {

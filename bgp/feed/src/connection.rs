@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bgp_core::{Action, ErrorLevel, Event, Framer, Session, State, Stop};
+use bgp_core::{Action, AttributeError, Event, Framer, Session, State, Stop};
 use events::{SessionDownReason, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,6 +27,8 @@ const BACKLOG: usize = 256;
 /// Bytes that may wait for a neighbour that does not read. Ours are KEEPALIVEs of 19 bytes.
 const UNSENT: usize = 64 * 1024;
 const READ_CHUNK: usize = 64 * 1024;
+/// Malformed attributes are logged at most that often per connection.
+const ERROR_LOG: Duration = Duration::from_secs(10);
 /// Time for the last NOTIFICATION to leave.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -39,6 +41,7 @@ pub(crate) struct Connection {
     unsent: Vec<u8>,
     backlog: VecDeque<Report>,
     up: bool,
+    error_logged: Option<Timestamp>,
     ended: Option<SessionDownReason>,
 }
 
@@ -54,6 +57,7 @@ impl Connection {
             unsent: Vec::new(),
             backlog: VecDeque::new(),
             up: false,
+            error_logged: None,
             ended: None,
         }
     }
@@ -83,7 +87,7 @@ impl Connection {
                 why = stop.recv() => {
                     self.step(Event::Stop(why.unwrap_or(Stop::Shutdown)), clock::now());
                 }
-                () = sleep(wait), if deadline.is_some() => self.timer(paused).await,
+                () = sleep(wait), if deadline.is_some() => self.timer(paused, &mut chunk).await,
                 permit = reports.reserve(), if !self.backlog.is_empty() => match permit {
                     Ok(permit) => {
                         if let Some(report) = self.backlog.pop_front() {
@@ -149,14 +153,16 @@ impl Connection {
         let _ = tokio::time::timeout_at(deadline, drain).await;
     }
 
-    /// Where reading pauses, the hold timer is judged by whether bytes wait in the socket.
-    async fn timer(&mut self, paused: bool) {
+    /// Bytes that wait in the socket are a sign of life: whoever did not read them in time was this
+    /// process, stopped or starved, and no neighbour is to be reset for that.
+    async fn timer(&mut self, paused: bool, chunk: &mut [u8]) {
         if paused {
-            let mut byte = [0];
-            let waiting = timeout(Duration::ZERO, self.stream.peek(&mut byte)).await;
+            let waiting = timeout(Duration::ZERO, self.stream.peek(chunk)).await;
             if matches!(waiting, Ok(Ok(1..))) {
                 self.session.refresh_hold(clock::now());
             }
+        } else {
+            self.read(chunk);
         }
         self.step(Event::Timer, clock::now());
     }
@@ -259,20 +265,25 @@ impl Connection {
             Action::Update(update) => {
                 self.neighbor.updates.fetch_add(1, Ordering::Relaxed);
                 for error in &update.errors {
-                    self.neighbor
-                        .attribute_errors
-                        .fetch_add(1, Ordering::Relaxed);
-                    if error.level == ErrorLevel::TreatAsWithdraw {
-                        warn!(neighbor = %self.neighbor.id.0, %error,
-                            "malformed UPDATE: its routes are treated as withdrawn");
-                    } else {
-                        debug!(neighbor = %self.neighbor.id.0, %error, "attribute discarded");
-                    }
+                    self.count(error, now);
                 }
                 self.report(ReportKind::Update(update, now));
             }
             Action::Close { reason } => self.ended = Some(reason),
         }
+    }
+
+    /// Counts an error that the session outlives; logs one now and then.
+    fn count(&mut self, error: &AttributeError, now: Timestamp) {
+        let counter = &self.neighbor.attribute_errors;
+        let total = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        let quiet = |last: Timestamp| now.since(last) < ERROR_LOG;
+        if self.error_logged.is_some_and(quiet) {
+            return;
+        }
+        self.error_logged = Some(now);
+        warn!(neighbor = %self.neighbor.id.0, %error, treatment = ?error.level, total,
+            "malformed attribute in an UPDATE (RFC 7606)");
     }
 
     fn report(&mut self, kind: ReportKind) {

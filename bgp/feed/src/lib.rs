@@ -29,6 +29,7 @@ pub use settings::{BGP_PORT, NeighborSettings, Settings, StartError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tracing::warn;
 
 use neighbor::Neighbor;
 use store::{Report, Request, Store};
@@ -64,8 +65,17 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
     let mut listeners = Vec::new();
     if !settings.neighbors.is_empty() {
         for &address in &settings.listen {
-            let listen = |source| StartError::Listen { address, source };
-            listeners.push(transport::bind(address).map_err(listen)?);
+            match transport::bind(address) {
+                Ok(listener) => listeners.push(listener),
+                // A kernel without IPv6 is no reason to do without IPv4.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+                        && address.ip().is_unspecified() =>
+                {
+                    warn!(%address, %error, "BGP does not listen there");
+                }
+                Err(source) => return Err(StartError::Listen { address, source }),
+            }
         }
     }
     let listening = listeners

@@ -99,9 +99,11 @@ impl Settings {
             if self.neighbors.iter().take(number).any(same) {
                 return fail(format!("neighbor {} is there twice", neighbor.address));
             }
-            if neighbor.passive && self.listen.is_empty() {
+            let reachable =
+                |listen: &SocketAddr| listen.is_ipv4() == neighbor.address.to_canonical().is_ipv4();
+            if neighbor.passive && !self.listen.iter().any(reachable) {
                 return fail(format!(
-                    "neighbor {} is waited for, and listen is empty",
+                    "neighbor {} is waited for, and listen has no address of its family",
                     neighbor.address
                 ));
             }
@@ -160,6 +162,7 @@ mod tests {
         }
         let mut deaf = good.clone();
         deaf.neighbors = vec![neighbor.clone()];
+        deaf.listen = vec!["[::]:179".parse().unwrap()];
         assert!(deaf.check().is_err());
         let mut twice = good;
         twice.listen = vec!["127.0.0.1:179".parse().unwrap()];

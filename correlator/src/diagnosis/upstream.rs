@@ -54,7 +54,7 @@ pub fn beyond_gateway(
     bound: Timestamp,
 ) -> bool {
     let t = &view.params.thresholds;
-    if view.now < case.onset + t.min_dark {
+    if view.now < case.onset + t.min_dark || !delay_excluded(view, case, failures) {
         return false;
     }
     let gateways = view.gateways(&case.egress, case.onset);
@@ -64,6 +64,11 @@ pub fn beyond_gateway(
     let families = view.families(case, failures);
     let anchors = view.anchors(&case.egress, None, case.onset, families);
     if anchors.iter().any(|a| a.window.answered_since(bound)) {
+        return false;
+    }
+    // Flows that progress again: it was a delay, or it is over.
+    let alive = view.alive_since(&case.egress, bound);
+    if alive >= 3 && alive * 4 >= failures.len() {
         return false;
     }
     // Suspects of several prefixes that answer: their applications are slow, not the path.
@@ -106,6 +111,28 @@ pub fn beyond_gateway(
         || (dead(patience).0 >= 2 && dead(patience).1)
 }
 
+/// Answers that were merely late by the allowance would have come by now, from three peers or two
+/// anchors.
+fn delay_excluded(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool {
+    let allowance = view.params.thresholds.sudden_delay;
+    let mut flows: Vec<Timestamp> = failures.iter().map(|f| f.late_by(allowance)).collect();
+    let mut anchors: Vec<Timestamp> = view
+        .anchors(&case.egress, None, case.onset, Families::BOTH)
+        .iter()
+        .filter_map(|a| {
+            let dark = a.window.dark_since(view.now)?;
+            Some(dark + a.window.rtt.unwrap_or_default() + allowance)
+        })
+        .collect();
+    flows.sort_unstable();
+    anchors.sort_unstable();
+    let by_flows = flows.get(2).or(flows.last());
+    by_flows
+        .into_iter()
+        .chain(anchors.get(1))
+        .any(|due| view.now >= *due)
+}
+
 /// No anchor can be asked: strong evidence, spread, lasting, with no narrower explanation.
 fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tally) -> bool {
     let t = &view.params.thresholds;
@@ -114,13 +141,7 @@ fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tal
     // Few peers can never reach the full sum; they must then all agree.
     let strong = tally.score >= t.confirm * view.host.doubt(view.now)
         || (population.peers < 9 && tally.peers == population.peers);
-    let alive = view
-        .peers
-        .map
-        .values()
-        .filter(|p| p.failure().is_none() && p.alive_at.is_some_and(|at| at > case.suspected_at))
-        .filter(|p| *p.egress(&view.peers.default) == case.egress)
-        .count();
+    let alive = view.alive_since(&case.egress, case.suspected_at);
     let origins = population.origins.len();
     strong
         && view.now >= case.suspected_at + t.tcp_only_wait

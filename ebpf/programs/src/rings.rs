@@ -1,17 +1,20 @@
 //! Records for user space, and the counters of all that is lost.
 
-use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use ebpf_abi::{Counter, Event};
 
-/// What cannot wait: every record wakes the reader.
+/// Bytes of each ring: room for some 2,700 records.
+const RING_SIZE: u32 = 256 * 1024;
+
+/// Edges, in order.
 #[map]
-static URGENT: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+static URGENT: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 
 /// What can: drained when the reader comes by.
 #[map]
-static BULK: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+static BULK: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
@@ -24,16 +27,37 @@ pub fn count(counter: Counter) {
     }
 }
 
+/// Whether the reader is woken, or comes by in its own time (20 to 100 ms). Waking costs the
+/// monitored path an interrupt to its own CPU: several microseconds in a virtual machine.
+#[derive(Clone, Copy)]
+pub enum Wake {
+    Now,
+    Later,
+}
+
 #[inline(always)]
-pub fn urgent(event: &Event) {
+pub fn urgent(event: &Event, wake: Wake) {
+    let flags = match wake {
+        Wake::Now => BPF_RB_FORCE_WAKEUP,
+        Wake::Later if passes_a_quarter() => BPF_RB_FORCE_WAKEUP,
+        Wake::Later => BPF_RB_NO_WAKEUP,
+    };
     match URGENT.reserve::<Event>(0) {
         Some(mut entry) => {
             entry.write(*event);
-            entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+            entry.submit(u64::from(flags));
             count(Counter::Urgent);
         }
         None => count(Counter::UrgentLost),
     }
+}
+
+/// Whether the urgent ring is just past a quarter, a half, or three quarters full.
+#[inline(always)]
+fn passes_a_quarter() -> bool {
+    const QUARTER: u64 = RING_SIZE as u64 / 4;
+    let waiting = URGENT.query(u64::from(BPF_RB_AVAIL_DATA));
+    waiting >= QUARTER && waiting % QUARTER < 2 * size_of::<Event>() as u64
 }
 
 #[inline(always)]

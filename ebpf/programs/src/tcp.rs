@@ -9,7 +9,7 @@ use ebpf_abi::{Event, EventKind, NO_SLOT, RetransmitCause};
 
 use crate::fields::{Field, is_present, load, load_nested};
 use crate::filter::is_watched;
-use crate::rings::{bulk, urgent};
+use crate::rings::{Wake, bulk, urgent};
 use crate::sock::{
     self, CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_SENT, as_tcp, cookie,
 };
@@ -75,7 +75,9 @@ unsafe fn changed(sk: *const c_void, from: u8, to: u8) {
                 None => NO_SLOT,
             },
         };
-        urgent(&event);
+        // Connections that open and close in order are no news that hurries.
+        let is_failure = event.error != 0 || (from == SYN_SENT && to == CLOSE);
+        urgent(&event, if is_failure { Wake::Now } else { Wake::Later });
     }
 }
 
@@ -149,7 +151,7 @@ pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
             entry.refresh(tcp);
             event.slot = entry.index;
         }
-        urgent(&event);
+        urgent(&event, Wake::Now);
     }
     0
 }
@@ -257,7 +259,7 @@ unsafe fn tell(kind: EventKind, sk: *const c_void) {
         if let Some(entry) = table::find(event.cookie) {
             event.slot = entry.index;
         }
-        urgent(&event);
+        urgent(&event, Wake::Now);
     }
 }
 
@@ -325,7 +327,7 @@ unsafe fn entry_of(sk: *const c_void, tcp: *const c_void) -> Option<Entry> {
         entry.note_inherited(tcp);
         let mut event = tcp_event(EventKind::Adopted, sk, tcp);
         event.slot = entry.index;
-        urgent(&event);
+        urgent(&event, Wake::Later);
         Some(entry)
     }
 }

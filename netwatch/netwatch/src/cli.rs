@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -158,7 +157,7 @@ pub struct Watchdog {
     /// The protocol number of our routes
     #[arg(long)]
     pub protocol: u8,
+    /// Wait for further daemons instead of ending with the last lease (for a unit of its own)
+    #[arg(long)]
+    pub stay: bool,
 }
-
-/// An address, for messages.
-pub type Address = IpAddr;

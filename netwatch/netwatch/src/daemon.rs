@@ -21,7 +21,7 @@ use config::Config;
 use engine::Engine;
 use events::{
     BgpSignal, Effect, EgressName, Entry, EntryKind, HostSignal, IncidentId, Input, LossStage,
-    OperatorCommand, Outcome, ProbeResult, TcpEvent, Timestamp, Verdict,
+    OperatorCommand, Outcome, Prefix, ProbeResult, TcpEvent, Timestamp, Verdict,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -107,6 +107,9 @@ pub struct Totals {
 pub async fn run(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    for warning in config.warnings() {
+        tracing::warn!("configuration: {warning}");
+    }
     let (mut daemon, mut inputs, doors) = Daemon::start(config).await?;
     tracing::info!(
         egresses = daemon.config.egress.len(),
@@ -188,7 +191,7 @@ impl Daemon {
         let (routes, routes_rx, swept) = if config.egress.is_empty() {
             (None, mpsc::channel(1).1, routes::Swept::default())
         } else {
-            let (routes, reports, swept) = routes::Routes::open(wiring::routes(&config)).await?;
+            let (routes, reports, swept) = routes::Routes::open(wiring::routes(&config)?).await?;
             doors.kill_switch = Some(tokio::spawn(routes::watch_kill_switch(
                 config.failover.kill_switch.clone(),
                 operator_tx,
@@ -215,9 +218,9 @@ impl Daemon {
             .then(|| probing::Prober::spawn(wiring::prober(&config), probe_tx, host_tx))
             .transpose()?
             .map(Arc::new);
-        let (collector, collector_error) = collector(&config, tcp_tx)?;
+        let (collector, collector_error) = collector(&config, &protected, tcp_tx)?;
 
-        let daemon = Self {
+        let mut daemon = Self {
             engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
             started,
             collector,
@@ -238,6 +241,7 @@ impl Daemon {
             blamed: BTreeMap::new(),
             config,
         };
+        daemon.tell_watchdog_deeds();
         let inputs = Inputs {
             tcp,
             bgp: bgp_rx,
@@ -420,6 +424,44 @@ impl Daemon {
             .publish(&api::Notification::Entry(Box::new(entry)));
     }
 
+    /// What the watchdog did while no daemon ran belongs to the incidents' timelines.
+    fn tell_watchdog_deeds(&mut self) {
+        let records = match routes::take_watchdog_log(&self.config.host.runtime_dir) {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(%error, "the watchdog's log cannot be read");
+                return;
+            }
+        };
+        for record in records {
+            let text = format!(
+                "the lease ran out: {} routes removed{}",
+                record.deleted.len(),
+                if record.errors.is_empty() {
+                    String::new()
+                } else {
+                    format!("; {}", record.errors.join("; "))
+                }
+            );
+            let (Some(incident), Some(plan)) = (record.incident, record.plan) else {
+                tracing::warn!("{text}");
+                continue;
+            };
+            self.tell(Entry {
+                incident,
+                at: record.at,
+                received_at: Some(clock::now()),
+                actor: events::Actor::Watchdog,
+                kind: EntryKind::Reverted {
+                    plan,
+                    reason: events::RevertReason::LeaseExpired,
+                },
+                text,
+                evidence: Vec::new(),
+            });
+        }
+    }
+
     /// The pager avoids an egress while an open incident blames it.
     fn blame(&mut self, incident: &IncidentId, egress: &EgressName) {
         self.blamed.insert(incident.clone(), egress.clone());
@@ -499,12 +541,13 @@ fn configured(config: &Config) -> bool {
 /// goes on with probes and BGP, and says so.
 fn collector(
     config: &Config,
+    own: &[Prefix],
     sink: mpsc::Sender<Vec<TcpEvent>>,
 ) -> Result<(Option<full_stack_probes::Handle>, Option<String>)> {
     if !config.tcp.ebpf {
         return Ok((None, Some("tcp.ebpf = false".to_owned())));
     }
-    match full_stack_probes::Collector::start(wiring::collector(config)) {
+    match full_stack_probes::Collector::start(wiring::collector(config, own)) {
         Ok(collector) => Ok((Some(collector.spawn(sink)?), None)),
         Err(error) if config.egress.is_empty() => {
             Err(anyhow::Error::new(error).context("the kernel programs cannot be loaded"))

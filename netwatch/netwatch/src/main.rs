@@ -54,6 +54,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Ok(routes::watchdog_main(
                 &arguments.runtime_dir,
                 arguments.protocol,
+                arguments.stay,
             ))
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::future::Future;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
@@ -42,11 +41,9 @@ pub fn serve(
 }
 
 /// Completes when the daemon stops.
-pub fn stop_of(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move {
-        // An error means that the daemon is gone.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    }
+pub async fn stop_of(mut stopped: watch::Receiver<bool>) {
+    // An error means that the daemon is gone.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 async fn scrape(State(calls): State<mpsc::Sender<api::Call>>) -> Response {

@@ -55,7 +55,12 @@ pub fn run(arguments: &Report) -> Result<ExitCode> {
 /// The terminal's columns.
 fn terminal_width() -> Option<usize> {
     nix::ioctl_read_bad!(window_size, nix::libc::TIOCGWINSZ, nix::libc::winsize);
-    let mut size = nix::libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    let mut size = nix::libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: TIOCGWINSZ writes one winsize to the address given, which is a valid one.
     unsafe { window_size(nix::libc::STDOUT_FILENO, &raw mut size) }.ok()?;
     (size.ws_col > 0).then_some(usize::from(size.ws_col))

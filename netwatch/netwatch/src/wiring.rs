@@ -139,10 +139,11 @@ fn policy(config: &Config) -> remediation::Policy {
     }
 }
 
-/// The kernel collector's settings.
-pub fn collector(config: &Config) -> full_stack_probes::Settings {
+/// The kernel collector's settings. `own` are the ends of the daemon's own connections: no peers of
+/// the validator.
+pub fn collector(config: &Config, own: &[Prefix]) -> full_stack_probes::Settings {
     full_stack_probes::Settings {
-        ignore: config.tcp.ignore.clone(),
+        ignore: config.tcp.ignore.iter().chain(own).copied().collect(),
         ports: config.tcp.ports.iter().copied().collect(),
         ..full_stack_probes::Settings::default()
     }
@@ -190,11 +191,24 @@ pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
     }
 }
 
-/// The route executor's settings.
-pub fn routes(config: &Config) -> routes::Settings {
+/// The route executor's settings. In shadow mode nothing is installed, so nothing needs a watchdog.
+pub fn routes(config: &Config) -> Result<routes::Settings> {
     let runtime_dir = config.host.runtime_dir.clone();
     let protocol = config.failover.protocol;
-    routes::Settings {
+    let watchdog = match config.failover.mode {
+        config::Mode::Shadow => None,
+        config::Mode::Act => Some(routes::WatchdogCommand {
+            exe: std::env::current_exe().context("cannot find this program's own file")?,
+            args: vec![
+                "watchdog".to_owned(),
+                "--runtime-dir".to_owned(),
+                runtime_dir.display().to_string(),
+                "--protocol".to_owned(),
+                protocol.to_string(),
+            ],
+        }),
+    };
+    Ok(routes::Settings {
         protocol,
         egresses: config
             .egress
@@ -205,18 +219,9 @@ pub fn routes(config: &Config) -> routes::Settings {
             })
             .collect(),
         restore_limit: 3,
-        watchdog: Some(routes::WatchdogCommand {
-            exe: PathBuf::from("/proc/self/exe"),
-            args: vec![
-                "watchdog".to_owned(),
-                "--runtime-dir".to_owned(),
-                runtime_dir.display().to_string(),
-                "--protocol".to_owned(),
-                protocol.to_string(),
-            ],
-        }),
+        watchdog,
         runtime_dir,
-    }
+    })
 }
 
 /// The pager's settings.

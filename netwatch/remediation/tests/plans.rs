@@ -94,7 +94,8 @@ fn verdicts_that_permit_no_route() {
 #[test]
 fn what_wins_the_fib() {
     // Entry that the FIB holds for peer 2 (198.18.7.1) and 4 (IPv6), and what is installed.
-    let cases: &[(usize, &str, u32, &[(&str, u32)])] = &[
+    type Case = (usize, &'static str, u32, &'static [(&'static str, u32)]);
+    let cases: &[Case] = &[
         (2, "0.0.0.0/0", 100, &[("198.18.0.0/20", 50)]),
         (2, "198.18.0.0/15", 0, &[("198.18.0.0/20", 50)]),
         // The FIB holds that very prefix.
@@ -267,6 +268,7 @@ fn proof_that_comes_while_waiting_is_used_when_it_comes() {
     assert!(world.installs().is_empty(), "one anchor is not enough");
     world.at(ONSET + 320);
     world.probe("b", ANCHORS[1].0, ProbeSource::Flow, true);
+    world.at(ONSET + 325);
     assert_eq!(world.installs().len(), 1);
     // IPv6 is not proven by IPv4.
     assert!(world.routes().iter().all(|(p, _)| !p.contains(':')));
@@ -329,6 +331,7 @@ fn a_remote_as_needs_proof_of_its_own() {
     );
     world.at(ONSET + 200);
     world.probe("b", PEERS[0].0, ProbeSource::Flow, true);
+    world.at(ONSET + 205);
     let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
     assert_eq!(routes, ["198.18.0.0/20", "203.0.113.0/24"]);
 
@@ -338,6 +341,7 @@ fn a_remote_as_needs_proof_of_its_own() {
     let mut world = decided(policy(), verdict, &[0, 2]);
     world.at(ONSET + 200);
     world.probe("b", PEERS[2].0, ProbeSource::Flow, true);
+    world.at(ONSET + 205);
     assert_eq!(world.routes(), [("198.18.0.0/20".to_owned(), 50)]);
 }
 
@@ -405,8 +409,8 @@ fn the_second_choice_serves_where_the_first_is_not_proven() {
 #[test]
 fn peers_of_other_egresses_and_foreign_sources_are_left_alone() {
     let mut world = World::new(policy());
-    for index in 0..PEERS.len() {
-        let mut route = default_entry(PEERS[index].0).unwrap();
+    for (index, (address, ..)) in PEERS.iter().enumerate() {
+        let mut route = default_entry(address).unwrap();
         route.egress = Some("b".into());
         world.fib(index, Some(route));
     }
@@ -491,7 +495,8 @@ fn the_check_refuses_each_broken_rule() {
         check(&plan, onset, &policy(), &facts)
     };
     assert_eq!(with(&|_| {}), Ok(()));
-    let refused: Vec<(&dyn Fn(&mut RouteSpec), fn(&Refusal) -> bool)> = vec![
+    type Broken<'a> = (&'a dyn Fn(&mut RouteSpec), fn(&Refusal) -> bool);
+    let refused: Vec<Broken<'_>> = vec![
         (&|r| r.prefix = prefix("0.0.0.0/0"), |e| {
             matches!(e, Refusal::Default { .. })
         }),

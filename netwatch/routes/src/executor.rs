@@ -15,8 +15,8 @@ use events::{
     Effect, EgressName, FibChange, FibRoute, Outcome, PeerKey, Plan, PlanId, PlanMode,
     RevertReason, RouteSpec, Timestamp,
 };
-use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::{Stream, StreamExt};
 use nix::fcntl::Flock;
 use rtnetlink::MulticastGroup;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -39,6 +39,8 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How often leases are looked at, and (every twentieth time) routes without a notification.
 const INTERVAL: Duration = Duration::from_millis(250);
 const RESCAN_EVERY: u32 = 20;
+/// After the stream of notifications ended. Until then the periodic scan sees changes.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Look-ups in flight at once.
 const LOOKUPS: usize = 64;
 
@@ -311,7 +313,34 @@ impl Routes {
 
 /// Wakes the executor when routes, rules or links change. Of notifications only the fact is kept.
 fn listen() -> io::Result<Arc<Notify>> {
-    let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&[
+    let mut messages = subscribe()?;
+    let changed = Arc::new(Notify::new());
+    let notify = Arc::downgrade(&changed);
+    tokio::spawn(async move {
+        loop {
+            while messages.next().await.is_some() {
+                match notify.upgrade() {
+                    Some(notify) => notify.notify_one(),
+                    None => return,
+                }
+            }
+            // The stream ends on a message that cannot be decoded.
+            tokio::time::sleep(LISTEN_AGAIN).await;
+            match (subscribe(), notify.upgrade()) {
+                (_, None) => return,
+                (Ok(again), Some(notify)) => {
+                    messages = again;
+                    notify.notify_one();
+                }
+                (Err(e), Some(_)) => tracing::warn!(error = %e, "route notifications"),
+            }
+        }
+    });
+    Ok(changed)
+}
+
+fn subscribe() -> io::Result<impl Stream + Unpin> {
+    let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
         MulticastGroup::Ipv4Rule,
@@ -320,17 +349,7 @@ fn listen() -> io::Result<Arc<Notify>> {
         MulticastGroup::Link,
     ])?;
     tokio::spawn(connection);
-    let changed = Arc::new(Notify::new());
-    let notify = Arc::downgrade(&changed);
-    tokio::spawn(async move {
-        while messages.next().await.is_some() {
-            match notify.upgrade() {
-                Some(notify) => notify.notify_one(),
-                None => return,
-            }
-        }
-    });
-    Ok(changed)
+    Ok(messages)
 }
 
 struct Owned {
@@ -392,6 +411,7 @@ impl Executor {
                     not_before = Instant::now() + started.elapsed() * 10;
                 }
                 _ = ticks.tick() => {
+                    self.revive();
                     self.expire(clock::now()).await;
                     count = count.wrapping_add(1);
                     if count.is_multiple_of(RESCAN_EVERY) && scan_at.is_none() {
@@ -402,7 +422,18 @@ impl Executor {
         }
     }
 
+    /// Opens the netlink socket again if the one there was is no longer served.
+    fn revive(&mut self) {
+        if !self.kernel.alive() {
+            match Kernel::open(self.settings.protocol) {
+                Ok(kernel) => self.kernel = kernel,
+                Err(e) => tracing::error!(error = %e, "netlink socket"),
+            }
+        }
+    }
+
     async fn command(&mut self, command: Command) {
+        self.revive();
         match command {
             Command::Install(plan, reply) => {
                 let id = plan.id;

@@ -11,6 +11,7 @@ use netlink_packet_route::route::{
     RouteType,
 };
 use rtnetlink::Handle;
+use tokio::task::AbortHandle;
 
 /// What the kernel said, and of which request.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,8 @@ impl KernelError {
 pub struct Kernel {
     handle: Handle,
     protocol: u8,
+    /// The task that serves the socket.
+    task: AbortHandle,
 }
 
 impl Kernel {
@@ -75,9 +78,20 @@ impl Kernel {
     /// # Errors
     /// The socket could not be opened.
     pub fn open(protocol: u8) -> io::Result<Self> {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        tokio::spawn(connection);
-        Ok(Self { handle, protocol })
+        // Strict checking (`NETLINK_GET_STRICT_CHK`) makes the kernel filter dumps by protocol.
+        let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
+        let task = tokio::spawn(connection).abort_handle();
+        Ok(Self {
+            handle,
+            protocol,
+            task,
+        })
+    }
+
+    /// The socket is still served. It is not after an answer that could not be decoded.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        !self.task.is_finished()
     }
 
     /// Creates a route; one that exists with the same prefix and metric is never replaced (EEXIST).
@@ -124,6 +138,7 @@ impl Kernel {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
+            request.header.protocol = RouteProtocol::from(self.protocol);
             let mut dump = std::pin::pin!(self.handle.route().get(request).execute());
             while let Some(message) = dump
                 .try_next()
@@ -216,7 +231,10 @@ impl Kernel {
         request.header.address_family = family(peer);
         request.header.destination_prefix_length = Prefix::from(peer).prefix_len();
         request.header.source_prefix_length = Prefix::from(source).prefix_len();
-        request.header.flags = RouteFlags::LookupTable;
+        if peer.is_ipv4() {
+            // IPv6 names the table anyway and takes this flag for an error.
+            request.header.flags |= RouteFlags::LookupTable;
+        }
         if fib_match {
             request.header.flags |= RouteFlags::FibMatch;
         }

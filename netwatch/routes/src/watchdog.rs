@@ -1,4 +1,8 @@
 //! The watchdog: a small process that outlives the daemon and deletes routes whose lease expired.
+//!
+//! Started by the daemon it survives the daemon's death, but a service manager may end it together
+//! with the daemon's control group. systemd does so with SIGTERM, upon which it deletes all leased
+//! routes at once. Best is a unit of its own (`--stay`), whose control group is another.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -138,14 +142,15 @@ pub fn take_watchdog_log(runtime_dir: &Path) -> io::Result<Vec<WatchdogRecord>> 
 }
 
 /// The watchdog's whole life: deletes routes of expired leases, of `protocol` only; ends by itself
-/// when the daemon is gone and no lease is left, or on SIGTERM after deleting all leased routes.
+/// when the daemon is gone and no lease is left, unless it is to `stay` for the next daemon (as a
+/// unit of its own), or on SIGTERM after deleting all leased routes.
 #[must_use]
-pub fn watchdog_main(runtime_dir: &Path, protocol: u8) -> ExitCode {
+pub fn watchdog_main(runtime_dir: &Path, protocol: u8, stay: bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(watch(runtime_dir, protocol)),
+        Ok(runtime) => runtime.block_on(watch(runtime_dir, protocol, stay)),
         Err(e) => Err(e),
     };
     match result {
@@ -157,7 +162,8 @@ pub fn watchdog_main(runtime_dir: &Path, protocol: u8) -> ExitCode {
     }
 }
 
-async fn watch(runtime_dir: &Path, protocol: u8) -> io::Result<()> {
+async fn watch(runtime_dir: &Path, protocol: u8, stay: bool) -> io::Result<()> {
+    files::make_dir(runtime_dir)?;
     let Some(_lock) = own(runtime_dir).await? else {
         return Ok(());
     };
@@ -177,8 +183,12 @@ async fn watch(runtime_dir: &Path, protocol: u8) -> io::Result<()> {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
+                if !watchdog.kernel.alive() {
+                    watchdog.kernel = Kernel::open(protocol)?;
+                }
                 watchdog.tick(clock::now()).await;
-                if watchdog.leases.is_empty()
+                if !stay
+                    && watchdog.leases.is_empty()
                     && watchdog.unreadable_since.is_none()
                     && !files::locked(&daemon_lock(runtime_dir)).unwrap_or(false)
                 {

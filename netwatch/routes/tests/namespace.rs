@@ -11,7 +11,7 @@ use common::{
     PROTOCOL, SOURCE, SOURCE6, address, child_arguments, child_runtime_dir, eventually,
     in_namespace, ip, ours, plan, settings, sysctl, via_b,
 };
-use events::{FibChange, Outcome, PeerKey, PlanId, PlanMode, RevertReason};
+use events::{FibChange, OperatorCommand, Outcome, PeerKey, PlanId, PlanMode, RevertReason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use routes::{
@@ -438,6 +438,73 @@ fn a_malicious_or_broken_lease_file_costs_nobody_else_a_route() {
 }
 
 #[test]
+fn a_watchdog_that_is_terminated_takes_leased_routes_along() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        // As a service manager would run it: a child of ours here.
+        let mut settings = settings(dir.path());
+        let command = settings.watchdog.take().unwrap();
+        let mut watchdog = Reaped(
+            Command::new(command.exe)
+                .args(command.args)
+                .arg("stay")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        eventually("the watchdog's lock", || {
+            watchdog_running(dir.path()).unwrap()
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(
+            watchdog_running(dir.path()).unwrap(),
+            "it stays without a daemon"
+        );
+        settings.restore_limit = 0;
+        let (routes, _reports, _) = Routes::open(settings).await.unwrap();
+        routes
+            .install(plan(1, vec![via_b("203.0.113.0/24", 50)]))
+            .await
+            .unwrap();
+        kill(
+            Pid::from_raw(watchdog.0.id().cast_signed()),
+            Signal::SIGTERM,
+        )
+        .unwrap();
+        watchdog.0.wait().unwrap();
+        assert_eq!(ours(), 0);
+        // Without it the lease is not renewed either.
+        assert!(!routes.renew(PlanId(1)).await);
+        routes.close().await;
+    });
+}
+
+#[test]
+fn the_kill_switch_is_a_file() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("failover.off");
+        let (sender, mut commands) = tokio::sync::mpsc::channel(4);
+        tokio::spawn(routes::watch_kill_switch(path.clone(), sender));
+        for engaged in [true, false, true] {
+            if engaged {
+                std::fs::write(&path, b"").unwrap();
+            } else {
+                std::fs::remove_file(&path).unwrap();
+            }
+            assert_eq!(routes::kill_switch_engaged(&path), engaged);
+            let command = tokio::time::timeout(Duration::from_secs(20), commands.recv())
+                .await
+                .expect("told in time");
+            assert_eq!(command, Some(OperatorCommand::KillSwitch { engaged }));
+        }
+        assert!(!routes::kill_switch_engaged(&dir.path().join("absent")));
+    });
+}
+
+#[test]
 fn nothing_is_installed_without_a_watchdog() {
     in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
@@ -460,7 +527,8 @@ fn nothing_is_installed_without_a_watchdog() {
 #[ignore = "started by other tests"]
 fn watchdog_process() {
     if let Some(dir) = child_runtime_dir() {
-        let _ = routes::watchdog_main(&dir, PROTOCOL);
+        let stay = std::env::args().any(|argument| argument == "stay");
+        let _ = routes::watchdog_main(&dir, PROTOCOL, stay);
     }
 }
 

@@ -15,7 +15,8 @@ pub fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
             .expect("a network namespace needs root");
         ip(&["link", "set", "lo", "up"]);
         for address in [FEED, FEED6, ROUTER, ROUTER6, STRANGER] {
-            ip(&["address", "add", address, "dev", "lo"]);
+            // Without nodad an IPv6 address is tentative for a moment and cannot be bound.
+            ip(&["address", "add", address, "dev", "lo", "nodad"]);
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -51,6 +51,13 @@ impl Raw {
         self.send(&encode(MessageType::Keepalive, &[])).await;
     }
 
+    /// The bare socket, blocking.
+    pub fn into_std(self) -> std::net::TcpStream {
+        let stream = self.stream.into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream
+    }
+
     /// The next message; `None` at the connection's end.
     pub async fn next(&mut self) -> Option<Frame> {
         let mut chunk = [0; 4096];

@@ -1,5 +1,6 @@
 //! Peers that break the rules, and slow receivers.
 
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -197,5 +198,58 @@ fn an_address_in_use_is_named_with_the_remedy() {
         assert!(text.contains(&feed.address().to_string()), "{text}");
         assert!(text.contains("another process listens there"), "{text}");
         feed.handle.stop().await;
+    });
+}
+
+/// As if the process had been stopped: KEEPALIVEs came in time, nobody read them in time.
+#[test]
+fn a_process_that_stood_still_does_not_blame_the_neighbour() {
+    namespace::run(|| async {
+        let mut short = settings(FEED, ROUTER, LOCAL_AS);
+        short.hold_time = Duration::from_secs(3);
+        let mut feed = Feed::start(short);
+        let mut peer = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        feed.up().await;
+        peer.keepalive().await;
+        let mut stream = peer.into_std();
+        let sender = std::thread::spawn(move || {
+            for _ in 0..14 {
+                std::thread::sleep(Duration::from_millis(500));
+                stream
+                    .write_all(&encode(MessageType::Keepalive, &[]))
+                    .unwrap();
+            }
+            stream
+        });
+        // The runtime has this thread only: nothing of the feed runs meanwhile.
+        std::thread::sleep(Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(feed.try_next().is_none(), "the session was lost");
+        assert!(feed.status().await.uptime.unwrap() > Duration::from_secs(5));
+        drop(sender.join());
+        feed.handle.stop().await;
+    });
+}
+
+#[test]
+fn treat_as_withdraw_really_withdraws_and_is_counted() {
+    namespace::run(|| async {
+        let mut feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
+        feed.handle.watch(vec![ip("203.0.113.7")]);
+        let mut peer = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        feed.up().await;
+        peer.send(&update(64501)).await;
+        assert!(feed.change("203.0.113.0/24").await.new.is_some());
+        let mut bad = update(64501);
+        // ORIGIN's value: behind header, two lengths and the attribute's own header.
+        bad[19 + 4 + 3] = 9;
+        peer.send(&bad).await;
+        assert_eq!(feed.change("203.0.113.0/24").await.new, None);
+        let status = feed.status().await;
+        assert_eq!((status.attribute_errors, status.ipv4_prefixes), (1, 0));
+        assert!(status.uptime.is_some());
+        // Dropping the handle stops the feed as well.
+        drop(feed);
+        assert_eq!(peer.notification().await, (6, 2));
     });
 }

@@ -94,8 +94,8 @@ impl World {
     /// Every peer's packets leave by `a`'s default route; BGP knows the covering prefixes.
     pub fn new(policy: Policy) -> Self {
         let mut world = Self::bare(policy);
-        for index in 0..PEERS.len() {
-            world.fib(index, default_entry(PEERS[index].0));
+        for (index, (address, ..)) in PEERS.iter().enumerate() {
+            world.fib(index, default_entry(address));
             world.bgp(index, "b");
         }
         world

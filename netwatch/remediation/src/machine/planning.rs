@@ -1,0 +1,488 @@
+//! From a verdict to a plan.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use events::{
+    Effect, EgressName, EntryKind, Incident, IncidentId, Plan, PlanId, PlanMode, ProbeRequest,
+    ProbeSource, RevertReason, RouteSpec, Timestamp, Verdict,
+};
+
+use crate::check;
+use crate::plan::{Draft, draft_for};
+
+use super::Remediator;
+use super::state::*;
+use super::status::*;
+
+impl Remediator {
+    pub(super) fn verdict(&mut self, at: Timestamp, incident: &Incident, out: &mut Vec<Output>) {
+        let Some(verdict) = incident.verdict.clone() else {
+            return;
+        };
+        let id = incident.id.clone();
+        let known = self.cases.remove(&id);
+        let changed = known
+            .as_ref()
+            .is_none_or(|case| case.incident.verdict.as_ref() != Some(&verdict));
+        let mut case = known.unwrap_or_else(|| Case {
+            incident: incident.clone(),
+            stage: CaseStage::Closed,
+            plans: Vec::new(),
+            charged: false,
+            blocked: false,
+            status: None,
+            retry: None,
+            retries: 0,
+        });
+        case.incident = incident.clone();
+        self.make_room();
+        self.cases.insert(id.clone(), case);
+
+        if let Some(reason) = forbids(&verdict) {
+            let plans = self.serving(&id);
+            // Everything dark: fail static, neither install nor take back.
+            if verdict != Verdict::TotalIsolation {
+                let reason = match verdict {
+                    Verdict::ReturnPath { .. } => RevertReason::ReturnPath,
+                    _ => RevertReason::Healed,
+                };
+                for plan in &plans {
+                    self.revert(at, *plan, reason, out);
+                }
+            }
+            if let Some(case) = self.cases.get_mut(&id)
+                && case.stage != CaseStage::Acting
+            {
+                case.stage = CaseStage::Closed;
+            }
+            if changed && plans.is_empty() {
+                self.say(&id, RemediationStatus::NothingToDo(reason.to_owned()), out);
+            }
+            return;
+        }
+        if self.adopt(at, &id, &verdict, out) {
+            return;
+        }
+        let Some(case) = self.cases.get_mut(&id) else {
+            return;
+        };
+        match case.stage {
+            CaseStage::Waiting { .. } => {}
+            CaseStage::Shadow if !changed => return,
+            CaseStage::Acting | CaseStage::Closed | CaseStage::Shadow => {
+                if case.blocked || case.plans.len() >= MAX_PLANS_PER_CASE || self.stopping {
+                    return;
+                }
+                // An extension does not wait: what is not proven now comes with the next update.
+                if case.stage != CaseStage::Acting {
+                    case.stage = CaseStage::Waiting {
+                        since: at,
+                        looked: at,
+                    };
+                }
+            }
+        }
+        self.consider(at, &id, out);
+    }
+
+    /// A plan whose primary had healed, and broke again before the hold-down was over, serves the
+    /// new incident too.
+    pub(super) fn adopt(
+        &mut self,
+        at: Timestamp,
+        id: &IncidentId,
+        verdict: &Verdict,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let found = self.plans.iter_mut().find(|(_, active)| {
+            active.heal_at.is_some()
+                && !active.reverting()
+                && broken(&active.verdict) == broken(verdict)
+                && active.verdict.class() == verdict.class()
+        });
+        let Some((plan, active)) = found else {
+            return false;
+        };
+        active.heal_at = None;
+        if !active.incidents.contains(id) {
+            active.incidents.push(id.clone());
+        }
+        let plan = *plan;
+        let status = match active.stage {
+            Stage::Installing { .. } => RemediationStatus::Installing,
+            Stage::Verifying { .. } => RemediationStatus::InstalledVerifying,
+            Stage::Verified { .. } | Stage::Reverting { .. } => RemediationStatus::Verified,
+        };
+        if let Some(case) = self.cases.get_mut(id) {
+            case.stage = CaseStage::Acting;
+            case.charged = true;
+            if !case.plans.contains(&plan) {
+                case.plans.push(plan);
+            }
+        }
+        let text = format!("the routes of plan {} are still in: they stay", plan.0);
+        self.journal(at, id, EntryKind::Note, text, out);
+        self.say(id, status, out);
+        true
+    }
+
+    /// Looks at waiting cases again, but not at every one of a burst of facts.
+    pub(super) fn consider_waiting(&mut self, at: Timestamp, out: &mut Vec<Output>) {
+        let mut due = Vec::new();
+        for (id, case) in &mut self.cases {
+            if let CaseStage::Waiting { looked, .. } = &mut case.stage
+                && at.since(*looked) >= LOOK_EVERY
+            {
+                *looked = at;
+                due.push(id.clone());
+            }
+        }
+        for id in due {
+            self.consider(at, &id, out);
+        }
+    }
+
+    /// Plans, waits, or gives up.
+    pub(super) fn consider(&mut self, at: Timestamp, id: &IncidentId, out: &mut Vec<Output>) {
+        let Some(case) = self.cases.get(id) else {
+            return;
+        };
+        let extension = case.stage == CaseStage::Acting;
+        let since = match case.stage {
+            CaseStage::Waiting { since, .. } => since,
+            _ => at,
+        };
+        let incident = case.incident.clone();
+        let draft = self.draft(&incident);
+        let undecided = draft.undecided(&incident.affected);
+        let waited = at.since(since);
+        if !draft.routes.is_empty() {
+            if undecided && waited < self.policy.settle && !extension {
+                self.ask_for_proof(at == since, &incident, &draft, out);
+                return;
+            }
+            let may_improve = draft.may_improve(&incident.affected);
+            self.propose(at, id, draft, out);
+            self.look_again(at, id, may_improve);
+            return;
+        }
+        let may_improve = draft.may_improve(&incident.affected);
+        if extension {
+            self.look_again(at, id, may_improve);
+            return;
+        }
+        // A loss or two right after the onset may be the last of it.
+        let patience = if undecided {
+            self.policy.proof_wait
+        } else {
+            self.policy.settle
+        };
+        if may_improve && waited < patience {
+            self.ask_for_proof(at == since, &incident, &draft, out);
+            return;
+        }
+        match draft.why_nothing() {
+            Some(reason) => {
+                self.refuse(at, id, reason, out);
+                self.look_again(at, id, may_improve);
+            }
+            None => {
+                self.close(id, false);
+                let text = "no watched peer's route leaves through what broke";
+                self.say(id, RemediationStatus::NothingToDo(text.to_owned()), out);
+            }
+        }
+    }
+
+    pub(super) fn draft(&self, incident: &Incident) -> Draft {
+        let mut draft = draft_for(incident, &self.policy, &self.facts, &self.flows, true);
+        self.drop_known(&mut draft);
+        if draft.routes.len() > self.policy.max_routes {
+            draft = draft_for(incident, &self.policy, &self.facts, &self.flows, false);
+            self.drop_known(&mut draft);
+        }
+        draft
+    }
+
+    pub(super) fn look_again(&mut self, at: Timestamp, id: &IncidentId, worthwhile: bool) {
+        if let Some(case) = self.cases.get_mut(id) {
+            let room = !case.blocked
+                && case.plans.len() < MAX_PLANS_PER_CASE
+                && case.retries < RETRIES
+                && case.stage != CaseStage::Shadow;
+            case.retry = (worthwhile && room).then_some(at + RETRY_EVERY);
+        }
+    }
+
+    /// Proof of a backup may come after the refusal, or after a first plan without some prefixes.
+    pub(super) fn retry(&mut self, at: Timestamp, out: &mut Vec<Output>) {
+        let due: Vec<IncidentId> = self
+            .cases
+            .iter()
+            .filter(|(_, case)| case.retry.is_some_and(|due| due <= at))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            let Some(case) = self.cases.get_mut(&id) else {
+                continue;
+            };
+            case.retry = None;
+            case.retries += 1;
+            let permitted = case
+                .incident
+                .verdict
+                .as_ref()
+                .is_some_and(|verdict| forbids(verdict).is_none());
+            if self.stopping || self.facts.kill_switch || case.blocked || !permitted {
+                continue;
+            }
+            let incident = case.incident.clone();
+            let draft = self.draft(&incident);
+            let may_improve = draft.may_improve(&incident.affected);
+            if !draft.routes.is_empty() {
+                self.propose(at, &id, draft, out);
+            }
+            self.look_again(at, &id, may_improve);
+        }
+    }
+
+    /// Routes that are in force already are not planned again.
+    pub(super) fn drop_known(&self, draft: &mut Draft) {
+        draft.routes.retain(|route| {
+            !self.plans.values().any(|active| {
+                active
+                    .plan
+                    .routes
+                    .iter()
+                    .any(|ours| ours.prefix == route.prefix && ours.table == route.table)
+            })
+        });
+    }
+
+    pub(super) fn propose(
+        &mut self,
+        at: Timestamp,
+        id: &IncidentId,
+        draft: Draft,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(case) = self.cases.get(id) else {
+            return;
+        };
+        let Some(verdict) = case.incident.verdict.clone() else {
+            return;
+        };
+        let (onset, charged, class) = (case.incident.onset, case.charged, verdict.class());
+        let plan = Plan {
+            id: PlanId(self.next_plan),
+            incident: id.clone(),
+            mode: self.policy.mode,
+            lease: self.policy.lease,
+            rationale: draft.rationale.into_iter().collect::<Vec<_>>().join("; "),
+            routes: draft.routes,
+        };
+        let routes = describe(&plan.routes);
+        let in_force: usize = self.plans.values().map(|a| a.plan.routes.len()).sum();
+        let verdict_of_check = check(&plan, onset, &self.policy, &self.facts)
+            .map_err(|refusal| refusal.to_string())
+            .and_then(|()| {
+                if in_force + plan.routes.len() > self.policy.max_routes {
+                    Err(format!(
+                        "{in_force} routes in force and {} more exceed failover.max_routes = {}",
+                        plan.routes.len(),
+                        self.policy.max_routes
+                    ))
+                } else {
+                    Ok(())
+                }
+            })
+            .and_then(|()| {
+                if charged {
+                    Ok(())
+                } else {
+                    self.afford(at, class)
+                        .map_err(|spent| format!("{spent}; advice: install {routes}"))
+                }
+            });
+        if let Err(reason) = verdict_of_check {
+            self.refuse(at, id, reason, out);
+            return;
+        }
+        self.next_plan += 1;
+        if !charged {
+            self.acted.push_back((at, class.to_owned()));
+        }
+        let shadow = plan.mode == PlanMode::Shadow;
+        let text = if shadow {
+            format!("shadow: would install {routes} ({})", plan.rationale)
+        } else {
+            format!("installing {routes} ({})", plan.rationale)
+        };
+        self.journal(
+            at,
+            id,
+            EntryKind::Planned {
+                plan: plan.id,
+                routes: plan.routes.clone(),
+            },
+            text,
+            out,
+        );
+        if let Some(case) = self.cases.get_mut(id) {
+            case.charged = true;
+            case.plans.push(plan.id);
+            case.stage = if shadow {
+                CaseStage::Shadow
+            } else {
+                CaseStage::Acting
+            };
+        }
+        if shadow {
+            self.say(id, RemediationStatus::Planned(routes), out);
+            return;
+        }
+        self.plans.insert(
+            plan.id,
+            Active {
+                stage: Stage::Installing { since: at },
+                incidents: vec![id.clone()],
+                verdict,
+                overdue_at_install: 0,
+                renewed: at,
+                next_renewal: at + self.policy.lease / 3,
+                heal_at: None,
+                plan: plan.clone(),
+            },
+        );
+        out.push(Output::Effect(Effect::Install(plan)));
+        self.say(id, RemediationStatus::Installing, out);
+    }
+
+    /// Whether the budget has room for one more incident of a class.
+    pub(super) fn afford(&mut self, at: Timestamp, class: &str) -> Result<(), String> {
+        while self
+            .acted
+            .front()
+            .is_some_and(|(t, _)| at.since(*t) >= HOUR)
+        {
+            self.acted.pop_front();
+        }
+        let budget = self.policy.budget;
+        let of_class = self
+            .acted
+            .iter()
+            .filter(|(t, c)| c == class && at.since(*t) < budget.class_window)
+            .count();
+        if of_class >= budget.per_class {
+            return Err(format!(
+                "budget: {of_class} action for {class} within {} s",
+                budget.class_window.as_secs()
+            ));
+        }
+        if self.acted.len() >= budget.per_hour {
+            return Err(format!(
+                "budget: {} actions within an hour",
+                self.acted.len()
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask_for_proof(
+        &self,
+        first: bool,
+        incident: &Incident,
+        draft: &Draft,
+        out: &mut Vec<Output>,
+    ) {
+        if !first {
+            return;
+        }
+        let targets: Vec<IpAddr> = draft
+            .skipped
+            .keys()
+            .map(|peer| peer.0)
+            .take(MAX_PROBED)
+            .collect();
+        let broken = incident.verdict.as_ref().and_then(broken);
+        let egresses = self
+            .policy
+            .egresses
+            .iter()
+            .map(|egress| egress.name.clone())
+            .filter(|name| broken.as_ref() != Some(name))
+            .collect();
+        self.request_probes(targets, egresses, out);
+    }
+
+    pub(super) fn request_probes(
+        &self,
+        targets: Vec<IpAddr>,
+        egresses: Vec<EgressName>,
+        out: &mut Vec<Output>,
+    ) {
+        if targets.is_empty() || egresses.is_empty() {
+            return;
+        }
+        out.push(Output::Effect(Effect::Probe(ProbeRequest {
+            targets,
+            flow_sources: self.policy.flow_sources.clone(),
+            egresses,
+            sources: vec![ProbeSource::Flow, ProbeSource::Link],
+            count: 3,
+            spacing: Duration::from_millis(15),
+        })));
+    }
+}
+
+/// The egress that a verdict blames.
+pub(super) fn broken(verdict: &Verdict) -> Option<EgressName> {
+    match verdict {
+        Verdict::LocalLink { egress }
+        | Verdict::Gateway { egress }
+        | Verdict::UpstreamAs { egress, .. } => Some(egress.clone()),
+        _ => None,
+    }
+}
+
+/// Why a verdict never permits a route, if it does not.
+pub(super) fn forbids(verdict: &Verdict) -> Option<&'static str> {
+    match verdict {
+        Verdict::LocalLink { .. }
+        | Verdict::Gateway { .. }
+        | Verdict::UpstreamAs { .. }
+        | Verdict::RemoteAs { .. }
+        | Verdict::Prefix { .. } => None,
+        Verdict::SinglePeer { .. } => Some("one peer is down, not a path: no route is changed"),
+        Verdict::ReturnPath { .. } => Some("return path: a route change repairs the way out only"),
+        Verdict::HostStall => Some("this host was stalled: the network is not blamed"),
+        Verdict::TotalIsolation => Some("every egress is dead: routes stay as they are"),
+        Verdict::None => Some("no fault found"),
+    }
+}
+
+pub(super) fn describe(routes: &[RouteSpec]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = routes
+        .iter()
+        .take(SHOWN)
+        .map(|route| {
+            format!(
+                "{} via {} dev {} src {} metric {}",
+                route.prefix, route.gateway, route.interface, route.source, route.metric
+            )
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    if routes.len() > SHOWN {
+        text.push_str(&format!(" and {} more", routes.len() - SHOWN));
+    }
+    text
+}
+
+pub(super) fn dedup(mut egresses: Vec<EgressName>) -> Vec<EgressName> {
+    egresses.sort();
+    egresses.dedup();
+    egresses
+}
