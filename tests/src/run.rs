@@ -165,6 +165,12 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> anyhow::Result<
         daemon.check()?;
     }
 
+    narrator.say(None, News::Step, "");
+    narrator.say(
+        None,
+        News::Step,
+        "what happens, in ms since the first packet was lost:",
+    );
     let mut timeline = Timeline::new(scenario, &mut rig, &mut workload, daemon.as_mut(), narrator);
     timeline.run()?;
     let mut seen = timeline.seen(&world);
