@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -97,7 +99,7 @@ pub fn config(world: &World, scenario: &Scenario, directory: &Path) -> String {
     let _ = write!(
         text,
         "[failover]\nmode = \"{mode}\"\nprefixes = {}\nprotected = {}\nmax_routes = {}\nlease = \"{}\"\nprotocol = {PROTOCOL}\n\n\
-         [pager]\nprovider = \"pagerduty\"\nurl = \"http://{}:{PAGER_PORT}/v2/enqueue\"\nrouting_key = \"{ROUTING_KEY}\"\n\n\
+         [pager]\nprovider = \"pagerduty\"\nurl = \"http://{}:{PAGER_PORT}/v2/enqueue\"\nrouting_key_file = \"{directory}/pager.key\"\n\n\
          [metrics]\nlisten = \"127.0.0.1:9464\"\n",
         quoted(allowed),
         quoted(protected),
@@ -130,6 +132,7 @@ impl Daemon {
         );
         std::fs::create_dir_all(directory.join("state"))?;
         std::fs::create_dir_all(directory.join("run"))?;
+        write_private(&directory.join("pager.key"), ROUTING_KEY)?;
         std::fs::write(&config_file, config(&rig.world, scenario, directory))?;
         let out = std::fs::File::create(&log)?;
         let child = rig
@@ -249,6 +252,13 @@ impl Daemon {
         command.args(arguments).arg("--config").arg(&self.config);
         crate::ns::run(&mut command)
     }
+}
+
+/// A file that only its owner may read.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(path)?.write_all(text.as_bytes())
 }
 
 impl Drop for Daemon {

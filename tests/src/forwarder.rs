@@ -82,8 +82,8 @@ pub struct State {
     pub last_out: HashMap<(usize, UplinkName), u64>,
     /// The last workload packet that reached each upstream.
     pub last_key: [Option<(Tcp, u64)>; 2],
-    /// How late packets left, in microseconds; the newest at the end.
-    pub lateness: Vec<u32>,
+    /// When packets should have left, and how late they did, in microseconds; the newest at the end.
+    pub lateness: Vec<(u64, u32)>,
     /// Packets forwarded.
     pub forwarded: u64,
     /// Packets lost to rules.
@@ -336,7 +336,7 @@ impl Core {
         self.heap.push(Reverse((now + hold, self.order, out, slot)));
     }
 
-    fn release(&mut self, late: &mut Vec<u32>) {
+    fn release(&mut self, late: &mut Vec<(u64, u32)>) {
         let mut refused = 0;
         while let Some(Reverse((deadline, _, out, slot))) = self.heap.peek().copied() {
             let now = sys::now();
@@ -347,7 +347,8 @@ impl Core {
             if sys::write(self.devices[out], &self.slots[slot]).is_err() {
                 refused += 1;
             }
-            late.push(((now - deadline) / 1_000).min(u64::from(u32::MAX)) as u32);
+            let micros = ((now - deadline) / 1_000).min(u64::from(u32::MAX));
+            late.push((deadline, micros as u32));
             self.free.push(slot);
         }
         if refused > 0 {

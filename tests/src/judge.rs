@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use crate::pager::Request;
-use crate::result::{Check, Measure};
+use crate::result::{Check, Samples};
 use crate::run::Seen;
 use crate::scenario::{Culprit, FaultKind, Forbidden, PagePattern, Routes, Scenario, Traffic};
 
@@ -123,41 +123,37 @@ impl Seen {
         }
     }
 
-    /// The measures of a run; none where the rig was too noisy.
+    /// The measured samples of a run; none where the rig was too noisy.
     #[must_use]
-    pub fn measures(&self, case: &str) -> Vec<Measure> {
+    pub fn samples(&self, case: &str) -> Vec<Samples> {
         let Some(cut) = self.cut.filter(|_| self.noise.complaint().is_none()) else {
             return Vec::new();
         };
-        let single = |metric: &str, case: &str, at: Option<u64>| {
-            at.and_then(|at| Measure::of(metric, case, "ms", vec![ms(cut, at)]))
+        let samples = |metric: &str, case: &str, from: u64, times: Vec<u64>| Samples {
+            metric: metric.to_owned(),
+            case: case.to_owned(),
+            values: times.into_iter().map(|at| ms(from, at)).collect(),
         };
-        let packet = format!("{case}/packet");
-        let mut found: Vec<Measure> = [
-            single("cut_to_suspect_ms", case, self.reported("suspected")),
-            single("cut_to_verdict_ms", case, self.reported("verdict")),
-            single("cut_to_route_ms", case, self.first_route()),
-            single(
-                "cut_to_route_ms",
-                &packet,
-                self.rerouted.values().min().copied(),
-            ),
-            single("cut_to_page_ms", case, self.first_trigger()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let traffic = self.recovered().into_iter().map(|at| ms(cut, at)).collect();
-        found.extend(Measure::of("cut_to_traffic_ms", case, "ms", traffic));
-        if let (Some(verdict), Some(route)) = (self.reported("verdict"), self.first_route()) {
-            found.extend(Measure::of(
+        let one = |metric: &str, case: &str, at: Option<u64>| {
+            samples(metric, case, cut, at.into_iter().collect())
+        };
+        let packet = self.rerouted.values().min().copied();
+        let verdict = self.reported("verdict");
+        let installed = verdict.and(self.first_route()).into_iter().collect();
+        vec![
+            one("cut_to_suspect_ms", case, self.reported("suspected")),
+            one("cut_to_verdict_ms", case, verdict),
+            one("cut_to_route_ms", case, self.first_route()),
+            one("cut_to_route_ms", &format!("{case}/packet"), packet),
+            samples("cut_to_traffic_ms", case, cut, self.recovered()),
+            one("cut_to_page_ms", case, self.first_trigger()),
+            samples(
                 "verdict_to_route_ms",
                 case,
-                "ms",
-                vec![ms(verdict, route)],
-            ));
-        }
-        found
+                verdict.unwrap_or(cut),
+                installed,
+            ),
+        ]
     }
 
     /// The checks of a run: one for each expectation.

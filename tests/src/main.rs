@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::narrate::Narrator;
-use lab::result::{Check, Document};
+use lab::result::{Check, Document, Samples, measures, merged};
 use lab::run::{Options, run};
 use lab::scenario::{Scenario, load, load_all};
 use lab::sys;
@@ -184,6 +184,7 @@ fn run_scenarios(args: &RunArgs) -> anyhow::Result<Document> {
     )?;
     let seed = seed_or_clock(args.common.seed);
     let mut document = Document::new("lab");
+    let mut samples = Vec::new();
     let swept = lab::ns::sweep();
     if swept > 0 {
         println!("removed {swept} namespaces of an earlier run that was killed");
@@ -193,18 +194,25 @@ fn run_scenarios(args: &RunArgs) -> anyhow::Result<Document> {
             let seed = seed.wrapping_add(u64::from(round));
             println!("{} (seed {seed}): {}", scenario.name, scenario.description);
             let before = document.checks.len();
-            one(scenario, seed, &options, &mut document);
+            one(scenario, seed, &options, &mut document, &mut samples);
             print_checks(&options.narrator, &document.checks[before..]);
             if sys::interrupted() {
                 break 'all;
             }
         }
     }
-    merge(&mut document);
+    document.checks = merged(document.checks);
+    document.results = measures(samples);
     Ok(document)
 }
 
-fn one(scenario: &Scenario, seed: u64, options: &Options, document: &mut Document) {
+fn one(
+    scenario: &Scenario,
+    seed: u64,
+    options: &Options,
+    document: &mut Document,
+    samples: &mut Vec<Samples>,
+) {
     match run(scenario, seed, options) {
         Ok(seen) => {
             let mut checks = match options.netwatch {
@@ -215,7 +223,7 @@ fn one(scenario: &Scenario, seed: u64, options: &Options, document: &mut Documen
                 check.detail = format!("{} [seed {seed}]", check.detail);
             }
             document.checks.extend(checks);
-            document.results.extend(seen.measures(&scenario.name));
+            samples.extend(seen.samples(&scenario.name));
         }
         Err(error) => document.checks.push(Check::new(
             format!("{}/ran", scenario.name),
@@ -223,19 +231,6 @@ fn one(scenario: &Scenario, seed: u64, options: &Options, document: &mut Documen
             format!("{error:#} [seed {seed}]"),
         )),
     }
-}
-
-/// Repeated runs become one check and one distribution each.
-fn merge(document: &mut Document) {
-    let mut checks: Vec<Check> = Vec::new();
-    for check in std::mem::take(&mut document.checks) {
-        match checks.iter_mut().find(|known| known.name == check.name) {
-            Some(known) if known.ok && !check.ok => *known = check,
-            Some(_) => {}
-            None => checks.push(check),
-        }
-    }
-    document.checks = checks;
 }
 
 fn demo(args: &DemoArgs) -> anyhow::Result<Document> {
@@ -246,7 +241,7 @@ fn demo(args: &DemoArgs) -> anyhow::Result<Document> {
     lab::ns::sweep();
     match run(&scenario, seed_or_clock(args.common.seed), &options) {
         Ok(seen) => {
-            document.results = seen.measures(&scenario.name);
+            document.results = measures(seen.samples(&scenario.name));
             document.checks = seen.demo_checks(&scenario);
             if let Some(complaint) = seen.noise.complaint() {
                 document.checks.push(Check::new(

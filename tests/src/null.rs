@@ -98,7 +98,7 @@ fn observe<T>(
     let late: Vec<f64> = state
         .lateness
         .iter()
-        .map(|late| f64::from(*late) / 1e3)
+        .map(|(_, late)| f64::from(*late) / 1e3)
         .collect();
     let late = Measure::of("rig_lateness_ms", case, "ms", late).context("no packet passed")?;
     let cpu_percent = (state.cpu - cpu) as f64 * 100.0 / took;

@@ -267,7 +267,7 @@ fn answer(
             }
         }
     };
-    if shared.requests.len() < REQUESTS_LIMIT && known {
+    if shared.requests.len() < REQUESTS_LIMIT && known && method == "POST" {
         shared.requests.push(Request {
             at,
             from,

@@ -75,6 +75,63 @@ impl Measure {
     }
 }
 
+/// Samples of one quantity in milliseconds; runs of the same scenario add theirs.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// What.
+    pub metric: String,
+    /// Which variant.
+    pub case: String,
+    /// The samples.
+    pub values: Vec<f64>,
+}
+
+/// Adds up samples of the same metric and case, in the order in which they first came, into measures.
+#[must_use]
+pub fn measures(samples: Vec<Samples>) -> Vec<Measure> {
+    let mut sums: Vec<Samples> = Vec::new();
+    for more in samples {
+        match sums
+            .iter_mut()
+            .find(|sum| sum.metric == more.metric && sum.case == more.case)
+        {
+            Some(sum) => sum.values.extend(more.values),
+            None => sums.push(more),
+        }
+    }
+    sums.into_iter()
+        .filter_map(|sum| Measure::of(&sum.metric, &sum.case, "ms", sum.values))
+        .collect()
+}
+
+/// Makes one check of those with the same name, in the order in which they first came: it holds if
+/// each of them does, and tells of the first that does not.
+#[must_use]
+pub fn merged(checks: Vec<Check>) -> Vec<Check> {
+    let mut sums: Vec<(Check, usize, usize)> = Vec::new();
+    for check in checks {
+        let failed = usize::from(!check.ok);
+        match sums.iter_mut().find(|(sum, ..)| sum.name == check.name) {
+            Some((sum, all, bad)) => {
+                *all += 1;
+                *bad += failed;
+                if sum.ok && !check.ok {
+                    *sum = check;
+                }
+            }
+            None => sums.push((check, 1, failed)),
+        }
+    }
+    sums.into_iter()
+        .map(|(mut check, all, bad)| {
+            if all > 1 {
+                check.detail = format!("{} of {all} runs; {}", all - bad, check.detail);
+            }
+            check
+        })
+        .collect()
+}
+
 /// Something that was expected.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
@@ -160,4 +217,39 @@ impl Document {
 /// A scenario's `quiet_rig` check.
 fn is_noise(check: &Check) -> bool {
     check.name.ends_with("/quiet_rig")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_add_up() {
+        let sample = |metric: &str, value: f64| Samples {
+            metric: metric.to_owned(),
+            case: "c".to_owned(),
+            values: vec![value],
+        };
+        let found = measures(vec![
+            sample("a", 3.0),
+            sample("b", 9.0),
+            sample("a", 1.0),
+            sample("a", 2.0),
+        ]);
+        assert_eq!(found.len(), 2);
+        let first = &found[0];
+        assert_eq!(
+            (first.n, first.p50, first.max),
+            (Some(3), Some(2.0), Some(3.0))
+        );
+
+        let found = merged(vec![
+            Check::new("x", true, "fine"),
+            Check::new("y", true, "fine"),
+            Check::new("x", false, "broken"),
+        ]);
+        assert_eq!(found.len(), 2);
+        assert!(!found[0].ok && found[0].detail.contains("1 of 2 runs; broken"));
+        assert!(found[1].ok && found[1].detail == "fine");
+    }
 }

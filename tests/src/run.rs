@@ -72,7 +72,8 @@ pub struct Seen {
 /// How late the forwarder was, and how much the hypervisor took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Noise {
-    /// 99th percentile of the lateness of forwarded packets, in milliseconds.
+    /// 99th percentile of the lateness of forwarded packets in the 2 s after the cut (without one: over
+    /// the whole timeline), in milliseconds.
     pub late_p99_ms: f64,
     /// Share of the CPU time that was stolen, in percent.
     pub steal_percent: f64,
@@ -85,6 +86,8 @@ pub struct Noise {
 impl Noise {
     /// Beyond this the rig's own error would be a good part of what is measured.
     pub const LATE_LIMIT_MS: f64 = 5.0;
+    /// What is measured happens within so many nanoseconds after the cut.
+    pub const WINDOW: u64 = 2_000_000_000;
     /// See [`Self::LATE_LIMIT_MS`].
     pub const STEAL_LIMIT_PERCENT: f64 = 5.0;
 
@@ -162,6 +165,12 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> anyhow::Result<
         daemon.check()?;
     }
 
+    narrator.say(None, News::Step, "");
+    narrator.say(
+        None,
+        News::Step,
+        "what happens, in ms since the first packet was lost:",
+    );
     let mut timeline = Timeline::new(scenario, &mut rig, &mut workload, daemon.as_mut(), narrator);
     timeline.run()?;
     let mut seen = timeline.seen(&world);
@@ -397,6 +406,7 @@ impl<'a> Timeline<'a> {
     }
 
     fn tell(&mut self) {
+        let mut all_news: Vec<(u64, News, String)> = Vec::new();
         let routes = own_routes(self.rig);
         for added in [true, false] {
             let news: Vec<&RouteEvent> = routes
@@ -411,8 +421,7 @@ impl<'a> Timeline<'a> {
                 .collect();
             let verb = if added { "installed" } else { "removed" };
             let text = format!("{} routes {verb}: {}", nets.len(), shorten(&nets));
-            self.narrator
-                .say(self.since_cut(first.at), News::Move, &text);
+            all_news.push((first.at, News::Move, text));
         }
         self.told.routes = routes.len();
         if !self.told.rerouted
@@ -423,7 +432,7 @@ impl<'a> Timeline<'a> {
                 "the first packet takes uplink b: to {}",
                 self.rig.world.hosts[*host].address
             );
-            self.narrator.say(self.since_cut(*at), News::Move, &text);
+            all_news.push((*at, News::Move, text));
         }
         let mut progress: Vec<u64> = self.progress().into_values().collect();
         progress.sort_unstable();
@@ -437,8 +446,7 @@ impl<'a> Timeline<'a> {
             if share > self.told.progress && progress.len() >= share && share > 0 {
                 self.told.progress = share;
                 let text = format!("{share} of {all} existing connections progress again");
-                self.narrator
-                    .say(self.since_cut(progress[share - 1]), News::Good, &text);
+                all_news.push((progress[share - 1], News::Good, text));
             }
         }
         let pages: Vec<Request> = self
@@ -466,8 +474,7 @@ impl<'a> Timeline<'a> {
                 .status
                 .map_or_else(|| "no answer".to_owned(), |s| s.to_string());
             let text = format!("the pager got a {action} ({status}): {summary}");
-            self.narrator
-                .say(self.since_cut(page.at), News::Move, &text);
+            all_news.push((page.at, News::Move, text));
         }
         if self.healed() && !self.told.back && self.told.rerouted {
             let state = self.rig.forwarder.state();
@@ -486,17 +493,26 @@ impl<'a> Timeline<'a> {
             drop(state);
             if let Some(at) = back {
                 self.told.back = true;
-                self.narrator.say(
-                    self.since_cut(at),
-                    News::Good,
-                    "packets take uplink a again",
-                );
+                all_news.push((at, News::Good, "packets take uplink a again".to_owned()));
             }
+        }
+        all_news.sort_by_key(|(at, ..)| *at);
+        for (at, news, text) in all_news {
+            self.narrator.say(self.since_cut(at), news, &text);
         }
     }
 
+    /// First progress after the cut of the connections that it hit.
     fn progress(&self) -> BTreeMap<IpAddr, u64> {
-        self.workload.progress().into_iter().collect()
+        let world = &self.rig.world;
+        let hit = |peer: &IpAddr| {
+            self.affected
+                .iter()
+                .any(|host| world.hosts[*host].address == *peer)
+        };
+        let mut progress: BTreeMap<IpAddr, u64> = self.workload.progress().into_iter().collect();
+        progress.retain(|peer, _| hit(peer));
+        progress
     }
 
     fn seen(self, world: &World) -> Seen {
@@ -510,7 +526,14 @@ impl<'a> Timeline<'a> {
         let affected: Vec<IpAddr> = self.affected.iter().map(|host| address(*host)).collect();
         let span = (self.start, sys::now());
         let state = self.rig.forwarder.state();
-        let mut late = state.lateness.clone();
+        // Only what passed while something was measured can distort it.
+        let window = self.cut.map_or(span, |cut| (cut, cut + Noise::WINDOW));
+        let mut late: Vec<u32> = state
+            .lateness
+            .iter()
+            .filter(|(at, _)| (window.0..window.1).contains(at))
+            .map(|(_, late)| *late)
+            .collect();
         late.sort_unstable();
         let late_p99_ms = late
             .get((late.len() * 99 / 100).min(late.len().saturating_sub(1)))
@@ -538,11 +561,7 @@ impl<'a> Timeline<'a> {
                 .iter()
                 .map(|(host, at)| (address(*host), *at))
                 .collect(),
-            progress: self
-                .progress()
-                .into_iter()
-                .filter(|(peer, _)| affected.contains(peer))
-                .collect(),
+            progress: self.progress(),
             affected,
             ordered: self.ordered,
             world: world.clone(),

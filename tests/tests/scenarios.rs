@@ -57,7 +57,8 @@ fn shipped_scenarios_are_valid_and_large_enough() {
             let config = daemon::config(&world, scenario, Path::new("/tmp/x"));
             let parsed =
                 config::Config::parse(&config, "netwatch.toml").expect("the daemon takes it");
-            assert_eq!(parsed.warnings(), Vec::<String>::new());
+            // The stand-in for the pager speaks plain HTTP, and that is all there is to warn of.
+            assert!(matches!(&parsed.warnings()[..], [only] if only.starts_with("pager.url")));
         }
     }
 }
