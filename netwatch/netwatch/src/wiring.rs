@@ -116,6 +116,7 @@ fn policy(config: &Config) -> remediation::Policy {
         protected: failover.protected.clone(),
         max_routes: usize::from(failover.max_routes),
         lease: failover.lease,
+        probes: probes(config),
         flow_sources: config.probe.flow_sources.clone(),
         egresses: config
             .egress

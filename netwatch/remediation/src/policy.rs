@@ -60,6 +60,8 @@ pub struct Policy {
     pub max_routes: usize,
     /// How long routes stay without renewal.
     pub lease: Duration,
+    /// Probes are sent. Without them no backup is ever proven, and nothing is waited for.
+    pub probes: bool,
     /// The addresses that the validator's connections use.
     pub flow_sources: Vec<IpAddr>,
     /// The uplinks in order of preference, the primary first.
@@ -94,6 +96,7 @@ impl Default for Policy {
             protected: Vec::new(),
             max_routes: 32,
             lease: Duration::from_secs(30),
+            probes: true,
             flow_sources: Vec::new(),
             egresses: Vec::new(),
             anchors: Vec::new(),

@@ -9,7 +9,8 @@ use common::{
     upstream,
 };
 use events::{
-    EntryKind, IncidentId, OperatorCommand, Outcome, PlanId, ProbeSource, RevertReason, Verdict,
+    Asn, EntryKind, IncidentId, OperatorCommand, Outcome, PlanId, ProbeSource, RevertReason,
+    Verdict,
 };
 use remediation::{Policy, RemediationStatus, Remediator, Stage};
 
@@ -446,6 +447,31 @@ fn late_proof_extends_or_begins_an_incidents_plan_without_another_verdict() {
         .map(|plan| plan.routes[0].prefix.addr().is_ipv6())
         .collect();
     assert_eq!(families, [false, true]);
+}
+
+#[test]
+fn what_heals_everywhere_is_not_rerouted_late() {
+    let mut world = World::new(policy());
+    let remote = Verdict::RemoteAs { asn: Asn(64601) };
+    let target = PEERS[0].0;
+    let mut both = |world: &mut World, at: u64, ok: bool| {
+        world.at(ONSET + at);
+        // The backup's answer is the first to come in, the primary's comes 4 ms later.
+        world.probe("b", target, ProbeSource::Flow, ok);
+        world.at(ONSET + at + 4);
+        world.probe("a", target, ProbeSource::Flow, ok);
+    };
+    both(&mut world, 60, false);
+    both(&mut world, 110, false);
+    world.at(ONSET + 750).confirm("i", remote, &[0]);
+    for at in (1_000..5_000).step_by(500) {
+        both(&mut world, at, false);
+    }
+    assert!(world.last_status().starts_with("refused: return path"));
+    for at in (5_000..8_000).step_by(500) {
+        both(&mut world, at, true);
+    }
+    assert!(world.installs().is_empty(), "the primary works again too");
 }
 
 #[test]

@@ -260,6 +260,19 @@ fn without_proof_it_waits_asks_and_then_refuses() {
 }
 
 #[test]
+fn without_probes_it_refuses_at_once() {
+    let policy = Policy {
+        probes: false,
+        ..policy()
+    };
+    let world = decided(policy, upstream(), &[0, 1]);
+    assert_eq!(
+        world.last_status(),
+        "refused: probes are off, so no backup can be proven"
+    );
+}
+
+#[test]
 fn proof_that_comes_while_waiting_is_used_when_it_comes() {
     let mut world = World::new(policy());
     world.at(ONSET + 100).confirm("i", upstream(), &ALL);

@@ -511,13 +511,35 @@ impl Executor {
             Ok(()) => self.create(&routes).await,
             Err(e) => Err(e.into()),
         };
-        if result.is_err() {
+        if result.is_ok() {
+            self.release_stuck(&routes).await;
+        } else {
             self.plans.remove(&id);
             if let Err(e) = self.write_leases() {
                 tracing::error!(error = %e, "lease file");
             }
         }
         result
+    }
+
+    /// What waits for the neighbours of the egresses that were left would keep its flows stuck.
+    async fn release_stuck(&self, routes: &[RouteSpec]) {
+        for egress in &self.settings.egresses {
+            let used = routes.iter().any(|r| r.interface == egress.interface);
+            if used {
+                continue;
+            }
+            match self.kernel.release_unresolved(&egress.interface).await {
+                Ok(0) => {}
+                Ok(neighbours) => {
+                    tracing::info!(egress = %egress.name, neighbours, "gave up unresolved neighbours");
+                }
+                // The interface may be gone, and its queues with it.
+                Err(error) => {
+                    tracing::debug!(egress = %egress.name, %error, "neighbours not released")
+                }
+            }
+        }
     }
 
     /// The executor's own last look, whatever the planner thought.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use events::{FibRoute, Prefix, RouteSpec};
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
+use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
     RouteType,
@@ -179,6 +180,35 @@ impl Kernel {
             swept += usize::from(self.delete(&route).await?);
         }
         Ok(swept)
+    }
+
+    /// Gives up the unresolved neighbours (NUD_INCOMPLETE) of an interface, and returns how many
+    /// there were. Segments that wait for their resolution count as still in this host for TCP
+    /// (`skb_still_in_host_queue`): it does not send them again, by whatever route, until the
+    /// resolution fails by itself seconds later.
+    ///
+    /// # Errors
+    /// The dump failed. A neighbour that cannot be deleted is skipped: it was resolved meanwhile.
+    pub async fn release_unresolved(&self, interface: &str) -> Result<usize, KernelError> {
+        let index = interface_index(interface)?;
+        let mut released = 0;
+        let found: Vec<_> = self
+            .handle
+            .neighbours()
+            .get()
+            .execute()
+            .try_filter(|n| {
+                let stuck = n.header.state == NeighbourState::Incomplete;
+                std::future::ready(stuck && n.header.ifindex == index)
+            })
+            .try_collect()
+            .await
+            .map_err(|e| KernelError::of(format!("neighbours of {interface}"), e))?;
+        for neighbour in found {
+            let deleted = self.handle.neighbours().del(neighbour).execute().await;
+            released += usize::from(deleted.is_ok());
+        }
+        Ok(released)
     }
 
     /// The route that packets from `source` to `peer` take: RTM_GETROUTE with RTM_F_FIB_MATCH, so

@@ -93,6 +93,36 @@ fn a_more_specific_wins_for_the_flows_source_and_goes_on_revert() {
 }
 
 #[test]
+fn what_waits_for_the_neighbours_of_the_egress_left_is_given_up() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let (routes, _reports, _) = Routes::open(settings(dir.path())).await.unwrap();
+        for peer in [PEER, PEER6] {
+            let any = if address(peer).is_ipv4() {
+                "0.0.0.0:0"
+            } else {
+                "[::]:0"
+            };
+            let socket = std::net::UdpSocket::bind(any).unwrap();
+            socket.send_to(b"waits", (address(peer), 9)).unwrap();
+        }
+        let unresolved = |interface: &str| {
+            let shown = ip(&format!("neigh show dev {interface} nud incomplete"));
+            shown.lines().count()
+        };
+        assert_eq!(unresolved("wa"), 2, "both gateways are being asked for");
+        ip("neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 dev wa");
+
+        let wanted = vec![via_b("203.0.113.0/24", 50), via_b("2001:db8:5::/48", 50)];
+        routes.install(plan(1, wanted)).await.unwrap();
+        assert_eq!(unresolved("wa"), 0);
+        let kept = ip("neigh show dev wa nud permanent");
+        assert!(kept.contains("192.0.2.77"), "{kept}");
+        routes.close().await;
+    });
+}
+
+#[test]
 fn the_same_prefix_wins_at_a_lower_metric_and_never_replaces() {
     in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();

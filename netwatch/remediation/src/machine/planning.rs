@@ -153,6 +153,11 @@ impl Remediator {
             CaseStage::Waiting { since, .. } => since,
             _ => at,
         };
+        if !self.policy.probes {
+            let reason = "probes are off, so no backup can be proven".to_owned();
+            self.refuse(at, id, reason, out);
+            return;
+        }
         let incident = case.incident.clone();
         let draft = self.draft(&incident, None);
         let undecided = draft.undecided(&incident.affected);
