@@ -28,7 +28,7 @@ pub enum Command {
   netwatch run                               watch; send and change nothing
   netwatch run --config /etc/netwatch.toml   as configured
 
-It stops on SIGTERM or SIGINT, after the routes that it installed are taken back.")]
+SIGTERM or SIGINT stops it, after its routes are taken back.")]
     Run(Configured),
     /// Tell what will work on this host: kernel, BTF, probes, privileges, egresses, pager
     Doctor(Doctor),
@@ -43,7 +43,7 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
     Report(Report),
     /// Look at and take back the routes that the daemon installed
     #[command(after_help = "Examples:
-  netwatch failover status              mode, kill switch, plans and their leases
+  netwatch failover status              mode, kill switch, plans and leases
   netwatch failover rollback            take everything back
   netwatch failover rollback --plan 3   take one plan's routes back")]
     Failover {
@@ -54,7 +54,7 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
     Page(Page),
     /// Look into the routers' tables
     #[command(after_help = "Examples:
-  netwatch bgp neighbors          who told us routes, and whether the session stands
+  netwatch bgp neighbors          the routers, and the state of their sessions
   netwatch bgp rib 203.0.113.7    the routes for an address, by neighbour
   netwatch bgp rib 203.0.113.0/24 --json")]
     Bgp {

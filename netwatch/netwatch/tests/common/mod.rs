@@ -94,7 +94,7 @@ impl Net {
 /// A validator's host with two uplinks to one router, which is also the rest of the world.
 ///
 /// `wan0` 192.0.2.2 (default route, metric 100) to 192.0.2.1; `wan1` 192.0.3.2 (metric 200) to
-/// 192.0.3.1; 198.51.100.10 on the host's loopback; 203.0.113.1, .65 and .129 on the router's.
+/// 192.0.3.1; likewise 2001:db8:2::2 and 2001:db8:3::2, to ::1 each; 198.51.100.10 on the host's loopback; 203.0.113.1, .65 and .129 on the router's.
 pub struct Host {
     pub net: Net,
     pub router: Net,
@@ -111,8 +111,14 @@ impl Host {
             ));
             net.ip(&format!("addr add 192.0.{third}.2/24 dev wan{n}"));
             router.ip(&format!("addr add 192.0.{third}.1/24 dev r{n}"));
-            net.ip(&format!("link set wan{n} up"));
-            router.ip(&format!("link set r{n} up"));
+            for (end, name, last) in [(&net, "wan", 2), (&router, "r", 1)] {
+                // No link-local address: nothing that the kernel does in its own time.
+                end.ip(&format!("link set {name}{n} addrgenmode none"));
+                end.ip(&format!(
+                    "addr add 2001:db8:{third}::{last}/64 dev {name}{n} nodad"
+                ));
+                end.ip(&format!("link set {name}{n} up"));
+            }
             net.ip(&format!(
                 "route add default via 192.0.{third}.1 metric {}",
                 100 * (n + 1)
