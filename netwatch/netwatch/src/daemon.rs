@@ -579,7 +579,7 @@ struct Doors {
 impl Doors {
     fn open(config: &Config, made: RuntimeDir, calls: mpsc::Sender<api::Call>) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let server = api::Server::bind(wiring::socket(config), api::Limits::default())?;
+        let server = api::Server::bind(wiring::socket(config), wiring::limits(config))?;
         let events = server.publisher();
         let mut tasks = Vec::new();
         if let Some(listen) = config.metrics.as_ref().map(|metrics| metrics.listen) {

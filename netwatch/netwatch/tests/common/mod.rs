@@ -94,7 +94,7 @@ impl Net {
 /// A validator's host with two uplinks to one router, which is also the rest of the world.
 ///
 /// `wan0` 192.0.2.2 (default route, metric 100) to 192.0.2.1; `wan1` 192.0.3.2 (metric 200) to
-/// 192.0.3.1; likewise 2001:db8:2::2 and 2001:db8:3::2, to ::1 each; 198.51.100.10 on the host's loopback; 203.0.113.1, .65 and .129 on the router's.
+/// 192.0.3.1; likewise 2001:db8:2::2 and 2001:db8:3::2, to ::1 each; 198.51.100.10 on the host's loopback; 203.0.113.1, .65, .129 and .200 on the router's.
 pub struct Host {
     pub net: Net,
     pub router: Net,
@@ -129,7 +129,7 @@ impl Host {
             ));
         }
         net.ip("addr add 198.51.100.10/32 dev lo");
-        for last in [1, 65, 129] {
+        for last in [1, 65, 129, 200] {
             router.ip(&format!("addr add 203.0.113.{last}/32 dev lo"));
         }
         let directory = tempfile::Builder::new()
@@ -279,7 +279,7 @@ impl Daemon {
     }
 
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).expect("log")).into_owned()
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     pub fn ended(&mut self) -> Option<i32> {
@@ -322,6 +322,9 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("the daemon's log:\n{}", self.log());
+        }
     }
 }
 
