@@ -165,12 +165,11 @@ impl Running {
 
     fn neighbor(&self, address: &str) -> Value {
         let reply = self.ask(&["bgp", "neighbors", "--json"]).json();
-        let neighbors = reply["neighbors"].as_array().expect("a list").iter();
+        let mut neighbors = reply["neighbors"].as_array().expect("a list").iter();
         neighbors
-            .filter(|neighbor| neighbor["neighbor"] == address)
-            .cloned()
-            .next()
+            .find(|neighbor| neighbor["neighbor"] == address)
             .expect("the neighbour is listed")
+            .clone()
     }
 
     /// A counter or gauge, by its full name.
