@@ -218,3 +218,6 @@ fn component(verdict: &Verdict) -> String {
 fn seconds(duration: Duration) -> String {
     format!("{:.3} s", duration.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,9 @@ use clap::{Args, Parser, Subcommand};
     name = "netwatch",
     version,
     after_help = "Examples:
-  netwatch run                                  watch this host's TCP peers; sends and changes nothing
-  netwatch run --config /etc/netwatch.toml      with egresses, BGP, failover and a pager
-  netwatch doctor --config /etc/netwatch.toml   what will work on this host, and what to do about the rest
+  netwatch run                                  watch this host's TCP peers
+  netwatch run --config /etc/netwatch.toml      with egresses, BGP, failover, pager
+  netwatch doctor --config /etc/netwatch.toml   what will work on this host
   netwatch report                               the newest incident's timeline"
 )]
 pub struct Cli {
@@ -24,14 +24,28 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon; with no configuration it watches, sends nothing and changes nothing
+    #[command(after_help = "Examples:
+  netwatch run                               watch; send and change nothing
+  netwatch run --config /etc/netwatch.toml   as configured
+
+SIGTERM or SIGINT stops it, after its routes are taken back.")]
     Run(Configured),
     /// Tell what will work on this host: kernel, BTF, probes, privileges, egresses, pager
     Doctor(Doctor),
     /// Show peers, incidents, egresses, BGP neighbours and routes of the running daemon
+    #[command(after_help = "Examples:
+  netwatch status
+  netwatch status --json | jq '.peers[] | {peer, state}'
+
+Exit code: 0 if the daemon answered, 1 otherwise.")]
     Status(Query),
     /// Print an incident's timeline from the journal
     Report(Report),
     /// Look at and take back the routes that the daemon installed
+    #[command(after_help = "Examples:
+  netwatch failover status              mode, kill switch, plans and leases
+  netwatch failover rollback            take everything back
+  netwatch failover rollback --plan 3   take one plan's routes back")]
     Failover {
         #[command(subcommand)]
         command: Failover,
@@ -39,11 +53,19 @@ pub enum Command {
     /// The pager
     Page(Page),
     /// Look into the routers' tables
+    #[command(after_help = "Examples:
+  netwatch bgp neighbors          the routers, and the state of their sessions
+  netwatch bgp rib 203.0.113.7    the routes for an address, by neighbour
+  netwatch bgp rib 203.0.113.0/24 --json")]
     Bgp {
         #[command(subcommand)]
         command: Bgp,
     },
     /// Validate a configuration file; errors name file, line and key
+    #[command(after_help = "Example:
+  netwatch check-config /etc/netwatch.toml && systemctl restart netwatch
+
+Exit code: 0 if the file is valid, 1 otherwise.")]
     CheckConfig {
         /// The file
         file: PathBuf,
@@ -63,7 +85,11 @@ pub struct Configured {
 
 /// Arguments of `netwatch doctor`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 if all that the configuration needs will work, 1 otherwise.")]
+#[command(after_help = "Examples:
+  netwatch doctor                               what watching alone needs
+  netwatch doctor --config /etc/netwatch.toml   also egresses, BGP and pager
+
+Exit code: 0 if all that the configuration needs will work, 1 otherwise.")]
 pub struct Doctor {
     #[command(flatten)]
     pub configured: Configured,
@@ -112,8 +138,13 @@ pub struct Report {
 #[derive(Debug, Subcommand)]
 pub enum Failover {
     /// Show mode, kill switch, plans, routes and their leases
+    #[command(after_help = "Example:
+  netwatch failover status --json | jq .kill_switch")]
     Status(Query),
     /// Take back one plan's routes, or all of them
+    #[command(after_help = "Examples:
+  netwatch failover rollback            take everything back
+  netwatch failover rollback --plan 3   take one plan's routes back")]
     Rollback {
         /// The plan's number; default: all
         #[arg(long)]
@@ -126,7 +157,9 @@ pub enum Failover {
 /// Arguments of `netwatch page`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  netwatch page --test --config /etc/netwatch.toml   trigger and resolve a test alert (severity info)")]
+  netwatch page --test   trigger and resolve a test alert (severity info)
+
+Exit code: 0 if the pager accepted it through at least one egress, 1 otherwise.")]
 pub struct Page {
     /// Send a test alert through the running daemon and resolve it at once
     #[arg(long, required = true)]
@@ -138,8 +171,15 @@ pub struct Page {
 #[derive(Debug, Subcommand)]
 pub enum Bgp {
     /// Show the neighbours and the state of their sessions
+    #[command(after_help = "Example:
+  netwatch bgp neighbors --json | jq '.neighbors[] | {neighbor, state}'")]
     Neighbors(Query),
     /// Show the routes for an address or a prefix, by neighbour
+    #[command(after_help = "Examples:
+  netwatch bgp rib 203.0.113.7      longest match
+  netwatch bgp rib 203.0.113.0/24   this prefix
+
+Exit code: 0 if there is such a route, 1 otherwise.")]
     Rib {
         /// An address (longest match) or a prefix
         query_for: String,

@@ -137,7 +137,7 @@ pub async fn run(config: Config) -> Result<()> {
 
 impl Daemon {
     async fn start(config: Config) -> Result<(Self, Inputs, Doors)> {
-        let runtime_dir = make_runtime_dir(&config)?;
+        let runtime_dir = RuntimeDir::ready(&config)?;
         let (query, query_rx) = mpsc::channel(QUERIES);
         let mut doors = Doors::open(&config, runtime_dir, query)?;
         match Self::start_parts(config, query_rx, &mut doors).await {
@@ -573,18 +573,13 @@ struct Doors {
     tasks: Vec<JoinHandle<()>>,
     kill_switch: Option<JoinHandle<()>>,
     events: api::Publisher,
-    /// Made by this run, so removed by it.
-    made: Option<PathBuf>,
+    _made: RuntimeDir,
 }
 
 impl Doors {
-    fn open(
-        config: &Config,
-        made: Option<PathBuf>,
-        calls: mpsc::Sender<api::Call>,
-    ) -> Result<Self> {
+    fn open(config: &Config, made: RuntimeDir, calls: mpsc::Sender<api::Call>) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let server = api::Server::bind(wiring::socket(config), api::Limits::default())?;
+        let server = api::Server::bind(wiring::socket(config), wiring::limits(config))?;
         let events = server.publisher();
         let mut tasks = Vec::new();
         if let Some(listen) = config.metrics.as_ref().map(|metrics| metrics.listen) {
@@ -596,7 +591,7 @@ impl Doors {
             tasks,
             kill_switch: None,
             events,
-            made,
+            _made: made,
         })
     }
 
@@ -613,28 +608,41 @@ impl Doors {
                 tracing::warn!("a listener did not end in time");
             }
         }
-        if let Some(made) = self.made {
+    }
+}
+
+/// The runtime directory. Where this run had to make it, dropping this removes it.
+struct RuntimeDir {
+    made: Option<PathBuf>,
+}
+
+impl RuntimeDir {
+    fn ready(config: &Config) -> Result<Self> {
+        let path = &config.host.runtime_dir;
+        if path.is_dir() {
+            return Ok(Self { made: None });
+        }
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| {
+                format!(
+                    "cannot create host.runtime_dir {}; run as root, or set another one",
+                    path.display()
+                )
+            })?;
+        Ok(Self {
+            made: Some(path.clone()),
+        })
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        if let Some(made) = &self.made {
             // What others left in it keeps it there.
             let _ = std::fs::remove_dir(made);
         }
     }
-}
-
-/// The runtime directory, if this run had to make it.
-fn make_runtime_dir(config: &Config) -> Result<Option<PathBuf>> {
-    let path = &config.host.runtime_dir;
-    if path.is_dir() {
-        return Ok(None);
-    }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| {
-            format!(
-                "cannot create host.runtime_dir {}; run as root, or set another one",
-                path.display()
-            )
-        })?;
-    Ok(Some(path.clone()))
 }

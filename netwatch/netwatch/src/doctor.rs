@@ -72,11 +72,20 @@ fn kernel(checks: &mut Vec<Check>) {
 
 fn egresses(config: &Config, checks: &mut Vec<Check>) {
     match probing::check(&wiring::prober(config)) {
-        Ok(found) => checks.extend(found.into_iter().map(|check| Check {
-            subject: check.subject,
-            ok: check.problem.is_none(),
-            detail: check.problem.unwrap_or_default(),
-            remedy: None,
+        Ok(found) => checks.extend(found.into_iter().map(|check| {
+            let problem = check.problem.as_deref();
+            // The prober says both in one sentence: what is wrong; what to do.
+            let (detail, remedy) = match problem.map(|text| text.split_once("; ").ok_or(text)) {
+                None => ("", None),
+                Some(Ok((detail, remedy))) => (detail, Some(remedy)),
+                Some(Err(detail)) => (detail, None),
+            };
+            Check {
+                subject: check.subject,
+                ok: problem.is_none(),
+                detail: detail.to_owned(),
+                remedy: remedy.map(str::to_owned),
+            }
         })),
         Err(error) => checks.push(Check {
             subject: "egresses".to_owned(),

@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use journal::{Reader, TextStyle, incidents_text};
+use anyhow::{Result, anyhow};
+use journal::{ReadError, Reader, TextStyle, incidents_text};
 
 use crate::cli::Report;
 use crate::wiring;
@@ -19,7 +19,13 @@ pub fn run(arguments: &Report) -> Result<ExitCode> {
         .journal
         .clone()
         .unwrap_or_else(|| wiring::journal(&config));
-    let reader = Reader::open(&path)?;
+    let reader = Reader::open(&path).map_err(|error| match error {
+        ReadError::Sqlite(error) => anyhow!(
+            "cannot read the journal {}: {error}; the daemon moves a damaged one aside when it starts",
+            path.display()
+        ),
+        other => other.into(),
+    })?;
     let color = std::io::stdout().is_terminal();
     // Piped output is not wrapped: tools and pagers cut lines as they like.
     let width = color.then(terminal_width).flatten();

@@ -23,6 +23,17 @@ pub fn socket(config: &Config) -> PathBuf {
     config.host.runtime_dir.join("netwatch.sock")
 }
 
+/// Limits of the control socket. A test page goes through every egress in turn, then by the host's
+/// own routes, then resolves: each may take as long as the pager's patience.
+pub fn limits(config: &Config) -> api::Limits {
+    let tries = u32::try_from(config.egress.len() + 2).unwrap_or(u32::MAX);
+    let each = paging::Schedule::default().answer_max + Duration::from_secs(1);
+    api::Limits {
+        page_test: each.saturating_mul(tries),
+        ..api::Limits::default()
+    }
+}
+
 /// The incident journal.
 pub fn journal(config: &Config) -> PathBuf {
     config.host.state_dir.join("journal.db")
