@@ -1,5 +1,6 @@
 //! From a verdict to a plan.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -474,23 +475,30 @@ pub(super) fn forbids(verdict: &Verdict) -> Option<&'static str> {
     }
 }
 
+/// Routes for people, by the way they take; a plan's entry in the journal has them all.
 pub(super) fn describe(routes: &[RouteSpec]) -> String {
-    const SHOWN: usize = 8;
-    let mut text = routes
-        .iter()
-        .take(SHOWN)
-        .map(|route| {
-            format!(
-                "{} via {} dev {} src {} metric {}",
-                route.prefix, route.gateway, route.interface, route.source, route.metric
-            )
-        })
-        .collect::<Vec<_>>()
-        .join(", ");
-    if routes.len() > SHOWN {
-        text.push_str(&format!(" and {} more", routes.len() - SHOWN));
+    const SHOWN: usize = 4;
+    let mut ways: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for route in routes {
+        let way = format!(
+            "via {} dev {} src {} metric {}",
+            route.gateway, route.interface, route.source, route.metric
+        );
+        ways.entry(way).or_default().push(route.prefix.to_string());
     }
-    text
+    let ways: Vec<String> = ways
+        .into_iter()
+        .map(|(way, mut prefixes)| {
+            let more = prefixes.len().saturating_sub(SHOWN);
+            prefixes.truncate(SHOWN);
+            let prefixes = prefixes.join(", ");
+            match more {
+                0 => format!("{prefixes} {way}"),
+                more => format!("{prefixes} and {more} more {way}"),
+            }
+        })
+        .collect();
+    ways.join("; ")
 }
 
 pub(super) fn dedup(mut egresses: Vec<EgressName>) -> Vec<EgressName> {
