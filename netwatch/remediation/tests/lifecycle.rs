@@ -454,7 +454,7 @@ fn what_heals_everywhere_is_not_rerouted_late() {
     let mut world = World::new(policy());
     let remote = Verdict::RemoteAs { asn: Asn(64601) };
     let target = PEERS[0].0;
-    let mut both = |world: &mut World, at: u64, ok: bool| {
+    let both = |world: &mut World, at: u64, ok: bool| {
         world.at(ONSET + at);
         // The backup's answer is the first to come in, the primary's comes 4 ms later.
         world.probe("b", target, ProbeSource::Flow, ok);
