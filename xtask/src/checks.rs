@@ -54,14 +54,8 @@ impl Test {
             "warnings",
         ]))?;
         step("documentation");
-        run(cargo(&[
-            "doc",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-            "--quiet",
-        ])
-        .env("RUSTDOCFLAGS", "-D warnings"))?;
+        run(cargo(&["doc", "--workspace", "--no-deps", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"))?;
         licences()?;
         step("unit, property and live tests");
         run(&mut cargo(&["test", "--workspace"]))?;
