@@ -1,6 +1,7 @@
 //! Builds the eBPF programs with a toolchain of their own and hands the object to `include_bytes`.
 //!
-//! Two toolchains will do: rustup's nightly with rust-src, else Debian's compiler with its sources.
+//! Two toolchains will do: Debian's compiler with its sources, else rustup's nightly with rust-src.
+//! The linker must link the compiler's LLVM, so `cargo xtask setup` chooses in the same order.
 
 use std::env;
 use std::ffi::OsString;
@@ -75,27 +76,25 @@ fn variable(name: &str) -> Result<OsString, String> {
     env::var_os(name).ok_or_else(|| format!("cargo did not set {name}"))
 }
 
-/// `bpf-linker`: on PATH, where `NETWATCH_TOOLCHAIN` says, where cargo installs, where set-up does.
+/// `bpf-linker`: where `NETWATCH_TOOLCHAIN` says, where set-up does, on PATH, where cargo installs.
+/// Set-up's goes before others, which may link another LLVM.
 fn find_linker() -> Result<PathBuf, String> {
-    let on_path = env::var_os("PATH").into_iter().flat_map(|path| {
-        env::split_paths(&path)
-            .map(|folder| folder.join("bpf-linker"))
-            .collect::<Vec<_>>()
-    });
-    let named = env::var_os("NETWATCH_TOOLCHAIN")
-        .map(|folder| PathBuf::from(folder).join("bin/bpf-linker"));
+    let named = env::var_os("NETWATCH_TOOLCHAIN").map(|folder| PathBuf::from(folder).join("bin"));
+    let path = env::var_os("PATH").unwrap_or_default();
     let cargo = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
-        .map(|home| home.join("bin/bpf-linker"));
-    on_path
-        .chain(named)
+        .map(|home| home.join("bin"));
+    named
+        .into_iter()
+        .chain([PathBuf::from(SETUP_BIN)])
+        .chain(env::split_paths(&path))
         .chain(cargo)
-        .chain([Path::new(SETUP_BIN).join("bpf-linker")])
+        .map(|folder| folder.join("bpf-linker"))
         .find(|candidate| candidate.is_file())
         .ok_or_else(|| {
             format!(
-                "bpf-linker is neither on PATH nor in $NETWATCH_TOOLCHAIN/bin nor in {SETUP_BIN}"
+                "bpf-linker is neither in $NETWATCH_TOOLCHAIN/bin nor in {SETUP_BIN} nor on PATH"
             )
         })
 }
@@ -108,9 +107,6 @@ enum Toolchain {
 
 impl Toolchain {
     fn find() -> Result<Self, String> {
-        if nightly_has_sources() {
-            return Ok(Self::Nightly);
-        }
         let sources = Path::new("/usr/lib/rustlib/src/rust/library/core");
         if Path::new(DEBIAN_RUSTC).is_file()
             && Path::new(DEBIAN_CARGO).is_file()
@@ -118,8 +114,11 @@ impl Toolchain {
         {
             return Ok(Self::Debian);
         }
+        if nightly_has_sources() {
+            return Ok(Self::Nightly);
+        }
         Err(format!(
-            "neither rustup's nightly with rust-src nor {DEBIAN_RUSTC}, {DEBIAN_CARGO} and {} are there",
+            "neither {DEBIAN_RUSTC}, {DEBIAN_CARGO} and {} nor rustup's nightly with rust-src are there",
             sources.display()
         ))
     }
@@ -152,6 +151,7 @@ impl Toolchain {
 fn nightly_has_sources() -> bool {
     let Ok(output) = scrubbed("rustup")
         .args(["run", "nightly", "rustc", "--print", "sysroot"])
+        .env("RUSTUP_AUTO_INSTALL", "0")
         .output()
     else {
         return false;

@@ -1,7 +1,8 @@
 //! From a fresh Debian 12 with Rust and root to a machine that builds netwatch and runs its lab.
 //!
 //! The eBPF programs need a compiler with the sources of `core` and a `bpf-linker` that links the
-//! same LLVM: a rustup nightly with `rust-src` where that can be had, else Debian's own compiler.
+//! same LLVM: Debian's own compiler, because its LLVM is packaged next to it, else a rustup nightly
+//! with `rust-src`, whose LLVM may be newer than any that is packaged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,34 +47,35 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The LLVM major version of the compiler that will build the eBPF programs.
+/// The LLVM major version of the compiler that will build the eBPF programs, chosen in the same order
+/// as `full-stack-probes/build.rs` does.
 fn bpf_compiler_llvm(apt: &mut Apt) -> Result<u32> {
-    if let Some(llvm) = nightly_llvm() {
-        return Ok(llvm);
+    if !DEBIAN_COMPILER.iter().copied().all(installed) {
+        let nightly = nightly_llvm();
+        if let Some(llvm) = nightly.filter(|&llvm| linker_links(llvm)) {
+            return Ok(llvm);
+        }
+        if let Err(error) = apt.install(DEBIAN_COMPILER) {
+            return nightly.ok_or_else(|| {
+                error.context(
+                    "there is no compiler for the eBPF programs: Debian's rustc-web cannot be had (it \
+                     conflicts with the packages rustc and rustup), nor is there a rustup nightly \
+                     with rust-src, which will do if its LLVM is packaged (llvm-N-dev)",
+                )
+            });
+        }
     }
-    apt.install(DEBIAN_COMPILER)?;
     llvm_of("/usr/bin/rustc").context(
-        "/usr/bin/rustc does not tell its LLVM version; remedy: reinstall Debian's rustc-web, or \
-         `rustup toolchain install nightly --component rust-src`",
+        "/usr/bin/rustc does not tell its LLVM version; remedy: `apt-get install --reinstall rustc-web`",
     )
 }
 
-/// A nightly counts only with the sources of `core`. It is asked for, but its absence is no error:
-/// many machines cannot reach rustup's servers.
+/// A nightly counts only if it is there already, with the sources of `core`.
 fn nightly_llvm() -> Option<u32> {
-    let rustc = output(&mut command(
-        "rustup",
-        &["which", "--toolchain", "nightly", "rustc"],
-    ))?;
+    let mut which = command("rustup", &["which", "--toolchain", "nightly", "rustc"]);
+    let rustc = output(which.env("RUSTUP_AUTO_INSTALL", "0"))?;
     let sysroot = output(&mut command(&rustc, &["--print", "sysroot"]))?;
     let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core");
-    if !sources.is_dir() {
-        let add = ["component", "add", "rust-src", "--toolchain", "nightly"];
-        output(&mut command(
-            "timeout",
-            &[&["60", "rustup"][..], &add].concat(),
-        ))?;
-    }
     sources.is_dir().then(|| llvm_of(&rustc)).flatten()
 }
 
@@ -85,19 +87,32 @@ fn llvm_of(rustc: &str) -> Option<u32> {
     llvm.split('.').next()?.parse().ok()
 }
 
+fn linker_stamp() -> PathBuf {
+    Path::new(TOOLCHAIN).join("bpf-linker.version")
+}
+
+fn linker_version(llvm: u32) -> String {
+    format!("{BPF_LINKER} llvm-{llvm}")
+}
+
+/// Whether the linker is there, runs and links this LLVM.
+fn linker_links(llvm: u32) -> bool {
+    let linker = Path::new(TOOLCHAIN).join("bin/bpf-linker");
+    output(&mut command(&linker, &["--version"])).is_some()
+        && fs::read_to_string(linker_stamp())
+            .is_ok_and(|found| found.trim() == linker_version(llvm))
+}
+
 fn install_linker(apt: &mut Apt, llvm: u32) -> Result<()> {
-    let stamp = Path::new(TOOLCHAIN).join("bpf-linker.version");
-    let wanted = format!("{BPF_LINKER} llvm-{llvm}");
-    let linker = PathBuf::from(TOOLCHAIN).join("bin/bpf-linker");
-    let runs = output(&mut command(&linker, &["--version"])).is_some();
-    if runs && fs::read_to_string(&stamp).is_ok_and(|found| found.trim() == wanted) {
+    if linker_links(llvm) {
         return Ok(());
     }
+    need_root(&format!("bpf-linker in {TOOLCHAIN}"))?;
     let development = format!("llvm-{llvm}-dev");
     apt.install(&[&development]).with_context(|| {
         format!(
-            "the eBPF linker must link LLVM {llvm}, the compiler's own; remedy: make the package \
-             {development} available (Debian 12 has it in its security archive)"
+            "the eBPF linker must link LLVM {llvm}, the compiler's own, and so needs the package \
+             {development} (for Debian's compiler, Debian 12 has it in its security archive)"
         )
     })?;
     step(&format!(
@@ -122,8 +137,14 @@ fn install_linker(apt: &mut Apt, llvm: u32) -> Result<()> {
             ],
         )
         .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}")),
+    )
+    .context(
+        "bpf-linker cannot be built; remedy: see what cargo says above, and check that this machine \
+         reaches crates.io",
     )?;
-    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+    let stamp = linker_stamp();
+    fs::write(&stamp, linker_version(llvm))
+        .with_context(|| format!("cannot write {}", stamp.display()))
 }
 
 /// Only the tests want it, so only they install it.
@@ -140,12 +161,22 @@ pub fn install_cargo_deny() -> Result<()> {
 
 /// The lab starts its own BIRDs. Debian's package starts one for the host, which nobody asked for.
 fn keep_bird_off() {
+    step("stopping and disabling the bird service that the package brought");
     if Path::new("/run/systemd/system").is_dir() {
-        step("stopping and disabling the bird service that the package brought");
         for unit in ["bird.service", "bird6.service"] {
             output(&mut command("systemctl", &["disable", "--now", unit]));
         }
+    } else {
+        output(&mut command("service", &["bird", "stop"]));
+        output(&mut command("update-rc.d", &["bird", "disable"]));
     }
+}
+
+fn need_root(what: &str) -> Result<()> {
+    if output(&mut command("id", &["-u"])).as_deref() != Some("0") {
+        bail!("{what} must be installed; remedy: run `cargo xtask setup` as root");
+    }
+    Ok(())
 }
 
 /// Debian's packages; the lists are refreshed once, and only if something is missing.
@@ -153,6 +184,11 @@ fn keep_bird_off() {
 struct Apt {
     updated: bool,
 }
+
+/// `apt-get update` succeeds even when it reached no mirror, so the install says this too.
+const REMEDY: &str = "packages cannot be installed; remedy: see what apt-get says above, and check \
+    that this machine reaches the mirrors in /etc/apt/sources.list and sources.list.d, Debian's \
+    security archive among them";
 
 impl Apt {
     fn install(&mut self, packages: &[&str]) -> Result<()> {
@@ -166,27 +202,27 @@ impl Apt {
                 missing.join(", ")
             );
         }
-        if output(&mut command("id", &["-u"])).as_deref() != Some("0") {
-            bail!(
-                "{} must be installed; remedy: run `cargo xtask setup` as root",
-                missing.join(", ")
-            );
-        }
+        need_root(&missing.join(", "))?;
         if !self.updated {
             step("refreshing the package lists");
-            execute(&mut command("apt-get", &["update", "-qq"]))
-                .context("remedy: check the network and /etc/apt/sources.list")?;
+            execute(&mut command("apt-get", &["update", "-qq"])).context(REMEDY)?;
             self.updated = true;
         }
         step(&format!("installing {}", missing.join(" ")));
         let mut install = command(
             "apt-get",
-            &["install", "-y", "-qq", "--no-install-recommends"],
+            &[
+                "install",
+                "-y",
+                "-qq",
+                "--no-install-recommends",
+                "--no-remove",
+            ],
         );
         install
             .args(&missing)
             .env("DEBIAN_FRONTEND", "noninteractive");
-        execute(&mut install).context("remedy: see what apt-get says above")
+        execute(&mut install).context(REMEDY)
     }
 }
 
