@@ -7,6 +7,7 @@
 //! of them.
 
 mod duration;
+mod maintenance;
 mod parse;
 mod problem;
 mod read;
@@ -14,6 +15,7 @@ mod secret;
 mod types;
 mod warnings;
 
+pub use maintenance::Maintenance;
 pub use problem::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use types::{

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeTable;
 
+use crate::maintenance::maintenance;
 use crate::read::{At, Item, Report, Section, offset};
 use crate::secret::routing_key;
 use crate::{
@@ -548,6 +549,7 @@ fn failover(
     if let Some(kill_switch) = path(s.take("kill_switch"), report) {
         result.kill_switch = kill_switch;
     }
+    result.maintenance = maintenance(s.take("maintenance"), report);
     s.finish();
     result
 }

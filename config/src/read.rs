@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use toml::value::Datetime;
 
 use crate::{Problem, duration};
 
@@ -260,6 +261,14 @@ impl<'t> Item<'t> {
                     .add(self.offset, &self.key, format!("`{text}` is not {what}"));
                 None
             }
+        }
+    }
+
+    /// A date, a time or both, written as such or as a string.
+    pub(crate) fn datetime(&self, what: &str) -> Option<At<Datetime>> {
+        match &self.value {
+            DeValue::Datetime(value) => Some(self.at(*value)),
+            _ => self.parsed(what),
         }
     }
 

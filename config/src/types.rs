@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::Secret;
 use crate::secret::{SecretError, routing_key_from};
+use crate::{Maintenance, Secret};
 
 /// The whole configuration, valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,6 +190,8 @@ pub struct Failover {
     pub protocol: u8,
     /// While this file exists, nothing is installed and what is installed is removed.
     pub kill_switch: PathBuf,
+    /// When no route is installed because people work on the network.
+    pub maintenance: Vec<Maintenance>,
 }
 
 impl Default for Failover {
@@ -202,6 +204,7 @@ impl Default for Failover {
             lease: Duration::from_secs(30),
             protocol: 198,
             kill_switch: PathBuf::from("/run/netwatch/failover.off"),
+            maintenance: Vec::new(),
         }
     }
 }

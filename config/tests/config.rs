@@ -58,6 +58,7 @@ fn every_key_of_the_shipped_file_is_valid() {
     );
     assert_eq!(config.failover.mode, Mode::Shadow);
     assert_eq!(config.failover.prefixes.len(), 2);
+    assert_eq!(config.failover.maintenance.len(), 1);
     assert!(matches!(
         config.pager.unwrap().routing_key,
         RoutingKey::File(_)
@@ -71,10 +72,10 @@ fn every_key_of_the_shipped_file_is_valid() {
 fn the_shipped_file_and_the_documentation_are_complete() {
     let document = include_str!("../../docs/configuration.md");
     let nonsense = format!(
-        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n"
+        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n"
     );
     let found = problems(&nonsense);
-    assert_eq!(found.len(), 11, "{found:#?}");
+    assert_eq!(found.len(), 12, "{found:#?}");
     for problem in found {
         let (_, known) = problem.split_once("known keys here: ").unwrap();
         for key in known.split(", ") {
@@ -245,6 +246,70 @@ fn acting_needs_a_backup_and_flow_sources() {
     let unproven = good.replace("[probe]\n", "[probe]\nenabled = false\n");
     let warnings = Config::parse(&unproven, "t").unwrap().warnings().join("\n");
     assert!(warnings.contains("no backup is ever proven"), "{warnings}");
+}
+
+#[test]
+fn maintenance_has_a_start_and_an_end_with_their_zones() {
+    let window = |start: &str, end: &str| {
+        format!("[[failover.maintenance]]\nstart = {start}\nend = {end}\n")
+    };
+    let good = window("2026-03-01T22:00:00Z", "'2026-03-01 23:00:00.5+00:30'")
+        + "reason = \"router\"\n"
+        + &window("2026-03-01T22:00:00-02:00", "2026-03-02T00:00:01Z");
+    let windows = Config::parse(&good, "t").unwrap().failover.maintenance;
+    let told: Vec<_> = windows
+        .iter()
+        .map(|w| (w.start.to_string(), w.end.to_string(), w.reason.as_deref()))
+        .collect();
+    let expected = [
+        (
+            "2026-03-01T22:00:00Z",
+            "2026-03-01T22:30:00.5Z",
+            Some("router"),
+        ),
+        ("2026-03-02T00:00:00Z", "2026-03-02T00:00:01Z", None),
+    ]
+    .map(|(start, end, reason)| (start.to_owned(), end.to_owned(), reason));
+    assert_eq!(told, expected);
+
+    let end = "2026-03-01T23:00:00Z";
+    for (start, says) in [
+        ("2026-03-01T22:00:00", "with its zone"),
+        ("2026-03-01", "with its zone"),
+        ("22:00:00", "with its zone"),
+        ("'2026-03-01T22:00:00'", "with its zone"),
+        ("'2026-03-01T22:00:00[Europe/Berlin]'", "with its zone"),
+        ("'tomorrow'", "with its zone"),
+        ("1772402400", "found a value of type integer"),
+    ] {
+        only(
+            &window(start, end),
+            "2:9: failover.maintenance[0].start: ",
+            says,
+        );
+    }
+    for start in [end, "2026-03-02T00:00:00+01:00", "2026-03-01T23:00:01Z"] {
+        only(
+            &window(start, end),
+            "3:7: failover.maintenance[0].end: ",
+            "is not after the start",
+        );
+    }
+    only(
+        "[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\n",
+        "1:1: failover.maintenance[0].end: ",
+        "missing",
+    );
+    only(
+        &(window("2026-03-01T22:00:00Z", end) + "reson = 'x'\n"),
+        "4:1: failover.maintenance[0].reson: ",
+        "did you mean `reason`?",
+    );
+    only(
+        "[failover]\nmaintenance = true\n",
+        "2:15: failover.maintenance: ",
+        "[[failover.maintenance]]",
+    );
 }
 
 #[test]

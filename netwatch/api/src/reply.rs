@@ -280,6 +280,8 @@ pub struct RoutesReply {
     pub mode: PlanMode,
     /// The kill switch is set.
     pub kill_switch: bool,
+    /// Nothing new is installed during a maintenance window: its reason and end.
+    pub maintenance: Option<String>,
     /// The plans whose routes are installed (in shadow mode: would be).
     pub plans: Vec<PlanInfo>,
     /// Why the planner refused lately, newest first.

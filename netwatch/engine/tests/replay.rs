@@ -236,6 +236,29 @@ fn in_shadow_mode_the_page_says_what_would_be_done() {
 }
 
 #[test]
+fn maintenance_pages_and_installs_nothing() {
+    let mut setup = Setup::new(5);
+    setup.maintenance = true;
+    let world = World::run(setup);
+    let story = story(&world.effects);
+    let install = position(&world.effects, |e| matches!(e, Effect::Install(_)));
+    assert_eq!(install, None, "{story}");
+    let pages = pages(&world.effects);
+    assert!(
+        pages[0]
+            .details
+            .remediation
+            .starts_with("refused: maintenance window: router; advice: install "),
+        "{story}"
+    );
+    assert_eq!(
+        pages[pages.len() - 1].action,
+        PageAction::Resolve,
+        "{story}"
+    );
+}
+
+#[test]
 fn where_no_answers_come_back_no_route_is_kept_and_the_page_says_so() {
     for seed in 0..3 {
         let mut setup = Setup::new(seed);

@@ -67,6 +67,14 @@ pub enum OperatorCommand {
         /// It is set: nothing may be installed, what is installed goes.
         engaged: bool,
     },
+    /// People work on the network, or no longer: meanwhile nothing new may be installed, what is
+    /// installed stays.
+    Maintenance {
+        /// A window began, or goes on for another reason.
+        active: bool,
+        /// What the window is for.
+        reason: Option<String>,
+    },
     /// Take back the routes of one plan, or of all.
     Rollback {
         /// Which; `None`: all.

@@ -250,6 +250,7 @@ impl Daemon {
         RoutesReply {
             mode: view.mode,
             kill_switch: view.kill_switch,
+            maintenance: view.maintenance.clone(),
             plans: self.plans(),
             refusals: view
                 .cases

@@ -41,6 +41,7 @@ impl Daemon {
         let remediation = self.engine.remediator().status();
         add("plans", count(remediation.plans.len()));
         add("kill_switch", u64::from(remediation.kill_switch));
+        add("maintenance", u64::from(remediation.maintenance.is_some()));
         let open = self.incidents();
         add(
             "incidents_open",

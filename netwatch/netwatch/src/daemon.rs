@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::answers::View;
-use crate::{metrics, wiring};
+use crate::{maintenance, metrics, wiring};
 
 /// Batches from the kernel collector: each at most 1,000 events, sent every few milliseconds.
 const TCP_BATCHES: usize = 64;
@@ -42,7 +42,7 @@ const HOST_SIGNALS: usize = 256;
 const OUTCOMES: usize = 256;
 /// People and tools.
 const QUERIES: usize = 32;
-/// A kill switch flips.
+/// A kill switch flips, a maintenance window begins or ends.
 const OPERATORS: usize = 16;
 /// How often the collector's losses are looked at.
 const LOSSES: Duration = Duration::from_secs(1);
@@ -192,12 +192,18 @@ impl Daemon {
             (None, mpsc::channel(1).1, routes::Swept::default())
         } else {
             let (routes, reports, swept) = routes::Routes::open(wiring::routes(&config)?).await?;
-            doors.kill_switch = Some(tokio::spawn(routes::watch_kill_switch(
+            doors.watchers.push(tokio::spawn(routes::watch_kill_switch(
                 config.failover.kill_switch.clone(),
-                operator_tx,
+                operator_tx.clone(),
             )));
             (Some(routes), reports, swept)
         };
+        if !config.failover.maintenance.is_empty() {
+            doors.watchers.push(tokio::spawn(maintenance::watch(
+                config.failover.maintenance.clone(),
+                operator_tx,
+            )));
+        }
         let bgp = config
             .bgp
             .as_ref()
@@ -567,11 +573,12 @@ async fn until(next: Option<Timestamp>) {
     }
 }
 
-/// The ways in from outside: the socket, `/metrics`, the kill switch.
+/// The ways in from outside: the socket, `/metrics`, the kill switch, maintenance windows.
 struct Doors {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    kill_switch: Option<JoinHandle<()>>,
+    /// Of the kill switch and of maintenance windows: aborted at the end.
+    watchers: Vec<JoinHandle<()>>,
     events: api::Publisher,
     _made: RuntimeDir,
 }
@@ -589,7 +596,7 @@ impl Doors {
         Ok(Self {
             stop,
             tasks,
-            kill_switch: None,
+            watchers: Vec::new(),
             events,
             _made: made,
         })
@@ -597,7 +604,7 @@ impl Doors {
 
     async fn close(self) {
         self.stop.send_replace(true);
-        if let Some(task) = self.kill_switch {
+        for task in self.watchers {
             task.abort();
         }
         for task in self.tasks {

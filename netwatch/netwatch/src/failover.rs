@@ -57,6 +57,13 @@ fn print(routes: &RoutesReply) {
             "not set"
         }
     );
+    println!(
+        "maintenance  {}",
+        match &routes.maintenance {
+            Some(window) => format!("{window}: nothing new is installed"),
+            None => "none".to_owned(),
+        }
+    );
     if routes.plans.is_empty() {
         println!("routes       none");
     }

@@ -7,6 +7,7 @@ mod counters;
 mod daemon;
 mod doctor;
 mod failover;
+mod maintenance;
 mod metrics;
 mod page;
 mod report;

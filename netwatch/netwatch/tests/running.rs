@@ -149,6 +149,10 @@ struct Running {
 impl Running {
     fn new(host: Host, pager: Option<&Pager>) -> Self {
         let config = config(&host, pager);
+        Self::with(host, config)
+    }
+
+    fn with(host: Host, config: String) -> Self {
         let socket = host.directory.path().join("runtime/netwatch.sock");
         let daemon = host.daemon(&["run", "--config", &config], &socket);
         Self {
@@ -442,6 +446,7 @@ fn the_kill_switch_and_the_rollback_answer() {
     }
     let mut running = Running::new(Host::new(), None);
     let status = running.ask(&["failover", "status"]).ok();
+    assert!(status.contains("maintenance  none\n"), "{status}");
     assert!(
         status.contains("kill switch  not set") && status.contains("shadow"),
         "{status}"
@@ -470,6 +475,32 @@ fn the_kill_switch_and_the_rollback_answer() {
     running
         .ask(&["page", "--test"])
         .fails(&["no pager is configured", "[pager]"]);
+    assert_eq!(running.daemon.terminate(), 0);
+}
+
+#[test]
+fn a_maintenance_window_shows() {
+    if unprivileged() {
+        return;
+    }
+    let host = Host::new();
+    let path = config(&host, None);
+    let mut text = std::fs::read_to_string(&path).expect("written before");
+    text.push_str(
+        "[[failover.maintenance]]\nstart = 2000-01-01T00:00:00Z\nend = 2999-01-01T00:00:00Z\nreason = \"router\"\n",
+    );
+    host.write("netwatch.toml", &text);
+    let mut running = Running::with(host, path);
+    let window = "router, until 2999-01-01T00:00:00Z";
+    eventually("the window is told", || {
+        let routes = running.ask(&["failover", "status", "--json"]).json();
+        (routes["maintenance"] == window).then_some(())
+    });
+    let status = running.ask(&["failover", "status"]).ok();
+    let line = format!("maintenance  {window}: nothing new is installed\n");
+    assert!(status.contains(&line), "{status}");
+    assert_eq!(running.counter("netwatch_maintenance"), 1);
+    assert_eq!(running.counter("netwatch_kill_switch"), 0);
     assert_eq!(running.daemon.terminate(), 0);
 }
 

@@ -21,6 +21,8 @@ const SHORTEST_V6: u8 = 16;
 pub enum Refusal {
     /// The kill switch is set.
     KillSwitch,
+    /// Nothing else is against the plan than that people work on the network.
+    Maintenance { reason: String },
     /// A plan without routes means nothing, or everything.
     Empty,
     /// More routes than the cap.
@@ -55,6 +57,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::KillSwitch => f.write_str("the kill switch is set"),
+            Self::Maintenance { reason } => write!(f, "maintenance window: {reason}"),
             Self::Empty => f.write_str("the plan has no routes"),
             Self::TooMany { routes, cap } => write!(
                 f,
@@ -127,7 +130,8 @@ pub fn check(plan: &Plan, onset: Timestamp, policy: &Policy, facts: &Facts) -> R
             });
         }
     }
-    Ok(())
+    // The last: what else is wrong with the plan is no advice.
+    facts.in_maintenance().map_or(Ok(()), Err)
 }
 
 fn destination(route: &RouteSpec, policy: &Policy) -> Result<(), Refusal> {

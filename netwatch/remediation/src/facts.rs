@@ -9,7 +9,7 @@ use events::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Ledger, Policy, Proof};
+use crate::{Ledger, Policy, Proof, Refusal};
 
 /// Peers kept. The watch list is bounded elsewhere; this is the last resort.
 const MAX_PEERS: usize = 16_384;
@@ -43,6 +43,8 @@ pub struct Facts {
     pub probes: Ledger,
     /// The kill switch is set: no plan passes the check.
     pub kill_switch: bool,
+    /// A maintenance window, by its reason: no plan passes the check.
+    pub maintenance: Option<String>,
     fib: BTreeMap<PeerKey, Fib>,
     bgp: BTreeMap<PeerKey, BTreeMap<EgressName, Known>>,
     carrier_lost: BTreeMap<EgressName, bool>,
@@ -95,6 +97,15 @@ impl Facts {
                 }
             }
         }
+    }
+
+    /// The refusal that a maintenance window is, during one.
+    pub(crate) fn in_maintenance(&self) -> Option<Refusal> {
+        self.maintenance
+            .as_ref()
+            .map(|reason| Refusal::Maintenance {
+                reason: reason.clone(),
+            })
     }
 
     /// Forgets a peer that is gone.

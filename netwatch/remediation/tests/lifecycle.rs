@@ -9,8 +9,8 @@ use common::{
     upstream,
 };
 use events::{
-    Asn, EntryKind, IncidentId, OperatorCommand, Outcome, PlanId, ProbeSource, RevertReason,
-    Verdict,
+    Asn, EntryKind, IncidentId, OperatorCommand, Outcome, PlanId, PlanMode, ProbeSource,
+    RevertReason, Verdict,
 };
 use remediation::{Policy, RemediationStatus, Remediator, Stage};
 
@@ -296,6 +296,132 @@ fn people_have_the_last_word() {
             assert!(world.last_status().starts_with("refused"));
         }
     }
+}
+
+fn maintenance(world: &mut World, reason: Option<&str>) {
+    let command = OperatorCommand::Maintenance {
+        active: reason.is_some(),
+        reason: reason.map(str::to_owned),
+    };
+    let now = ms(world.now);
+    world.remediator.operator(now, &command, &mut world.out);
+    let told = world.remediator.status().maintenance;
+    assert_eq!(told.as_deref(), reason);
+}
+
+#[test]
+fn maintenance_refuses_with_advice_and_acts_afterwards() {
+    for mode in [PlanMode::Act, PlanMode::Shadow] {
+        for before_the_verdict in [true, false] {
+            let mut world = World::new(Policy { mode, ..policy() });
+            if before_the_verdict {
+                maintenance(&mut world, Some("router"));
+                world.at(ONSET + 100).anchors(true);
+                world.at(ONSET + 150).confirm("i", upstream(), &ALL);
+            } else {
+                // While the plan waits for proof.
+                world.at(ONSET + 150).confirm("i", upstream(), &ALL);
+                maintenance(&mut world, Some("router"));
+            }
+            // Longer than proof is waited for outside a window.
+            world.run(ONSET + 200_000, true);
+            world.confirm("i", upstream(), &ALL);
+            let status = world.last_status();
+            assert!(
+                status.starts_with("refused: maintenance window: router; advice: install 198.18."),
+                "{status}"
+            );
+            assert_eq!(world.statuses().len(), 1, "said once");
+            assert!(world.installs().is_empty());
+            assert_eq!(world.remediator.status().acted_last_hour.0, 0);
+            // The reason may change.
+            maintenance(&mut world, Some("cable"));
+            world.run(ONSET + 201_000, true);
+            maintenance(&mut world, None);
+            world.run(ONSET + 202_000, true);
+            let acted = (world.installs().len(), world.last_status());
+            match mode {
+                PlanMode::Act => assert_eq!(acted, (1, "installing".to_owned())),
+                PlanMode::Shadow => assert!(
+                    acted.0 == 0 && acted.1.starts_with("shadow: would install"),
+                    "{acted:?}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn after_maintenance_nothing_is_done_for_what_healed_or_was_forbidden() {
+    for end in 0..4 {
+        let mut world = World::new(policy());
+        maintenance(&mut world, Some("router"));
+        world.at(ONSET + 100).anchors(true);
+        world.at(ONSET + 150).confirm("i", upstream(), &ALL);
+        let now = ms(world.now);
+        match end {
+            0 => world.heal("i"),
+            1 => world.confirm("i", Verdict::ReturnPath { egress: None }, &ALL),
+            _ => {
+                let command = if end == 2 {
+                    OperatorCommand::KillSwitch { engaged: true }
+                } else {
+                    OperatorCommand::Rollback { plan: None }
+                };
+                world.remediator.operator(now, &command, &mut world.out);
+            }
+        }
+        world.run(ONSET + 2_000, true);
+        maintenance(&mut world, None);
+        world.run(ONSET + 10_000, true);
+        assert!(world.installs().is_empty(), "{end}");
+    }
+}
+
+#[test]
+fn without_proof_maintenance_is_told_all_the_same() {
+    let mut world = World::new(policy());
+    maintenance(&mut world, Some("router"));
+    world.at(ONSET + 150).confirm("i", upstream(), &ALL);
+    world.run(ONSET + 100_000, false);
+    let status = world.last_status();
+    assert!(
+        status.starts_with("refused: maintenance window: router; return path"),
+        "{status}"
+    );
+    maintenance(&mut world, None);
+    world.run(ONSET + 105_000, true);
+    assert_eq!(world.installs().len(), 1);
+}
+
+#[test]
+fn maintenance_leaves_what_is_installed_to_its_course() {
+    // Judged and renewed.
+    let mut world = installed();
+    maintenance(&mut world, Some("router"));
+    world.run(INSTALLED + 61_000, true);
+    assert_eq!(world.last_status(), "verified");
+    assert!(world.renewals() >= 5 && world.reverts().is_empty());
+    // Taken back when it fails.
+    world.run(INSTALLED + 63_000, false);
+    assert_eq!(world.reverts(), [(1, RevertReason::BackupFailed)]);
+
+    // Not extended, although IPv6 is proven later.
+    let mut world = World::new(policy());
+    world.at(ONSET + 100);
+    for (anchor, _) in &ANCHORS[..2] {
+        world.probe("b", anchor, ProbeSource::Flow, true);
+    }
+    world.at(ONSET + 150).confirm("i", upstream(), &ALL);
+    world.at(ONSET + 260).installed(1);
+    maintenance(&mut world, Some("router"));
+    world.run(INSTALLED + 2_000, true);
+    world.confirm("i", upstream(), &ALL);
+    assert_eq!(world.installs().len(), 1);
+    assert_eq!(world.last_status(), "verified");
+    maintenance(&mut world, None);
+    world.run(INSTALLED + 4_000, true);
+    assert_eq!(world.installs().len(), 2);
 }
 
 #[test]

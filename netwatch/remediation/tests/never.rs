@@ -96,6 +96,7 @@ fn verdict(random: &mut Random) -> Verdict {
 #[derive(Default)]
 struct Truth {
     killed: bool,
+    maintenance: bool,
     stopped: bool,
     /// Sources that some target answered through `b` after the onset.
     answered: BTreeSet<&'static str>,
@@ -106,6 +107,7 @@ fn holds(plan: &Plan, policy: &Policy, truth: &Truth) {
     assert_eq!(policy.mode, PlanMode::Act, "shadow");
     assert_eq!(plan.mode, PlanMode::Act);
     assert!(!truth.killed, "kill switch");
+    assert!(!truth.maintenance, "maintenance");
     assert!(!truth.stopped, "stopping");
     assert!(!plan.routes.is_empty());
     assert!(plan.routes.len() <= policy.max_routes);
@@ -164,7 +166,7 @@ fn run(seed: u64) -> (usize, String) {
         // Timeouts on the way are judged by what was true when they fired.
         world.at(now);
         installs += look(&world, &mut seen, &policy, &truth);
-        match random.below(20) {
+        match random.below(21) {
             0..=2 => {
                 let index = random.below(PEERS.len());
                 let held = *random.pick(&HELD);
@@ -238,6 +240,14 @@ fn run(seed: u64) -> (usize, String) {
                 let command = OperatorCommand::KillSwitch { engaged };
                 world.remediator.operator(ms(now), &command, &mut world.out);
             }
+            20 => {
+                truth.maintenance = random.chance(40);
+                let command = OperatorCommand::Maintenance {
+                    active: truth.maintenance,
+                    reason: None,
+                };
+                world.remediator.operator(ms(now), &command, &mut world.out);
+            }
             18 if random.chance(5) => {
                 truth.stopped = true;
                 world
@@ -281,11 +291,17 @@ fn look(world: &World, seen: &mut usize, policy: &Policy, truth: &Truth) -> usiz
 
 #[test]
 fn no_sequence_of_inputs_breaks_a_rule() {
-    let installs: usize = (0..5_000).map(|seed| run(seed).0).sum();
+    let (mut installs, mut held) = (0, 0);
+    for seed in 0..5_000 {
+        let (installed, told) = run(seed);
+        installs += installed;
+        held += usize::from(told.contains("maintenance window: no reason given; advice: install"));
+    }
     assert!(
         installs > 500,
         "only {installs} installations: the worlds are too tame"
     );
+    assert!(held > 100, "maintenance held back only {held} worlds");
 }
 
 #[test]

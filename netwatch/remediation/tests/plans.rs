@@ -596,6 +596,21 @@ fn the_check_refuses_each_broken_rule() {
         check(&plan, late, &policy(), &facts),
         Err(Refusal::Unproven { .. })
     ));
+    assert_eq!(check(&plan, onset, &policy(), &facts), Ok(()));
+    facts.maintenance = Some("router".to_owned());
+    assert_eq!(
+        check(&plan, onset, &policy(), &facts),
+        Err(Refusal::Maintenance {
+            reason: "router".to_owned()
+        })
+    );
+    assert!(
+        matches!(
+            check(&plan, late, &policy(), &facts),
+            Err(Refusal::Unproven { .. })
+        ),
+        "maintenance is the last reason"
+    );
     facts.kill_switch = true;
     assert_eq!(
         check(&plan, onset, &policy(), &facts),

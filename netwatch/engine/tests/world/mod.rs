@@ -8,9 +8,10 @@ use std::time::Duration;
 use engine::{Engine, Params};
 use events::{
     Asn, BgpSignal, ConnectionId, Effect, EffectId, EgressName, FibChange, FibRoute, Flow, Input,
-    NeighborId, Outcome, Outstanding, PeerKey, PlanId, PlanMode, Prefix, ProbeOutcome, ProbeResult,
-    ProbeSource, ProbeTarget, RetransmitClass, RouteAttributes, RouteChange, RouteFact, RouteSpec,
-    Sequenced, TcpEvent, TcpEventKind, TcpSample, TcpState, Timestamp,
+    NeighborId, OperatorCommand, Outcome, Outstanding, PeerKey, PlanId, PlanMode, Prefix,
+    ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget, RetransmitClass, RouteAttributes,
+    RouteChange, RouteFact, RouteSpec, Sequenced, TcpEvent, TcpEventKind, TcpSample, TcpState,
+    Timestamp,
 };
 
 pub const CUT: u64 = 3_000;
@@ -78,6 +79,8 @@ pub struct Setup {
     pub cut: bool,
     /// So do answers to the flows' source, whichever way they were sent.
     pub answers_die: bool,
+    /// People work on the network all the time.
+    pub maintenance: bool,
 }
 
 impl Setup {
@@ -88,6 +91,7 @@ impl Setup {
             mode: PlanMode::Act,
             cut: true,
             answers_die: false,
+            maintenance: false,
         }
     }
 }
@@ -315,6 +319,13 @@ impl World {
     }
 
     fn start(&mut self, now: u64) {
+        if self.setup.maintenance {
+            let command = OperatorCommand::Maintenance {
+                active: true,
+                reason: Some("router".to_owned()),
+            };
+            self.feed(now, Input::Operator(command));
+        }
         for i in 0..PEERS {
             let kind = TcpEventKind::Found {
                 state: TcpState::Established,

@@ -178,6 +178,16 @@ impl Remediator {
                     self.revert_all(at, RevertReason::KillSwitch, out);
                 }
             }
+            OperatorCommand::Maintenance { active, reason } => {
+                self.facts.maintenance = active.then(|| {
+                    reason
+                        .clone()
+                        .unwrap_or_else(|| "no reason given".to_owned())
+                });
+                if !active {
+                    self.resume_retries(at);
+                }
+            }
             OperatorCommand::Rollback { plan: Some(plan) } => {
                 self.revert(at, *plan, RevertReason::Operator, out);
             }
@@ -259,6 +269,7 @@ impl Remediator {
         RemediatorView {
             mode: self.policy.mode,
             kill_switch: self.facts.kill_switch,
+            maintenance: self.facts.maintenance.clone(),
             acted_last_hour: (self.acted.len(), self.policy.budget.per_hour),
             plans: self
                 .plans

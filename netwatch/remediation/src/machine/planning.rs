@@ -9,8 +9,8 @@ use events::{
     ProbeSource, RevertReason, RouteSpec, Timestamp, Verdict,
 };
 
-use crate::check;
 use crate::plan::{Draft, draft_for};
+use crate::{Refusal, check};
 
 use super::Remediator;
 use super::state::*;
@@ -189,7 +189,10 @@ impl Remediator {
             return;
         }
         match draft.why_nothing() {
-            Some(reason) => {
+            Some(mut reason) => {
+                if let Some(window) = self.facts.in_maintenance() {
+                    reason = format!("{window}; {reason}");
+                }
                 self.refuse(at, id, reason, out);
                 self.look_again(at, id, may_improve);
             }
@@ -224,12 +227,24 @@ impl Remediator {
                 && case.plans.len() < MAX_PLANS_PER_CASE
                 && case.retries < RETRIES
                 && case.stage != CaseStage::Shadow;
+            // What is refused during a maintenance window may be permitted after it.
+            let worthwhile = worthwhile || self.facts.maintenance.is_some();
             case.retry = (worthwhile && room).then_some(at + RETRY_EVERY);
+        }
+    }
+
+    /// A maintenance window ended: retries that fell into it are due again.
+    pub(super) fn resume_retries(&mut self, at: Timestamp) {
+        for case in self.cases.values_mut() {
+            case.retry = case.retry.map(|_| at + RETRY_EVERY);
         }
     }
 
     /// Proof of a backup may come after the refusal, or after a first plan without some prefixes.
     pub(super) fn retry(&mut self, at: Timestamp, out: &mut Vec<Output>) {
+        if self.facts.maintenance.is_some() {
+            return;
+        }
         let due: Vec<IncidentId> = self
             .cases
             .iter()
@@ -298,7 +313,10 @@ impl Remediator {
         let routes = describe(&plan.routes);
         let in_force: usize = self.plans.values().map(|a| a.plan.routes.len()).sum();
         let verdict_of_check = check(&plan, onset, &self.policy, &self.facts)
-            .map_err(|refusal| refusal.to_string())
+            .map_err(|refusal| match refusal {
+                Refusal::Maintenance { .. } => format!("{refusal}; advice: install {routes}"),
+                _ => refusal.to_string(),
+            })
             .and_then(|()| {
                 if in_force + plan.routes.len() > self.policy.max_routes {
                     Err(format!(

@@ -125,6 +125,8 @@ pub struct RemediatorView {
     pub mode: PlanMode,
     /// The kill switch is set.
     pub kill_switch: bool,
+    /// Nothing new is installed during a maintenance window: its reason.
+    pub maintenance: Option<String>,
     /// Incidents acted on within the last hour, and how many may be.
     pub acted_last_hour: (usize, usize),
     /// Plans in force or being taken back.
