@@ -4,20 +4,23 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bgp_core::{Frame, Framer, MessageType, encode, encode_open};
-use common::{Daemon, Host, eventually, get, unprivileged};
+use common::{Daemon, Host, Net, eventually, get, unprivileged};
 use events::Asn;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use serde_json::Value;
 
 const METRICS: &str = "127.0.0.1:9464";
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// The pager's API in the wide network: takes events, and answers what it is told to.
+/// The pager's API in the wide network: takes events, and answers what it is told to. Beside each
+/// event it notes, as `routes_seen`, the routes of netwatch that the kernel held at that moment.
 struct Pager {
     address: SocketAddr,
     answer: Arc<AtomicU16>,
@@ -36,11 +39,12 @@ impl Pager {
             events: Arc::default(),
         };
         let (answer, events) = (pager.answer.clone(), pager.events.clone());
+        let net = Arc::new(host.net.handle());
         // It ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (answer, events) = (answer.clone(), events.clone());
-                std::thread::spawn(move || serve(&stream, &answer, &events));
+                let (net, answer, events) = (net.clone(), answer.clone(), events.clone());
+                std::thread::spawn(move || serve(&stream, &net, &answer, &events));
             }
         });
         pager
@@ -51,8 +55,18 @@ impl Pager {
     }
 }
 
+/// Routes with netwatch's protocol number.
+fn ours(net: &Net) -> String {
+    net.ip("route show table all proto 198")
+}
+
 /// Requests of one connection, until it ends.
-fn serve(stream: &TcpStream, answer: &AtomicU16, events: &Mutex<Vec<Value>>) -> Option<()> {
+fn serve(
+    stream: &TcpStream,
+    net: &Net,
+    answer: &AtomicU16,
+    events: &Mutex<Vec<Value>>,
+) -> Option<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut length = 0;
@@ -74,7 +88,8 @@ fn serve(stream: &TcpStream, answer: &AtomicU16, events: &Mutex<Vec<Value>>) -> 
         reader.read_exact(&mut body).ok()?;
         let code = answer.load(Ordering::SeqCst);
         if post {
-            let event = serde_json::from_slice(&body).expect("an event is JSON");
+            let mut event: Value = serde_json::from_slice(&body).expect("an event is JSON");
+            event["routes_seen"] = ours(net).into();
             events.lock().expect("lock").push(event);
         }
         let text = r#"{"status":"as told","message":"","errors":[]}"#;
@@ -87,8 +102,8 @@ fn serve(stream: &TcpStream, answer: &AtomicU16, events: &Mutex<Vec<Value>>) -> 
     }
 }
 
-/// The whole configuration, in shadow mode. The second router never connects.
-fn config(host: &Host, pager: Option<&Pager>) -> String {
+/// The whole configuration. The second router never connects.
+fn config(host: &Host, mode: &str, pager: Option<&Pager>) -> String {
     let directory = host.directory.path().display();
     let pager = pager.map_or_else(String::new, |pager| {
         format!(
@@ -130,6 +145,7 @@ address = "192.0.3.99"
 asn = 64501
 egress = "b"
 [failover]
+mode = "{mode}"
 prefixes = ["203.0.113.0/24"]
 kill_switch = "{directory}/failover.off"
 [metrics]
@@ -148,7 +164,11 @@ struct Running {
 
 impl Running {
     fn new(host: Host, pager: Option<&Pager>) -> Self {
-        let config = config(&host, pager);
+        Self::in_mode("shadow", host, pager)
+    }
+
+    fn in_mode(mode: &str, host: Host, pager: Option<&Pager>) -> Self {
+        let config = config(&host, mode, pager);
         Self::with(host, config)
     }
 
@@ -658,4 +678,126 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
     let rib: Value = serde_json::from_str(&rib.stdout).expect("JSON");
     assert_eq!(rib["routes"], serde_json::json!([]));
     assert_eq!(running.daemon.terminate(), 0, "{}", running.daemon.log());
+}
+
+/// The validator's side of connections that are never idle, from the flows' own address.
+fn chatter(host: &Host) -> Vec<TcpStream> {
+    let listener = host
+        .router
+        .inside(|| TcpListener::bind("0.0.0.0:7000"))
+        .expect("listener");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    let connect = |to: &str| {
+        let flow = SockaddrIn::new(198, 51, 100, 10, 0);
+        let fd = socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .expect("socket");
+        bind(fd.as_raw_fd(), &flow).expect("bound");
+        let to: SocketAddrV4 = to.parse().expect("address");
+        nix::sys::socket::connect(fd.as_raw_fd(), &SockaddrIn::from(to)).expect("connected");
+        TcpStream::from(fd)
+    };
+    let addresses = [
+        "203.0.113.1:7000",
+        "203.0.113.65:7000",
+        "203.0.113.129:7000",
+    ];
+    let streams: Vec<TcpStream> = host.net.inside(|| {
+        (0..9)
+            .map(|n| connect(addresses[n % addresses.len()]))
+            .collect()
+    });
+    for stream in &streams {
+        let (mut out, mut back) = (
+            stream.try_clone().expect("clone"),
+            stream.try_clone().expect("clone"),
+        );
+        std::thread::spawn(move || std::io::copy(&mut back, &mut std::io::sink()));
+        std::thread::spawn(move || {
+            while out.write_all(&[7; 32]).is_ok() {
+                std::thread::sleep(Duration::from_millis(40));
+            }
+        });
+    }
+    streams
+}
+
+/// What the pager's request finds in the kernel: the routes came first. They go on request, and
+/// what a plan of the daemon's installed goes with the daemon.
+#[test]
+fn routes_are_in_before_the_page_arrives_and_go_on_request() {
+    if unprivileged() {
+        return;
+    }
+    let host = Host::new();
+    let pager = Pager::new(&host, 202);
+    let streams = chatter(&host);
+    let before = host.net.ip("route show table all");
+    let mut running = Running::in_mode("act", host, Some(&pager));
+    eventually("baselines of all three peers", || {
+        let status = running.ask(&["status", "--json"]).json();
+        let peers = status["peers"].as_array().expect("a list").clone();
+        let known = peers.iter().filter(|peer| peer["baseline_ms"].is_number());
+        (known.count() == 3).then_some(())
+    });
+    assert_eq!(ours(&running.host.net), "");
+
+    running.host.router.ip("link set r0 down");
+    let first = eventually("a page", || pager.events().into_iter().next());
+    let found = first["routes_seen"].as_str().expect("noted").to_owned();
+    assert_eq!(found.lines().count(), 3, "{found}{first:#}");
+    assert!(
+        found
+            .lines()
+            .all(|route| route.contains("via 192.0.3.1 dev wan1")),
+        "{found}"
+    );
+    assert_eq!(first["payload"]["component"], "a", "{first:#}");
+    let status = eventually("the routes are verified", || {
+        let status = running.ask(&["failover", "status", "--json"]).json();
+        (status["plans"][0]["verified"] == true).then_some(status)
+    });
+    assert_eq!(
+        (&status["mode"], status["plans"].as_array().map(Vec::len)),
+        (&"act".into(), Some(1))
+    );
+    eventually("the page says so", || {
+        let pages = pager.events();
+        pages
+            .iter()
+            .any(|page| page.to_string().contains("verified"))
+            .then_some(())
+    });
+
+    let plan = status["plans"][0]["plan"]["id"].to_string();
+    let said = running.ask(&["failover", "rollback", "--plan", &plan]).ok();
+    assert_eq!(said, format!("plan {plan}: being taken back\n"));
+    eventually("the routes are gone", || {
+        ours(&running.host.net).is_empty().then_some(())
+    });
+    let status = running.ask(&["failover", "status", "--json"]).json();
+    assert_eq!(status["plans"], serde_json::json!([]));
+    running
+        .ask(&["failover", "rollback", "--plan", &plan])
+        .fails(&["no routes of plan"]);
+
+    running.host.router.ip("link set r0 up");
+    eventually("the incident is resolved", || {
+        let events = pager.events();
+        events
+            .iter()
+            .any(|event| event["event_action"] == "resolve")
+            .then_some(())
+    });
+    assert_eq!(running.daemon.terminate(), 0, "{}", running.daemon.log());
+    assert_eq!(running.host.net.ip("route show table all"), before);
+    drop(streams);
 }

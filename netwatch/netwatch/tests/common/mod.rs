@@ -60,6 +60,11 @@ impl Net {
         net
     }
 
+    /// Another handle of the same namespace.
+    pub fn handle(&self) -> Self {
+        Self(self.0.try_clone().expect("clone"))
+    }
+
     /// Runs something in it: sockets stay where they were made.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
