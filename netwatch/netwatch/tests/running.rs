@@ -504,7 +504,7 @@ fn a_maintenance_window_shows() {
         return;
     }
     let host = Host::new();
-    let path = config(&host, None);
+    let path = config(&host, "shadow", None);
     let mut text = std::fs::read_to_string(&path).expect("written before");
     text.push_str(
         "[[failover.maintenance]]\nstart = 2000-01-01T00:00:00Z\nend = 2999-01-01T00:00:00Z\nreason = \"router\"\n",
