@@ -96,6 +96,7 @@ impl Case {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect(),
+            bgp: self.bgp_summary.clone(),
             plan: None,
             time_to_verdict: self.confirmed_at.map(|at| at.since(self.onset)),
         }

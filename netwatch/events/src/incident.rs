@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Asn, EgressName, PeerKey, PlanId, Prefix, Timestamp};
+use crate::{Asn, BgpSummary, EgressName, PeerKey, PlanId, Prefix, Timestamp};
 
 /// An incident's name: unique across restarts, the same in a replay, and the pager's `dedup_key`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -184,6 +184,9 @@ pub struct Incident {
     pub affected: Vec<PeerKey>,
     /// Their covering prefixes.
     pub prefixes: Vec<Prefix>,
+    /// What BGP says; its text is empty while there is no verdict.
+    #[serde(default)]
+    pub bgp: BgpSummary,
     /// The plan in force.
     pub plan: Option<PlanId>,
     /// From onset to verdict.

@@ -66,7 +66,7 @@ pub struct PageDetails {
 }
 
 /// What the routers say about an incident.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BgpSummary {
     /// In words: "no change so far", "12 routes withdrawn 2.0 s after the onset", "session stale".
     pub text: String,

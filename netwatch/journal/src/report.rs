@@ -240,7 +240,9 @@ fn header(
         times,
     };
     if let Some(incident) = incident {
-        if header.bgp.is_empty() {
+        if !incident.bgp.text.is_empty() {
+            header.bgp = vec![incident.bgp.text.clone()];
+        } else if header.bgp.is_empty() {
             header.bgp = incident
                 .evidence
                 .iter()

@@ -65,6 +65,7 @@ fn incident(verdict: Option<Verdict>) -> Incident {
         prefixes: ["203.0.113.0/24", "2001:db8:5::/48"]
             .map(|prefix| prefix.parse().expect("prefix"))
             .to_vec(),
+        bgp: events::BgpSummary::default(),
         plan: None,
         time_to_verdict: None,
     }

@@ -67,6 +67,7 @@ pub fn incident(id: &str) -> Incident {
             .map(|net| format!("203.0.{net}.0/24").parse().unwrap())
             .chain(["2001:db8:7::/48".parse().unwrap()])
             .collect(),
+        bgp: events::BgpSummary::default(),
         plan: None,
         time_to_verdict: Some(Duration::from_micros(171_900)),
     }

@@ -337,6 +337,7 @@ pub fn incident(id: &str, verdict: Verdict, affected: &[usize]) -> Incident {
         evidence: Vec::new(),
         affected: affected.iter().map(|index| peer(*index)).collect(),
         prefixes: Vec::new(),
+        bgp: BgpSummary::default(),
         plan: None,
         time_to_verdict: None,
     }
