@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use correlator::Correlator;
 use events::{
-    Actor, Conclusion, Effect, EffectId, Entry, EntryKind, Input, Outcome, Page, Sequenced,
+    Actor, Conclusion, Effect, EffectId, Entry, EntryKind, Input, Outcome, Page, Sequenced, Signal,
     Timestamp,
 };
 use remediation::Remediator;
@@ -24,6 +24,9 @@ use serde::{Deserialize, Serialize};
 use tracker::Tracker;
 
 pub use pages::PATIENCE;
+
+/// Signals kept for the log.
+const SIGNALS_KEPT: usize = 1024;
 
 /// What the engine is made with.
 #[derive(Clone, Debug)]
@@ -47,6 +50,9 @@ pub struct Engine {
     sequence: u64,
     effects: VecDeque<(EffectId, Effect)>,
     next_effect: u64,
+    /// For people only: no decision rests on it, so a checkpoint leaves it out.
+    #[serde(skip)]
+    told: VecDeque<Signal>,
 }
 
 impl Engine {
@@ -62,6 +68,7 @@ impl Engine {
             sequence: 0,
             effects: VecDeque::new(),
             next_effect: 0,
+            told: VecDeque::new(),
         }
     }
 
@@ -132,6 +139,11 @@ impl Engine {
         self.effects.pop_front()
     }
 
+    /// The next of the tracker's signals, for the log. The oldest go where nobody polls.
+    pub fn poll_signal(&mut self) -> Option<Signal> {
+        self.told.pop_front()
+    }
+
     /// The TCP side, for `status`.
     #[must_use]
     pub const fn tracker(&self) -> &Tracker {
@@ -160,9 +172,13 @@ impl Engine {
         self.page(|p, out| p.handle_timeout(at, out));
     }
 
-    fn signals(&mut self, signals: &[events::Signal]) {
+    fn signals(&mut self, signals: &[Signal]) {
         let at = self.now;
         for signal in signals {
+            if self.told.len() >= SIGNALS_KEPT {
+                self.told.pop_front();
+            }
+            self.told.push_back(signal.clone());
             self.correlate(|c, out| c.signal(at, signal, out));
             self.remediate(|r, out| r.signal(at, signal, out));
         }

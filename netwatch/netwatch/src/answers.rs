@@ -220,25 +220,7 @@ impl Daemon {
         };
         tokio::spawn(async move {
             let answer = match pager.test().await {
-                Ok(report) => Reply::PageTest(PageTestReply {
-                    attempts: report
-                        .attempts
-                        .into_iter()
-                        .map(|attempt| PageAttempt {
-                            egress: attempt.egress,
-                            accepted: attempt.accepted,
-                            detail: format!(
-                                "{}: {}",
-                                match attempt.action {
-                                    events::PageAction::Trigger => "trigger",
-                                    events::PageAction::Resolve => "resolve",
-                                },
-                                attempt.error.as_deref().unwrap_or("accepted (202)"),
-                            ),
-                            took: Duration::from_secs_f64(attempt.elapsed_ms.max(0.0) / 1e3),
-                        })
-                        .collect(),
-                }),
+                Ok(report) => Reply::PageTest(page_test_reply(report)),
                 Err(error) => Reply::error(ErrorCode::Failed, error.to_string()),
             };
             send(reply, answer);
@@ -395,6 +377,26 @@ impl Daemon {
                 }
             })
             .collect()
+    }
+}
+
+/// A test's report, for people.
+pub fn page_test_reply(report: paging::TestReport) -> PageTestReply {
+    let attempts = report.attempts.into_iter().map(|attempt| PageAttempt {
+        egress: attempt.egress,
+        accepted: attempt.accepted,
+        detail: format!(
+            "{}: {}",
+            match attempt.action {
+                events::PageAction::Trigger => "trigger",
+                events::PageAction::Resolve => "resolve",
+            },
+            attempt.error.as_deref().unwrap_or("accepted (202)"),
+        ),
+        took: Duration::from_secs_f64(attempt.elapsed_ms.max(0.0) / 1e3),
+    });
+    PageTestReply {
+        attempts: attempts.collect(),
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::answers::View;
+use crate::narrate::Narrator;
 use crate::{maintenance, metrics, wiring};
 
 /// Batches from the kernel collector: each at most 1,000 events, sent every few milliseconds.
@@ -81,6 +82,7 @@ pub struct Daemon {
     events: api::Publisher,
     pub(crate) totals: Totals,
     pub(crate) view: View,
+    narrator: Narrator,
     /// Losses told so far, by stage, and when to look again.
     losses: BTreeMap<LossStage, u64>,
     losses_due: Timestamp,
@@ -242,6 +244,7 @@ impl Daemon {
                 ..Totals::default()
             },
             view: View::default(),
+            narrator: Narrator::default(),
             losses: BTreeMap::new(),
             losses_due: started,
             blamed: BTreeMap::new(),
@@ -349,6 +352,9 @@ impl Daemon {
     }
 
     fn carry_out(&mut self) {
+        while let Some(signal) = self.engine.poll_signal() {
+            self.narrator.tell(&signal);
+        }
         let mut told = BTreeSet::new();
         while let Some((_, effect)) = self.engine.poll_effect() {
             self.totals.effects += 1;

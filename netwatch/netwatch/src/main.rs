@@ -9,6 +9,7 @@ mod doctor;
 mod failover;
 mod maintenance;
 mod metrics;
+mod narrate;
 mod page;
 mod report;
 mod status;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use api::{Client, PeerInfo, PeerState, Reply, Request, StatusReply};
+use api::{Client, ClientError, PeerInfo, PeerState, Reply, Request, StatusReply};
 use events::{Incident, PlanMode};
 
 use crate::cli::Query;
@@ -19,6 +19,11 @@ pub async fn ask(query: &Query, request: &Request) -> Result<Reply> {
         Reply::Error(error) => bail!("{}", error.message),
         reply => Ok(reply),
     }
+}
+
+/// Nobody answers on the socket: no daemon runs.
+pub fn no_daemon(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::Connect { .. }))
 }
 
 /// Prints the daemon's status.
@@ -122,7 +127,7 @@ fn peer(info: &PeerInfo) {
         },
         info.connections,
         milliseconds(info.srtt),
-        milliseconds(info.baseline),
+        milliseconds(info.baseline) + if info.rtt_spike { " SPIKE" } else { "" },
         info.retransmits.values().sum::<u64>(),
         info.prefix
             .map_or_else(String::new, |prefix| prefix.to_string()),
