@@ -65,7 +65,7 @@ impl Narrator {
             } => {
                 let age_ms = milliseconds(signal.at.since(*since));
                 let limit_ms = milliseconds(*limit);
-                tracing::info!(%peer, connection = connection.0, age_ms, limit_ms, "acknowledgement is overdue");
+                tracing::debug!(%peer, connection = connection.0, age_ms, limit_ms, "acknowledgement is overdue");
             }
             SignalKind::Alive { connection, sign } => {
                 let sign = match sign {
