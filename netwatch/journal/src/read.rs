@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use events::{Entry, Incident, IncidentId, IncidentState};
+use events::{Entry, Incident, IncidentId, IncidentState, Verdict};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use serde::Serialize;
 
@@ -100,9 +100,19 @@ impl Reader {
         Ok(lines)
     }
 
-    /// The newest incident's name.
+    /// The name of the newest incident that was one; where there is none lately, of the newest
+    /// suspicion.
     pub fn latest(&self) -> Result<Option<IncidentId>, ReadError> {
-        Ok(self.incidents(1)?.into_iter().next().map(|line| line.id))
+        const LATELY: u32 = 100;
+        let mut lines = self.incidents(LATELY)?;
+        let real = lines.iter().position(|line| {
+            let class = line.class.as_deref();
+            class.is_some_and(|class| class != Verdict::None.class())
+        });
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(lines.swap_remove(real.unwrap_or(0)).id))
     }
 
     /// The incident with that name, or the only one whose name begins so.

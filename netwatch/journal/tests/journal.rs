@@ -5,7 +5,7 @@ mod story;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use events::{Actor, EntryKind, IncidentId, IncidentState};
+use events::{Actor, EntryKind, IncidentId, IncidentState, Verdict};
 use journal::{Journal, JournalError, ReadError, Reader, Retention, TextStyle, incidents_text};
 use story::{entry, incident, story, wall};
 
@@ -383,6 +383,27 @@ fn old_incidents_go_first_by_number_and_by_age() {
         .query_row("SELECT count(*) FROM entry", [], |row| row.get(0))
         .unwrap();
     assert_eq!(entries, 2);
+}
+
+#[test]
+fn a_suspicion_that_came_to_nothing_does_not_hide_the_incident_before_it() {
+    let (_folder, path) = folder();
+    let journal = Journal::open(&path).unwrap();
+    let write = |id: &str, second: i64, verdict: Option<Verdict>| {
+        let mut incident = incident(id);
+        incident.verdict = verdict;
+        let wall = wall(incident.onset) + jiff::SignedDuration::from_secs(second);
+        journal.incident(incident, wall);
+    };
+    let latest = || Reader::open(&path).unwrap().latest().unwrap();
+    write("nw-1", 0, Some(Verdict::None));
+    assert!(journal.flush(LONG));
+    assert_eq!(latest().unwrap().0, "nw-1", "better than nothing");
+    write("nw-2", 1, Some(story::verdict()));
+    write("nw-3", 2, Some(Verdict::None));
+    write("nw-4", 3, None);
+    assert!(journal.flush(LONG));
+    assert_eq!(latest().unwrap().0, "nw-2");
 }
 
 #[test]
