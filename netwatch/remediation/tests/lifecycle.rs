@@ -576,6 +576,51 @@ fn late_proof_extends_or_begins_an_incidents_plan_without_another_verdict() {
 }
 
 #[test]
+fn a_spent_budget_holds_an_outage_back_only_until_there_is_room() {
+    let mut world = verified();
+    let rollback = OperatorCommand::Rollback { plan: None };
+    world
+        .remediator
+        .operator(ms(world.now), &rollback, &mut world.out);
+    world.reverted(1, RevertReason::Operator);
+    world.heal("i");
+    let again = world.now + 20_000;
+    world.run(again, true);
+    world.confirm("j", upstream(), &ALL);
+    world.run(again + 100_000, true);
+    assert!(
+        world
+            .last_status()
+            .starts_with("refused: budget: 1 action for upstream_as within 300 s"),
+        "{}",
+        world.last_status()
+    );
+    assert_eq!(world.installs().len(), 1);
+    world.run(ONSET + 310_000, true);
+    assert_eq!(world.installs().len(), 2, "the outage is still there");
+    assert_eq!(world.last_status(), "installing");
+}
+
+#[test]
+fn the_kill_switch_is_a_pause() {
+    for mut world in [installed(), verified()] {
+        let switch = |world: &mut World, engaged| {
+            let command = OperatorCommand::KillSwitch { engaged };
+            world
+                .remediator
+                .operator(ms(world.now), &command, &mut world.out);
+        };
+        switch(&mut world, true);
+        world.reverted(1, RevertReason::KillSwitch);
+        world.run(INSTALLED + 20_000, true);
+        assert_eq!(world.installs().len(), 1);
+        switch(&mut world, false);
+        world.run(INSTALLED + 22_000, true);
+        assert_eq!(world.installs().len(), 2, "the outage is still there");
+    }
+}
+
+#[test]
 fn what_heals_everywhere_is_not_rerouted_late() {
     let mut world = World::new(policy());
     let remote = Verdict::RemoteAs { asn: Asn(64601) };

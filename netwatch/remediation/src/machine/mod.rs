@@ -176,6 +176,8 @@ impl Remediator {
                 if *engaged {
                     self.refuse_waiting(at, "the kill switch is set", out);
                     self.revert_all(at, RevertReason::KillSwitch, out);
+                } else {
+                    self.reconsider_all(at);
                 }
             }
             OperatorCommand::Maintenance { active, reason } => {

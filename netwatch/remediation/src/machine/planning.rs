@@ -169,8 +169,8 @@ impl Remediator {
                 return;
             }
             let may_improve = draft.may_improve(&incident.affected);
-            self.propose(at, id, draft, out);
-            self.look_again(at, id, may_improve);
+            let proposed = self.propose(at, id, draft, out);
+            self.look_again(at, id, may_improve || !proposed);
             return;
         }
         let may_improve = draft.may_improve(&incident.affected);
@@ -225,11 +225,15 @@ impl Remediator {
         if let Some(case) = self.cases.get_mut(id) {
             let room = !case.blocked
                 && case.plans.len() < MAX_PLANS_PER_CASE
-                && case.retries < RETRIES
                 && case.stage != CaseStage::Shadow;
             // What is refused during a maintenance window may be permitted after it.
             let worthwhile = worthwhile || self.facts.maintenance.is_some();
-            case.retry = (worthwhile && room).then_some(at + RETRY_EVERY);
+            let pause = if case.retries < RETRIES {
+                RETRY_EVERY
+            } else {
+                RETRY_LATER
+            };
+            case.retry = (worthwhile && room).then_some(at + pause);
         }
     }
 
@@ -237,6 +241,15 @@ impl Remediator {
     pub(super) fn resume_retries(&mut self, at: Timestamp) {
         for case in self.cases.values_mut() {
             case.retry = case.retry.map(|_| at + RETRY_EVERY);
+        }
+    }
+
+    /// The kill switch was removed: what it held back or took away may be wanted still.
+    pub(super) fn reconsider_all(&mut self, at: Timestamp) {
+        for case in self.cases.values_mut() {
+            if !case.blocked && case.stage == CaseStage::Closed {
+                case.retry = Some(at + RETRY_EVERY);
+            }
         }
     }
 
@@ -256,7 +269,7 @@ impl Remediator {
                 continue;
             };
             case.retry = None;
-            case.retries += 1;
+            case.retries = case.retries.saturating_add(1);
             let permitted = case
                 .incident
                 .verdict
@@ -268,10 +281,8 @@ impl Remediator {
             let incident = case.incident.clone();
             let draft = self.draft(&incident, Some(at));
             let may_improve = draft.may_improve(&incident.affected);
-            if !draft.routes.is_empty() {
-                self.propose(at, &id, draft, out);
-            }
-            self.look_again(at, &id, may_improve);
+            let refused = !draft.routes.is_empty() && !self.propose(at, &id, draft, out);
+            self.look_again(at, &id, may_improve || refused);
         }
     }
 
@@ -288,18 +299,19 @@ impl Remediator {
         });
     }
 
+    /// Asks for a draft's routes, or refuses; false: refused.
     pub(super) fn propose(
         &mut self,
         at: Timestamp,
         id: &IncidentId,
         draft: Draft,
         out: &mut Vec<Output>,
-    ) {
+    ) -> bool {
         let Some(case) = self.cases.get(id) else {
-            return;
+            return false;
         };
         let Some(verdict) = case.incident.verdict.clone() else {
-            return;
+            return false;
         };
         let (onset, charged, class) = (case.incident.onset, case.charged, verdict.class());
         let plan = Plan {
@@ -338,7 +350,7 @@ impl Remediator {
             });
         if let Err(reason) = verdict_of_check {
             self.refuse(at, id, reason, out);
-            return;
+            return false;
         }
         self.next_plan += 1;
         if !charged {
@@ -371,7 +383,7 @@ impl Remediator {
         }
         if shadow {
             self.say(id, RemediationStatus::Planned(routes), out);
-            return;
+            return true;
         }
         self.plans.insert(
             plan.id,
@@ -388,6 +400,7 @@ impl Remediator {
         );
         out.push(Output::Effect(Effect::Install(plan)));
         self.say(id, RemediationStatus::Installing, out);
+        true
     }
 
     /// Whether the budget has room for one more incident of a class.

@@ -95,7 +95,9 @@ impl Remediator {
                 text: format!("plan {} is taken back: {}", id.0, why(reason)),
                 evidence: Vec::new(),
             }));
-            self.close(incident, reason != RevertReason::Healed);
+            // The kill switch is a pause. What failed, or what a person took back, stays away.
+            let pause = matches!(reason, RevertReason::Healed | RevertReason::KillSwitch);
+            self.close(incident, !pause);
             self.say(incident, RemediationStatus::Reverted(reason), out);
             if reason == RevertReason::Healed && self.serving(incident).is_empty() {
                 self.cases.remove(incident);

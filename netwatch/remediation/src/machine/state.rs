@@ -25,7 +25,9 @@ pub(super) const ADAPTER_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) const MAX_PROBED: usize = 16;
 /// What had no proof is looked at again so often, and so many times.
 pub(super) const RETRY_EVERY: Duration = Duration::from_millis(500);
-pub(super) const RETRIES: u8 = 120;
+pub(super) const RETRIES: u32 = 120;
+/// After so many, an open incident is looked at this often: a budget or another plan may make room.
+pub(super) const RETRY_LATER: Duration = Duration::from_secs(5);
 /// How often a waiting case is looked at. Proof is not known later than this.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long probe results and silent connections are remembered.
@@ -94,5 +96,5 @@ pub(super) struct Case {
     pub(super) status: Option<RemediationStatus>,
     /// When to look again at what had no proof.
     pub(super) retry: Option<Timestamp>,
-    pub(super) retries: u8,
+    pub(super) retries: u32,
 }
