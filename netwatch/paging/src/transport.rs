@@ -99,6 +99,8 @@ impl Transport {
         };
         let host = url.host_str().ok_or_else(|| bad("no host".into()))?;
         let resolver = Arc::new(Resolver::new(host));
+        // A name may have addresses of both families: then IPv4's source is the one that is bound.
+        let ipv6 = host.starts_with('[');
         let pins = settings
             .egresses
             .iter()
@@ -108,7 +110,7 @@ impl Transport {
         for (egress, interface) in pins {
             targets.push(Arc::new(Target {
                 egress,
-                client: client(tls.clone(), &resolver, interface)?,
+                client: client(tls.clone(), &resolver, interface, ipv6)?,
                 health: Mutex::new(Health {
                     alive: true,
                     answered: None,
@@ -277,6 +279,7 @@ fn client(
     tls: Option<rustls::ClientConfig>,
     resolver: &Arc<Resolver>,
     interface: Option<&str>,
+    ipv6: bool,
 ) -> Result<Client, StartError> {
     let mut builder = Client::builder()
         .user_agent(concat!("netwatch/", env!("CARGO_PKG_VERSION")))
@@ -297,10 +300,31 @@ fn client(
     });
     if let Some(interface) = interface {
         builder = builder.interface(interface);
+        // The flows' source may be the routes' preferred one, and its answers may come in elsewhere,
+        // where a socket that is bound to this interface does not hear them.
+        if let Some(address) = link_address(interface, ipv6) {
+            builder = builder.local_address(address);
+        }
     }
     builder
         .build()
         .map_err(|error| StartError::Client(explain(error)))
+}
+
+/// An interface's own address of one family, as it is at the start.
+fn link_address(interface: &str, ipv6: bool) -> Option<IpAddr> {
+    let addresses = nix::ifaddrs::getifaddrs().ok()?;
+    addresses
+        .filter(|found| found.interface_name == interface)
+        .filter_map(|found| {
+            let address = found.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .find(|address| match address {
+            IpAddr::V4(_) => !ipv6,
+            IpAddr::V6(a) => ipv6 && !a.is_unicast_link_local(),
+        })
 }
 
 fn tls(settings: &Settings) -> Result<rustls::ClientConfig, StartError> {
