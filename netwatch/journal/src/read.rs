@@ -115,6 +115,30 @@ impl Reader {
         Ok(Some(lines.swap_remove(real.unwrap_or(0)).id))
     }
 
+    /// The newest incidents that have no end, each with the wall-clock time of its onset.
+    pub fn unresolved(&self, limit: u32) -> Result<Vec<(Incident, jiff::Timestamp)>, ReadError> {
+        if self.is_empty()? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.connection.prepare(
+            "SELECT snapshot, onset_wall FROM incident WHERE snapshot IS NOT NULL
+             ORDER BY onset_wall DESC LIMIT ?1",
+        )?;
+        let rows = statement.query_map([limit], |row| {
+            Ok((row.get::<_, String>(0)?, timestamp(row.get(1)?)))
+        })?;
+        let mut unresolved = Vec::new();
+        for row in rows {
+            let (snapshot, onset) = row?;
+            unresolved.extend(
+                parse(&snapshot)
+                    .filter(|incident| incident.resolved_at.is_none())
+                    .map(|incident| (incident, onset)),
+            );
+        }
+        Ok(unresolved)
+    }
+
     /// The incident with that name, or the only one whose name begins so.
     pub fn find(&self, name: &str) -> Result<IncidentId, ReadError> {
         if self.is_empty()? {

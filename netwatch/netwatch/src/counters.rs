@@ -40,6 +40,9 @@ impl Daemon {
 
         let remediation = self.engine.remediator().status();
         add("plans", count(remediation.plans.len()));
+        let routes = remediation.plans.iter().map(|view| view.plan.routes.len());
+        add("routes_installed", count(routes.sum()));
+        add("remediation_refused_total", self.totals.refused);
         add("kill_switch", u64::from(remediation.kill_switch));
         add("maintenance", u64::from(remediation.maintenance.is_some()));
         let open = self.incidents();

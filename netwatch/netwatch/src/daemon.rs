@@ -11,8 +11,9 @@
 //! never waits for an adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +24,14 @@ use events::{
     BgpSignal, Effect, EgressName, Entry, EntryKind, HostSignal, IncidentId, Input, LossStage,
     OperatorCommand, Outcome, Prefix, ProbeResult, TcpEvent, Timestamp, Verdict,
 };
+use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::answers::View;
 use crate::narrate::Narrator;
-use crate::{maintenance, metrics, wiring};
+use crate::{leftover, maintenance, metrics, wiring};
 
 /// Batches from the kernel collector: each at most 1,000 events, sent every few milliseconds.
 const TCP_BATCHES: usize = 64;
@@ -82,6 +84,8 @@ pub struct Daemon {
     events: api::Publisher,
     pub(crate) totals: Totals,
     pub(crate) view: View,
+    /// No other daemon may write to the same directory.
+    _state_lock: Option<Flock<File>>,
     narrator: Narrator,
     /// Losses told so far, by stage, and when to look again.
     losses: BTreeMap<LossStage, u64>,
@@ -101,6 +105,8 @@ pub struct Totals {
     pub route_commands_dropped: u64,
     /// Incidents that got a verdict.
     pub verdicts: u64,
+    /// Times that the planner refused to act.
+    pub refused: u64,
     /// Routes that the start found left over and removed.
     pub swept: u64,
 }
@@ -173,9 +179,11 @@ impl Daemon {
                         config.host.state_dir.display()
                     )
                 })?;
-                anyhow::Ok(journal::Journal::open(&wiring::journal(&config))?)
+                let lock = lock_state(&config.host.state_dir)?;
+                anyhow::Ok((journal::Journal::open(&wiring::journal(&config))?, lock))
             })
             .transpose()?;
+        let (journal, state_lock) = journal.unzip();
         let pager = config
             .pager
             .as_ref()
@@ -187,6 +195,9 @@ impl Daemon {
             })
             .transpose()?;
         let pager = pager.map(Arc::new);
+        if let Some(journal) = &journal {
+            leftover::close(journal, &wiring::journal(&config), pager.as_deref());
+        }
         let mut protected = wiring::neighbors(&config);
         protected.extend(wiring::pager_addresses(pager.as_deref()).await);
 
@@ -244,6 +255,7 @@ impl Daemon {
                 ..Totals::default()
             },
             view: View::default(),
+            _state_lock: state_lock,
             narrator: Narrator::default(),
             losses: BTreeMap::new(),
             losses_due: started,
@@ -426,6 +438,7 @@ impl Daemon {
                     self.blame(&entry.incident, egress);
                 }
             }
+            EntryKind::Refused { .. } => self.totals.refused += 1,
             EntryKind::Resolved => self.absolve(&entry.incident),
             _ => {}
         }
@@ -547,6 +560,18 @@ impl Daemon {
 /// With no configuration nothing is left behind, so nothing is written to disk.
 fn configured(config: &Config) -> bool {
     *config != Config::default()
+}
+
+/// Two daemons would send each other's pages and mix their journals.
+fn lock_state(directory: &Path) -> Result<Flock<File>> {
+    let path = directory.join("netwatch.lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        anyhow::anyhow!(
+            "another netwatch uses host.state_dir {} ({error}); stop it, or set another one",
+            directory.display()
+        )
+    })
 }
 
 /// Kernel programs. Where nothing else is configured the daemon is useless without them; else it

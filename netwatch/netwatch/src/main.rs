@@ -7,6 +7,7 @@ mod counters;
 mod daemon;
 mod doctor;
 mod failover;
+mod leftover;
 mod maintenance;
 mod metrics;
 mod narrate;
