@@ -200,7 +200,7 @@ impl Default for Failover {
             mode: Mode::Shadow,
             prefixes: Vec::new(),
             protected: Vec::new(),
-            max_routes: 32,
+            max_routes: 128,
             lease: Duration::from_secs(30),
             protocol: 198,
             kill_switch: PathBuf::from("/run/netwatch/failover.off"),

@@ -44,9 +44,15 @@ pub struct Lab {
     /// Write results and checks to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Show what the daemon and the routers say
+    /// Tell what happens as it happens
     #[arg(long)]
     verbose: bool,
+    /// Keep each run's directory: configurations, logs, the daemon's journal
+    #[arg(long)]
+    keep: bool,
+    /// Test the rig itself: a script of the lab's own reroutes, no daemon runs
+    #[arg(long)]
+    no_daemon: bool,
     #[command(flatten)]
     build: Build,
 }
@@ -85,6 +91,8 @@ impl Lab {
             seed: None,
             json: None,
             verbose: false,
+            keep: false,
+            no_daemon: false,
             build: Build { dev: true },
         }
     }
@@ -105,7 +113,12 @@ impl Lab {
         for file in self.file {
             lab.arg("--file").arg(std::path::absolute(file)?);
         }
-        for (flag, set) in [("--list", self.list), ("--verbose", self.verbose)] {
+        for (flag, set) in [
+            ("--list", self.list),
+            ("--verbose", self.verbose),
+            ("--keep", self.keep),
+            ("--no-daemon", self.no_daemon),
+        ] {
             if set {
                 lab.arg(flag);
             }

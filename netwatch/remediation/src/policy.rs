@@ -94,7 +94,7 @@ impl Default for Policy {
             mode: PlanMode::Shadow,
             allowed: Vec::new(),
             protected: Vec::new(),
-            max_routes: 32,
+            max_routes: 128,
             lease: Duration::from_secs(30),
             probes: true,
             flow_sources: Vec::new(),
