@@ -22,6 +22,20 @@ const RATE: u64 = 2_000;
 const RTT: Span = Span::ms(40);
 const PORT: u16 = 7;
 
+/// More than this beyond the delay that was set, at p99, end to end: packets waited for a core.
+const ADDED_DELAY_LIMIT_MS: f64 = 10.0;
+
+fn slow(part: &Part) -> Option<String> {
+    let added = part
+        .measures
+        .iter()
+        .find(|m| m.metric == "rig_added_delay_ms")?;
+    let p99 = added.p99.filter(|p99| *p99 > ADDED_DELAY_LIMIT_MS)?;
+    Some(format!(
+        "round trips took {p99:.1} ms longer than set at p99 (limit {ADDED_DELAY_LIMIT_MS} ms)"
+    ))
+}
+
 /// Runs both parts for so long each: a steady stream of datagrams, then the workload.
 ///
 /// # Errors
@@ -32,7 +46,7 @@ pub fn run(duration: Duration, document: &mut Document) -> anyhow::Result<()> {
     let datagrams = stream(&rig, duration)?;
     let workload = chat(&mut rig, &scenario, duration)?;
     for part in [datagrams, workload] {
-        let complaint = part.noise.complaint();
+        let complaint = part.noise.complaint().or_else(|| slow(&part));
         document.checks.push(Check::new(
             format!("{}_quiet", part.case),
             complaint.is_none(),
