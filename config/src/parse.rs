@@ -549,6 +549,7 @@ fn failover(
     if let Some(kill_switch) = path(s.take("kill_switch"), report) {
         result.kill_switch = kill_switch;
     }
+    result.permit = path(s.take("permit"), report);
     result.maintenance = maintenance(s.take("maintenance"), report);
     s.finish();
     result

@@ -190,6 +190,8 @@ pub struct Failover {
     pub protocol: u8,
     /// While this file exists, nothing is installed and what is installed is removed.
     pub kill_switch: PathBuf,
+    /// A program that is asked before routes are installed: it permits them by exit code 0.
+    pub permit: Option<PathBuf>,
     /// When no route is installed because people work on the network.
     pub maintenance: Vec<Maintenance>,
 }
@@ -204,6 +206,7 @@ impl Default for Failover {
             lease: Duration::from_secs(30),
             protocol: 198,
             kill_switch: PathBuf::from("/run/netwatch/failover.off"),
+            permit: None,
             maintenance: Vec::new(),
         }
     }

@@ -231,6 +231,7 @@ pub fn routes(config: &Config) -> Result<routes::Settings> {
             })
             .collect(),
         restore_limit: 3,
+        permit: config.failover.permit.clone(),
         watchdog,
         runtime_dir,
     })

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const RESCAN_EVERY: u32 = 20;
 /// After the stream of notifications ended. Until then the periodic scan sees changes.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// The patience with the program that permits.
+const PERMIT: Duration = Duration::from_millis(500);
 /// Look-ups in flight at once.
 const LOOKUPS: usize = 64;
 
@@ -64,6 +67,8 @@ pub struct Settings {
     pub egresses: Vec<EgressLink>,
     /// How often a route that another program removed is put back, per plan.
     pub restore_limit: u32,
+    /// A program that is asked before routes are installed; exit code 0 permits them.
+    pub permit: Option<PathBuf>,
     /// How to start the watchdog. `None`: one must be running already for anything to be installed.
     pub watchdog: Option<WatchdogCommand>,
 }
@@ -121,6 +126,14 @@ pub enum InstallError {
     /// Replies would be dropped.
     #[error(transparent)]
     RpFilter(#[from] StrictRpFilter),
+    /// The configured program did not permit it.
+    #[error("failover.permit {}: {why}", program.display())]
+    NotPermitted {
+        /// The program.
+        program: PathBuf,
+        /// What it answered, or that it did not.
+        why: String,
+    },
     /// Without a watchdog no route is safe.
     #[error("no watchdog: {0}")]
     Watchdog(String),
@@ -494,6 +507,14 @@ impl Executor {
             return Ok(());
         }
         self.admit(&plan)?;
+        if let Some(program) = &self.settings.permit {
+            permitted(program, &plan)
+                .await
+                .map_err(|why| InstallError::NotPermitted {
+                    program: program.clone(),
+                    why,
+                })?;
+        }
         self.ensure_watchdog()?;
         let id = plan.id;
         let expires_at = clock::now() + plan.lease;
@@ -832,4 +853,23 @@ impl Executor {
 /// A moment that a disabled branch of the select never comes to.
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(3600)
+}
+
+/// Asks the operator's program, which may take a lock for a whole fleet. It is killed when it does
+/// not answer in time: reverts wait behind it.
+async fn permitted(program: &Path, plan: &Plan) -> Result<(), String> {
+    let child = tokio::process::Command::new(program)
+        .env("NETWATCH_INCIDENT", &plan.incident.0)
+        .env("NETWATCH_ROUTES", plan.routes.len().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .status();
+    match tokio::time::timeout(PERMIT, child).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("not permitted ({status})")),
+        Ok(Err(error)) => Err(format!("cannot be run: {error}")),
+        Err(_) => Err(format!("no answer within {} ms", PERMIT.as_millis())),
+    }
 }

@@ -535,6 +535,43 @@ fn the_kill_switch_is_a_file() {
 }
 
 #[test]
+fn the_operators_program_permits_or_not() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let script = |name: &str, text: &str| {
+            use std::os::unix::fs::PermissionsExt;
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+            path
+        };
+        let environment = "test \"$NETWATCH_INCIDENT $NETWATCH_ROUTES\" = \"test 1\"";
+        for (program, refusal) in [
+            (script("yes", environment), None),
+            (script("no", "exit 3"), Some("exit status: 3")),
+            (script("hangs", "sleep 60"), Some("no answer within")),
+            (dir.path().join("absent"), Some("cannot be run")),
+        ] {
+            let mut settings = settings(dir.path());
+            settings.permit = Some(program);
+            let (routes, _reports, _) = Routes::open(settings).await.unwrap();
+            let result = routes
+                .install(plan(1, vec![via_b("203.0.113.0/24", 50)]))
+                .await;
+            match refusal {
+                None => assert!(result.is_ok(), "{result:?}"),
+                Some(text) => {
+                    let error = result.unwrap_err().to_string();
+                    assert!(error.contains(text), "{error}");
+                }
+            }
+            assert_eq!(ours(), usize::from(refusal.is_none()));
+            routes.close().await;
+        }
+    });
+}
+
+#[test]
 fn nothing_is_installed_without_a_watchdog() {
     in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();

@@ -95,6 +95,7 @@ pub fn settings(runtime_dir: &Path) -> Settings {
             })
             .to_vec(),
         restore_limit: 2,
+        permit: None,
         watchdog: Some(watchdog(runtime_dir)),
     }
 }
