@@ -480,13 +480,16 @@ fn reconciliation_finds_nothing_twice_and_misses_nothing() {
         // Several reconciliations later it is still there, and never found a second time.
         thread::sleep(Duration::from_millis(700));
         watch.gather();
-        assert!(
-            watch
-                .events
-                .iter()
-                .all(|event| matches!(event.kind, TcpEventKind::StateChanged { .. }))
-        );
-        assert_eq!(watch.handle.counters().reconcile_failed, 0);
+        // On a busy machine its once-a-second sample may come in between.
+        let found: Vec<_> = watch
+            .events
+            .iter()
+            .filter(|event| matches!(event.kind, TcpEventKind::Found { .. } | TcpEventKind::Gone))
+            .collect();
+        assert!(found.is_empty(), "{found:?}");
+        let counters = watch.handle.counters();
+        assert_eq!((counters.found, counters.gone), (0, 0));
+        assert_eq!(counters.reconcile_failed, 0);
     });
 }
 
