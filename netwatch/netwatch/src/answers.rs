@@ -10,7 +10,7 @@ use api::{
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
-    PeerKey, PlanMode, ProbeOutcome, RouteAttributes, Timestamp,
+    PeerKey, PlanMode, ProbeOutcome, RouteAttributes,
 };
 use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
@@ -296,16 +296,15 @@ impl Daemon {
     }
 
     fn peers(&self) -> Vec<PeerInfo> {
-        let now = clock::now();
         self.engine
             .tracker()
-            .peers(now)
+            .peers(clock::now())
             .into_iter()
-            .map(|status| self.peer(status, now))
+            .map(|status| self.peer(status))
             .collect()
     }
 
-    fn peer(&self, status: tracker::PeerStatus, _now: Timestamp) -> PeerInfo {
+    fn peer(&self, status: tracker::PeerStatus) -> PeerInfo {
         let route = self.view.fib.get(&status.peer).cloned();
         let learned = self.view.routes.get(&status.peer).and_then(|routes| {
             route

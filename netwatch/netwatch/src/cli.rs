@@ -161,7 +161,7 @@ pub enum Failover {
 
 Exit code: 0 if the pager accepted it through at least one egress, 1 otherwise.")]
 pub struct Page {
-    /// Send a test alert through the running daemon and resolve it at once
+    /// Send a test alert, by the running daemon or else by this command, and resolve it at once
     #[arg(long, required = true)]
     pub test: bool,
     #[command(flatten)]
