@@ -4,10 +4,13 @@
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod access;
+mod block;
 mod fields;
 mod filter;
+mod histogram;
 mod rings;
 mod sock;
 mod table;
