@@ -12,6 +12,7 @@ mod rings;
 mod sock;
 mod table;
 mod tcp;
+mod watch;
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
