@@ -15,6 +15,7 @@ mod rings;
 mod sock;
 mod table;
 mod tcp;
+mod watch;
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
