@@ -263,3 +263,23 @@ fn only_the_disks_asked_for() {
     thread::sleep(Duration::from_millis(1_500));
     assert_eq!(watch.handle.disks(), []);
 }
+
+#[test]
+fn failed_requests_are_counted_as_such() {
+    on_every_rung(|disk, watch| {
+        let Some(backing) = &disk.backing else {
+            println!("SKIPPED: only a loop device can be broken at will");
+            return;
+        };
+        let seen = watch.until(&disk.name(), BlockOperation::Read, 0);
+        let file = disk.open();
+        let image = OpenOptions::new().write(true).open(backing).unwrap();
+        image.set_len(4 << 20).unwrap();
+        let error = file.read_exact_at(Aligned::new(1).bytes(), 8 << 20);
+        image.set_len(16 << 20).unwrap();
+        assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EIO));
+        let now = watch.until(&disk.name(), BlockOperation::Read, seen.0 + 1);
+        assert_eq!(now.0 - seen.0, 1);
+        assert_eq!(now.2 - seen.2, 1);
+    });
+}
