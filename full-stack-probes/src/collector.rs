@@ -14,7 +14,7 @@ use crate::counters::{Counters, Shared};
 use crate::diag::{Diag, Listing};
 use crate::kernel::{Kernel, Sources, StartError};
 use crate::reader::Reader;
-use crate::{ProbeReport, Settings};
+use crate::{Percentiles, ProbeReport, Series, Settings};
 
 /// Programs that are loaded and attached, and the connections that existed then. Everything is
 /// released when it is dropped.
@@ -139,6 +139,14 @@ impl Handle {
         self.kernel.memory_bytes()
     }
 
+    /// What the last minute was like, by peer, disk and thread.
+    #[must_use]
+    pub fn percentiles(&self) -> Vec<(Series, Percentiles)> {
+        let mut registry = self.shared.registry();
+        registry.rotate(clock::now());
+        registry.percentiles()
+    }
+
     /// The thread runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -193,6 +201,10 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         found: load(&shared.found),
         gone: load(&shared.gone),
         reconcile_failed: load(&shared.reconcile_failed),
+        heartbeats: load(&shared.heartbeats),
+        stalls: load(&shared.stalls),
+        heartbeat_gaps: load(&shared.heartbeat_gaps),
+        percentiles: shared.registry().usage(),
         programs: kernel.program_stats(),
     }
 }

@@ -13,7 +13,7 @@ use ebpf_abi::Counter;
 use crate::attach::{Held, attach};
 use crate::btf::{Btf, BtfError};
 use crate::offsets::Offsets;
-use crate::probes::{PLACES, PROBES};
+use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::table::Table;
 use crate::{ProbeReport, Settings};
 
@@ -96,6 +96,8 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Heartbeats come.
+    pub heartbeat: bool,
 }
 
 impl Kernel {
@@ -147,7 +149,8 @@ impl Kernel {
                 report
             })
             .collect();
-        if links.is_empty() {
+        let is_useful = |report: &ProbeReport| report.hook.is_some() && report.name != HEARTBEAT;
+        if !reports.iter().any(is_useful) {
             let reason = reports
                 .first()
                 .map(|report| report.reason.clone())
@@ -185,6 +188,9 @@ impl Kernel {
             name: "TABLE",
             reason: error.to_string(),
         })?;
+        let heartbeat = reports
+            .iter()
+            .any(|report| report.name == HEARTBEAT && report.hook.is_some());
         Ok((
             Self {
                 links,
@@ -197,6 +203,7 @@ impl Kernel {
                 urgent,
                 bulk,
                 table,
+                heartbeat,
             },
         ))
     }

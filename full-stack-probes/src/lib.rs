@@ -17,6 +17,7 @@ mod collector;
 mod convert;
 mod counters;
 mod diag;
+mod heartbeat;
 mod kernel;
 mod link;
 mod offsets;
@@ -37,7 +38,7 @@ use ipnet::IpNet;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
 pub use kernel::{ProgramStats, StartError};
-pub use percentiles::{BlockOperation, Registry, Series};
+pub use percentiles::{BlockOperation, Percentiles, Registry, Series, Usage};
 pub use preflight::{Check, preflight};
 pub use probes::RungKind;
 

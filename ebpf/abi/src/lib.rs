@@ -9,7 +9,9 @@ mod fields;
 mod histogram;
 mod slot;
 
-pub use event::{Counter, Event, EventKind, KIND_OFFSET, NO_SLOT, RetransmitCause};
+pub use event::{
+    Counter, Event, EventKind, HEARTBEAT, Heartbeat, KIND_OFFSET, NO_SLOT, RetransmitCause,
+};
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
 pub use slot::{
