@@ -22,7 +22,7 @@ use config::Config;
 use engine::Engine;
 use events::{
     BgpSignal, Effect, EgressName, Entry, EntryKind, HostSignal, IncidentId, Input, LossStage,
-    OperatorCommand, Outcome, Prefix, ProbeResult, TcpEvent, Timestamp, Verdict,
+    OperatorCommand, Outcome, Prefix, TcpEvent, Timestamp, Verdict,
 };
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,7 +60,7 @@ const STOP_PAGER: Duration = Duration::from_secs(3);
 struct Inputs {
     tcp: mpsc::Receiver<Vec<TcpEvent>>,
     bgp: mpsc::Receiver<BgpSignal>,
-    probe: mpsc::Receiver<ProbeResult>,
+    probe: probing::Results,
     host: mpsc::Receiver<HostSignal>,
     routes: mpsc::Receiver<routes::Report>,
     outcome: mpsc::Receiver<Outcome>,
@@ -165,7 +165,7 @@ impl Daemon {
         let started = clock::now();
         let (tcp_tx, tcp) = mpsc::channel(TCP_BATCHES);
         let (bgp_tx, bgp_rx) = mpsc::channel(BGP_SIGNALS);
-        let (probe_tx, probe) = mpsc::channel(PROBES);
+        let (probe_tx, probe) = probing::results(PROBES);
         let (host_tx, host) = mpsc::channel(HOST_SIGNALS);
         let (outcome_tx, outcome) = mpsc::channel(OUTCOMES);
         let (operator_tx, operator) = mpsc::channel(OPERATORS);
@@ -307,7 +307,7 @@ impl Daemon {
         while self.totals.inputs < most {
             if let Ok(batch) = inputs.tcp.try_recv() {
                 self.batch(batch);
-            } else if let Ok(result) = inputs.probe.try_recv() {
+            } else if let Some(result) = inputs.probe.try_recv() {
                 self.handle(Input::Probe(result));
             } else if let Ok(report) = inputs.routes.try_recv() {
                 self.report(report);
