@@ -6,12 +6,16 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod access;
+mod block;
 mod fields;
 mod filter;
+mod histogram;
 mod rings;
 mod sock;
 mod table;
 mod tcp;
+mod watch;
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
