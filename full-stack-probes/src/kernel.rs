@@ -14,7 +14,7 @@ use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::offsets::Offsets;
-use crate::probes::{PLACES, PROBES};
+use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::table::Table;
 use crate::{ProbeReport, Settings};
 
@@ -99,6 +99,8 @@ pub struct Sources {
     pub table: Table,
     /// Disks.
     pub disks: Disks,
+    /// Heartbeats come.
+    pub heartbeat: bool,
 }
 
 impl Kernel {
@@ -152,7 +154,8 @@ impl Kernel {
                 report
             })
             .collect();
-        if links.is_empty() {
+        let is_useful = |report: &ProbeReport| report.hook.is_some() && report.name != HEARTBEAT;
+        if !reports.iter().any(is_useful) {
             let reason = reports
                 .first()
                 .map(|report| report.reason.clone())
@@ -182,6 +185,9 @@ impl Kernel {
             name: "TABLE",
             reason: error.to_string(),
         })?;
+        let heartbeat = reports
+            .iter()
+            .any(|report| report.name == HEARTBEAT && report.hook.is_some());
         Ok((
             Self {
                 links,
@@ -195,6 +201,7 @@ impl Kernel {
                 bulk,
                 table,
                 disks,
+                heartbeat,
             },
         ))
     }
