@@ -40,6 +40,7 @@ const UDP_PORT: u16 = 8030;
 struct Look {
     rss: f64,
     unaccounted: f64,
+    taken_back: f64,
     bpf: u64,
 }
 
@@ -67,11 +68,12 @@ pub fn run(bench: &mut Bench, minutes: u64) -> anyhow::Result<()> {
             daemon.check()?;
             let look = look(&daemon)?;
             eprintln!(
-                "    {:>4} s left: {} connections, RSS {:.1} MB, {} slots unaccounted",
+                "    {:>4} s left: {} connections, RSS {:.1} MB, slots: {} unaccounted, {} taken back",
                 end.saturating_sub(sys::now()) / 1_000_000_000,
                 churn.done().attempts(),
                 look.rss / 1e6,
-                look.unaccounted
+                look.unaccounted,
+                look.taken_back
             );
             looks.push(look);
         }
@@ -90,9 +92,13 @@ pub fn run(bench: &mut Bench, minutes: u64) -> anyhow::Result<()> {
 }
 
 fn look(daemon: &Daemon) -> anyhow::Result<Look> {
+    let counters = daemon.counters()?;
     Ok(Look {
         rss: daemon.memory("VmRSS")? as f64,
-        unaccounted: unaccounted(&daemon.counters()?).unwrap_or(f64::NAN),
+        unaccounted: unaccounted(&counters).unwrap_or(f64::NAN),
+        taken_back: counters
+            .get("socket_table_orphans_total")
+            .unwrap_or(f64::NAN),
         bpf: daemon.objects()?.memory_for(0, 0),
     })
 }
@@ -194,7 +200,7 @@ fn table(
 
 fn losses(bench: &mut Bench, done: &Done, status: &Value, before: &Counters, after: &Counters) {
     let lost = after.losses_since(before);
-    let total: f64 = lost.iter().map(|(_, count)| count).sum();
+    let total = lost.iter().fold(0.0, |sum, (_, count)| sum + count);
     bench.single("soak_lost_events", "churn", "", total);
     // What the daemon tells of each peer went all the way: hook, ring, collector, queue, tracker.
     for (kind, name) in [(Kind::Refused, "refused"), (Kind::Cancelled, "cancelled")] {
