@@ -1,0 +1,116 @@
+//! Which kernels there are, and whence.
+
+/// A kernel to boot.
+#[derive(Debug)]
+pub struct Kernel {
+    /// What it is called on the command line and in checks.
+    pub name: &'static str,
+    /// Where its packages come from.
+    pub source: Source,
+    /// The other kernels must be had; without this one `all` goes on, and says so.
+    pub optional: bool,
+}
+
+/// Where packages come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A meta package of a Debian release; it depends on the newest version.
+    Debian {
+        /// The release.
+        release: &'static str,
+        /// The meta package.
+        meta: &'static str,
+    },
+    /// Files of an archive whose keys Debian does not know, pinned by their SHA-256.
+    Pinned(&'static [Pinned]),
+}
+
+/// A package file.
+#[derive(Debug)]
+pub struct Pinned {
+    /// Where.
+    pub url: &'static str,
+    /// The SHA-256 of its content.
+    pub sha256: &'static str,
+}
+
+/// All kernels, oldest first.
+pub const KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "5.10",
+        source: Source::Debian {
+            release: "bullseye",
+            meta: "linux-image-cloud-amd64",
+        },
+        optional: true,
+    },
+    Kernel {
+        name: "5.15",
+        source: Source::Pinned(&[
+            Pinned {
+                url: "https://archive.ubuntu.com/ubuntu/pool/main/l/linux-signed/linux-image-5.15.0-25-generic_5.15.0-25.25_amd64.deb",
+                sha256: "ad56f8c442a54d4f5ff2dff010d00321d53e32b543f3a92f3ba4e042d20a71da",
+            },
+            Pinned {
+                url: "https://archive.ubuntu.com/ubuntu/pool/main/l/linux/linux-modules-5.15.0-25-generic_5.15.0-25.25_amd64.deb",
+                sha256: "d0ba4087d9e1d497925b3481d3531fba6c2a852855f8019d73b0b1385aa4da1f",
+            },
+        ]),
+        optional: true,
+    },
+    Kernel {
+        name: "6.1",
+        source: Source::Debian {
+            release: "bookworm",
+            meta: "linux-image-cloud-amd64",
+        },
+        optional: false,
+    },
+    Kernel {
+        name: "6.12",
+        source: Source::Debian {
+            release: "bookworm",
+            meta: "linux-image-6.12-cloud-amd64",
+        },
+        optional: false,
+    },
+];
+
+/// The kernel of that name.
+pub fn named(name: &str) -> Option<&'static Kernel> {
+    KERNELS.iter().find(|kernel| kernel.name == name)
+}
+
+/// Modules that the tests use, where a kernel has them: what they depend on is found out. Those
+/// that are built in need nothing.
+pub const MODULES: &[&str] = &[
+    "brd",
+    "cls_bpf",
+    "dummy",
+    "inet_diag",
+    "loop",
+    "null_blk",
+    "sch_fq",
+    "sch_ingress",
+    "sch_netem",
+    "sch_tbf",
+    "tcp_diag",
+    "tun",
+    "udp_diag",
+    "veth",
+    "virtio_blk",
+    "virtio_pci",
+];
+
+/// Modules that are loaded at boot. Others are in the image for tests to load with parameters of
+/// their own.
+pub const LOADED: &[&str] = &[
+    "inet_diag",
+    "sch_netem",
+    "tcp_diag",
+    "tun",
+    "udp_diag",
+    "veth",
+    "virtio_blk",
+    "virtio_pci",
+];
