@@ -16,6 +16,7 @@ const TYPEDEF: u8 = 8;
 const VOLATILE: u8 = 9;
 const CONST: u8 = 10;
 const RESTRICT: u8 = 11;
+const FUNC: u8 = 12;
 const FUNC_PROTO: u8 = 13;
 const TYPE_TAG: u8 = 18;
 
@@ -76,6 +77,7 @@ pub struct Btf {
     types: Vec<usize>,
     structs: HashMap<String, u32>,
     tracepoints: HashMap<String, u32>,
+    functions: HashMap<String, u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -134,6 +136,7 @@ impl Btf {
             types: vec![usize::MAX],
             structs: HashMap::new(),
             tracepoints: HashMap::new(),
+            functions: HashMap::new(),
         };
         let mut at = start;
         while at < end {
@@ -152,6 +155,10 @@ impl Btf {
                 STRUCT if ty.name != 0 => {
                     let name = btf.text(ty.name)?.to_owned();
                     btf.structs.entry(name).or_insert(id);
+                }
+                FUNC => {
+                    let name = btf.text(ty.name)?.to_owned();
+                    btf.functions.entry(name).or_insert(id);
                 }
                 TYPEDEF => {
                     if let Some(name) = btf.text(ty.name)?.strip_prefix("btf_trace_") {
@@ -237,12 +244,35 @@ impl Btf {
         } else {
             pointer
         };
+        // The first parameter is the probe's own data.
+        self.arguments(prototype, 1).map(Some)
+    }
+
+    /// What a kernel function is passed, or `None` where there is no such function.
+    ///
+    /// # Errors
+    ///
+    /// Where its type is broken.
+    pub fn function(&self, name: &str) -> Result<Option<Vec<Argument>>, BtfError> {
+        let Some(&id) = self.functions.get(name) else {
+            return Ok(None);
+        };
+        let prototype = self.plain(self.resolve(id)?.value)?;
+        self.arguments(prototype, 0).map(Some)
+    }
+
+    /// The name of a type, as links tell their targets by number.
+    #[must_use]
+    pub fn name(&self, id: u32) -> Option<&str> {
+        self.text(self.resolve(id).ok()?.name).ok()
+    }
+
+    fn arguments(&self, prototype: (u32, Type), first: u32) -> Result<Vec<Argument>, BtfError> {
         if prototype.1.kind != FUNC_PROTO {
             return Err(BtfError::BadType(prototype.0));
         }
         let mut arguments = Vec::new();
-        // The first parameter is the probe's own data.
-        for index in 1..prototype.1.members {
+        for index in first..prototype.1.members {
             let at = prototype.1.at + 12 + 8 * index as usize;
             let (_, ty) = self.plain(word(&self.data, at + 4)?)?;
             arguments.push(if ty.kind == PTR && ty.value != 0 {
@@ -255,7 +285,7 @@ impl Btf {
                 Argument::Scalar
             });
         }
-        Ok(Some(arguments))
+        Ok(arguments)
     }
 
     /// Looks for a member, also in anonymous ones. Offsets are in bits from the container.
@@ -504,6 +534,8 @@ mod tests {
         );
         let function = w.ty("", PTR, false, prototype, &[]);
         w.ty("btf_trace_tcp_probe", TYPEDEF, false, function, &[]);
+        let prototype = w.ty("", FUNC_PROTO, false, u32_, &[0, pointer, 0, u32_]);
+        w.ty("tcp_set_state", FUNC, false, prototype, &[]);
         w
     }
 
@@ -551,6 +583,14 @@ mod tests {
             ]))
         );
         assert_eq!(btf.tracepoint("none"), Ok(None));
+        assert_eq!(
+            btf.function("tcp_set_state"),
+            Ok(Some(vec![
+                Argument::Pointer("sock".to_owned()),
+                Argument::Scalar
+            ]))
+        );
+        assert_eq!(btf.function("none"), Ok(None));
     }
 
     #[test]

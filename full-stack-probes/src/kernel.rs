@@ -6,15 +6,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::links::{FdLink, LinkType};
-use aya::programs::{BtfTracePoint, ProgramError};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ebpf_abi::Counter;
 
+use crate::attach::{Held, attach};
 use crate::btf::{Btf, BtfError};
 use crate::offsets::Offsets;
-use crate::probes::{PROBES, Probe, Rung};
+use crate::probes::{PLACES, PROBES};
 use crate::table::Table;
 use crate::{ProbeReport, Settings};
 
@@ -80,7 +79,7 @@ pub enum StartError {
 
 /// Programs, maps and links, all released when dropped.
 pub struct Kernel {
-    links: Vec<FdLink>,
+    links: Vec<Held>,
     ebpf: Ebpf,
     /// What became of each probe.
     pub reports: Vec<ProbeReport>,
@@ -129,14 +128,22 @@ impl Kernel {
         for field in &offsets.fields {
             loader.override_global(field.symbol, &field.value, true);
         }
+        let places: Vec<_> = PLACES
+            .iter()
+            .map(|place| (place.symbol, place.index(&btf)))
+            .collect();
+        for (symbol, index) in &places {
+            loader.override_global(symbol, index, true);
+        }
         let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
 
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
             .iter()
             .map(|probe| {
-                let (report, link) = attach(probe, &btf, &offsets, &mut ebpf, &kernel_btf);
-                links.extend(link);
+                let (report, held) =
+                    attach(probe, settings, &btf, &offsets, &mut ebpf, &kernel_btf);
+                links.extend(held);
                 report
             })
             .collect();
@@ -171,7 +178,10 @@ impl Kernel {
             }
         };
         map_fds.push(table.fd().as_fd().as_raw_fd());
-        let table = Table::map(table).map_err(|error| StartError::Map {
+        let claims = take(&mut ebpf, "CLAIMS")?;
+        map_fds.extend(map_fd(&claims));
+        let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
+        let table = Table::map(table, claims).map_err(|error| StartError::Map {
             name: "TABLE",
             reason: error.to_string(),
         })?;
@@ -263,95 +273,8 @@ pub fn netns() -> io::Result<u32> {
     u32::try_from(inode).map_err(io::Error::other)
 }
 
-fn attach(
-    probe: &Probe,
-    btf: &Btf,
-    offsets: &Offsets,
-    ebpf: &mut Ebpf,
-    kernel_btf: &aya::Btf,
-) -> (ProbeReport, Option<FdLink>) {
-    let missing = probe.missing_fields(offsets);
-    let mut reasons = Vec::new();
-    if missing.is_empty() {
-        for rung in probe.rungs {
-            match rung
-                .check(btf)
-                .and_then(|()| attach_rung(rung, ebpf, kernel_btf))
-            {
-                Ok((hook, link)) => {
-                    let report = ProbeReport {
-                        name: probe.name,
-                        hook: Some(hook),
-                        reason: String::new(),
-                    };
-                    return (report, Some(link));
-                }
-                Err(reason) => reasons.push(format!("{}: {reason}", rung.hook())),
-            }
-        }
-    } else {
-        reasons = missing;
-    }
-    tracing::warn!(
-        probe = probe.name,
-        reason = reasons.join("; "),
-        unseen = probe.loss,
-        "probe is off"
-    );
-    let report = ProbeReport {
-        name: probe.name,
-        hook: None,
-        reason: format!("{}; unseen: {}", reasons.join("; "), probe.loss),
-    };
-    (report, None)
-}
-
-/// Attaches, and says by the kernel's own word what it is attached to.
-fn attach_rung(
-    rung: &Rung,
-    ebpf: &mut Ebpf,
-    kernel_btf: &aya::Btf,
-) -> Result<(String, FdLink), String> {
-    match rung {
-        Rung::TpBtf {
-            program,
-            tracepoint,
-            ..
-        } => {
-            let program: &mut BtfTracePoint = ebpf
-                .program_mut(program)
-                .ok_or_else(|| format!("the object has no program {program}"))?
-                .try_into()
-                .map_err(|error: ProgramError| describe(&error))?;
-            program
-                .load(tracepoint, kernel_btf)
-                .map_err(|error| describe(&error))?;
-            let link = program
-                .attach()
-                .and_then(|id| program.take_link(id))
-                .map_err(|error| describe(&error))?;
-            let link = FdLink::from(link);
-            let info = link.info().map_err(|error| describe(&error))?;
-            let own = program.info().map_err(|error| describe(&error))?;
-            if info.program_id() != own.id() {
-                return Err(format!(
-                    "the link holds program {}, not {}",
-                    info.program_id(),
-                    own.id()
-                ));
-            }
-            // BPF_PROG_TYPE_TRACING on a raw tracepoint's link is what is called tp_btf.
-            match info.link_type() {
-                Ok(LinkType::RawTracePoint) => Ok((format!("tp_btf/{tracepoint}"), link)),
-                Ok(other) => Ok((format!("{other:?}/{tracepoint}"), link)),
-                Err(error) => Err(describe(&error)),
-            }
-        }
-    }
-}
-
 /// An error with its causes; of a verifier's log only both ends.
-fn describe(error: &(dyn Error + 'static)) -> String {
+pub fn describe(error: &(dyn Error + 'static)) -> String {
     const HEAD: usize = 200;
     const TAIL: usize = 600;
     let text = chain(error)
@@ -403,7 +326,7 @@ fn map_error(name: &'static str, error: MapError) -> StartError {
 
 fn map_fd(map: &Map) -> Option<RawFd> {
     match map {
-        Map::RingBuf(data) | Map::PerCpuArray(data) | Map::Array(data) => {
+        Map::RingBuf(data) | Map::PerCpuArray(data) | Map::Array(data) | Map::HashMap(data) => {
             Some(data.fd().as_fd().as_raw_fd())
         }
         _ => None,

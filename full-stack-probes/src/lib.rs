@@ -11,20 +11,25 @@
 //!              (mapped)             └── sock_diag: at start, then every 10 s
 //! ```
 
+mod attach;
 pub mod btf;
 mod collector;
 mod convert;
 mod counters;
 mod diag;
 mod kernel;
+mod link;
 mod offsets;
 mod owner;
+mod percentiles;
 mod preflight;
 mod probes;
 mod reader;
 mod sweep;
 mod table;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -32,7 +37,9 @@ use ipnet::IpNet;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
 pub use kernel::{ProgramStats, StartError};
+pub use percentiles::{BlockOperation, Registry, Series};
 pub use preflight::{Check, preflight};
+pub use probes::RungKind;
 
 /// What is watched, and how closely.
 #[derive(Clone, Debug)]
@@ -47,6 +54,49 @@ pub struct Settings {
     pub sweep: Duration,
     /// How often the kernel's own list of connections is compared with ours.
     pub reconcile: Duration,
+    /// What on this host is the validator.
+    pub watch: Watch,
+    /// Probes that must use one kind of hook, by name, whatever else the kernel offers.
+    pub force: BTreeMap<&'static str, RungKind>,
+}
+
+/// What on this host is the validator: processes whose threads, connections and messages are
+/// watched. Empty: nothing is declared, and the connections of all processes are followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Names (`comm`), 15 bytes at most.
+    pub processes: Vec<String>,
+    /// Absolute paths of executables.
+    pub executables: Vec<PathBuf>,
+    /// systemd units, such as `gaiad.service`.
+    pub units: Vec<String>,
+    /// Cgroups, as absolute paths below the cgroup mount, such as `/system.slice/gaiad.service`.
+    pub cgroups: Vec<PathBuf>,
+    /// TCP ports, of either end, whose messages are recorded one by one.
+    pub consensus_ports: Vec<u16>,
+}
+
+impl Watch {
+    /// Whether any process is declared.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        !(self.processes.is_empty()
+            && self.executables.is_empty()
+            && self.units.is_empty()
+            && self.cgroups.is_empty())
+    }
+}
+
+/// The probes and the kinds of hooks that each may use, best first.
+#[must_use]
+pub fn ladders() -> Vec<(&'static str, Vec<RungKind>)> {
+    probes::PROBES
+        .iter()
+        .map(|probe| {
+            let kinds = probe.rungs.iter().map(|rung| rung.kind).collect();
+            (probe.name, kinds)
+        })
+        .collect()
 }
 
 impl Default for Settings {
@@ -57,6 +107,8 @@ impl Default for Settings {
             ignore_loopback: true,
             sweep: Duration::from_millis(5),
             reconcile: Duration::from_secs(10),
+            watch: Watch::default(),
+            force: BTreeMap::new(),
         }
     }
 }
@@ -68,6 +120,8 @@ pub struct ProbeReport {
     pub name: &'static str,
     /// What it is attached to by the kernel's own word; `None`: it is off.
     pub hook: Option<String>,
-    /// Why it is off, and what goes unseen; empty where it is on.
+    /// Which kind of hook that is.
+    pub rung: Option<RungKind>,
+    /// Why it is off or on a lesser hook, and what goes unseen; empty where it is on the best.
     pub reason: String,
 }

@@ -1,20 +1,58 @@
 //! The probes: which program goes on which hook, and what it needs of the kernel.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Settings;
 use crate::btf::{Argument, Btf};
 use crate::offsets::Offsets;
 
-/// A way to attach a program; in [`Probe::rungs`], the one that loses least comes first.
+/// Kinds of hooks, the one that loses least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RungKind {
+    /// A BTF-typed raw tracepoint.
+    TpBtf,
+    /// The entry or the exit of a kernel function, by a trampoline (fentry, fexit).
+    Function,
+    /// A breakpoint on a kernel function.
+    Kprobe,
+}
+
+/// A place in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rung {
-    /// A BTF-typed raw tracepoint with the structs that its arguments point to (`""`: a number).
-    TpBtf {
-        /// The program in the object.
-        program: &'static str,
-        /// The tracepoint.
-        tracepoint: &'static str,
-        /// Its first arguments.
-        arguments: &'static [&'static str],
-    },
+pub enum Hook {
+    /// A tracepoint.
+    TpBtf(&'static str),
+    /// A function's entry.
+    Fentry(&'static str),
+    /// A function's exit.
+    Fexit(&'static str),
+    /// A function's entry.
+    Kprobe(&'static str),
+}
+
+/// A program and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The program in the object.
+    pub program: &'static str,
+    /// Where it goes.
+    pub hook: Hook,
+    /// The structs that the hook's first arguments point to (`""`: anything else).
+    pub arguments: &'static [&'static str],
+}
+
+/// A way to attach a probe: all of its programs, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// What kind.
+    pub kind: RungKind,
+    /// What is attached.
+    pub attachments: &'static [Attachment],
+    /// What goes unseen compared with the best rung; empty: nothing.
+    pub loss: &'static str,
 }
 
 /// One subject that is watched.
@@ -24,10 +62,39 @@ pub struct Probe {
     pub name: &'static str,
     /// What goes unseen without it.
     pub loss: &'static str,
+    /// Whether it has anything to do.
+    pub wanted: fn(&Settings) -> bool,
     /// Ways to attach it, best first.
     pub rungs: &'static [Rung],
     /// Fields without which it is off, beside those that every probe needs.
     pub fields: &'static [&'static str],
+}
+
+/// A hook's argument whose place differs between kernels: programs find it in `.rodata`.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The program's symbol, a `u32` that becomes the argument's index, or `ABSENT`.
+    pub symbol: &'static str,
+    /// The hook.
+    pub hook: Hook,
+    /// Which argument.
+    pub of: Of,
+}
+
+/// Which argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The first that points to this struct.
+    Pointer(&'static str),
+    /// What the function returns: after its last argument.
+    Return,
+}
+
+/// Arguments to look up.
+pub const PLACES: &[Place] = &[];
+
+fn always(_: &Settings) -> bool {
+    true
 }
 
 /// Fields without which no probe works.
@@ -61,20 +128,30 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "tcp_state",
         loss: "connections that open, close or fail",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_state",
-            tracepoint: "inet_sock_set_state",
-            arguments: &["sock", "", ""],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_state",
+                hook: Hook::TpBtf("inet_sock_set_state"),
+                arguments: &["sock", "", ""],
+            }],
+            loss: "",
         }],
         fields: TABLE,
     },
     Probe {
         name: "tcp_receive",
         loss: "acknowledgements and round-trip times",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_receive",
-            tracepoint: "tcp_probe",
-            arguments: &["sock", "sk_buff"],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_receive",
+                hook: Hook::TpBtf("tcp_probe"),
+                arguments: &["sock", "sk_buff"],
+            }],
+            loss: "",
         }],
         fields: &[
             "TP_SND_UNA",
@@ -91,20 +168,30 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "tcp_send",
         loss: "when data left; overdue acknowledgements are seen only after retransmissions",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_send",
-            tracepoint: "sock_send_length",
-            arguments: &["sock", ""],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_send",
+                hook: Hook::TpBtf("sock_send_length"),
+                arguments: &["sock", ""],
+            }],
+            loss: "",
         }],
         fields: TABLE,
     },
     Probe {
         name: "tcp_retransmit",
         loss: "retransmissions",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_retransmit",
-            tracepoint: "tcp_retransmit_skb",
-            arguments: &["sock", "sk_buff"],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_retransmit",
+                hook: Hook::TpBtf("tcp_retransmit_skb"),
+                arguments: &["sock", "sk_buff"],
+            }],
+            loss: "",
         }],
         fields: &[
             "TP_SND_UNA",
@@ -121,50 +208,75 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "tcp_synack",
         loss: "retransmitted SYN-ACKs",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_synack",
-            tracepoint: "tcp_retransmit_synack",
-            arguments: &["sock", "request_sock"],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_synack",
+                hook: Hook::TpBtf("tcp_retransmit_synack"),
+                arguments: &["sock", "request_sock"],
+            }],
+            loss: "",
         }],
         fields: &[],
     },
     Probe {
         name: "tcp_reset_in",
         loss: "resets from peers",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_reset_in",
-            tracepoint: "tcp_receive_reset",
-            arguments: &["sock"],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_reset_in",
+                hook: Hook::TpBtf("tcp_receive_reset"),
+                arguments: &["sock"],
+            }],
+            loss: "",
         }],
         fields: &[],
     },
     Probe {
         name: "tcp_reset_out",
         loss: "resets that this host sends",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_reset_out",
-            tracepoint: "tcp_send_reset",
-            arguments: &["sock"],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_reset_out",
+                hook: Hook::TpBtf("tcp_send_reset"),
+                arguments: &["sock"],
+            }],
+            loss: "",
         }],
         fields: &[],
     },
     Probe {
         name: "tcp_error",
         loss: "errors that ICMP reports on connections",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_error",
-            tracepoint: "inet_sk_error_report",
-            arguments: &["sock"],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_error",
+                hook: Hook::TpBtf("inet_sk_error_report"),
+                arguments: &["sock"],
+            }],
+            loss: "",
         }],
         fields: &[],
     },
     Probe {
         name: "tcp_destroy",
         loss: "slots of vanished connections until the next reconciliation",
-        rungs: &[Rung::TpBtf {
-            program: "tcp_destroy",
-            tracepoint: "tcp_destroy_sock",
-            arguments: &["sock"],
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "tcp_destroy",
+                hook: Hook::TpBtf("tcp_destroy_sock"),
+                arguments: &["sock"],
+            }],
+            loss: "",
         }],
         fields: &[],
     },
@@ -181,41 +293,81 @@ impl Probe {
     }
 }
 
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TpBtf(name) => write!(f, "tp_btf/{name}"),
+            Self::Fentry(name) => write!(f, "fentry/{name}"),
+            Self::Fexit(name) => write!(f, "fexit/{name}"),
+            Self::Kprobe(name) => write!(f, "kprobe/{name}"),
+        }
+    }
+}
+
+impl Hook {
+    /// What it passes, or why it is not there.
+    fn arguments(&self, btf: &Btf) -> Result<Vec<Argument>, String> {
+        match self {
+            Self::TpBtf(name) => btf
+                .tracepoint(name)
+                .map_err(|error| error.to_string())?
+                .ok_or_else(|| format!("this kernel has no tracepoint {name}")),
+            Self::Fentry(name) | Self::Fexit(name) | Self::Kprobe(name) => btf
+                .function(name)
+                .map_err(|error| error.to_string())?
+                .ok_or_else(|| format!("this kernel has no function {name}")),
+        }
+    }
+}
+
 impl Rung {
     /// What is attached to, for people.
     pub fn hook(&self) -> String {
-        match self {
-            Self::TpBtf { tracepoint, .. } => format!("tp_btf/{tracepoint}"),
-        }
+        let hooks: Vec<_> = self
+            .attachments
+            .iter()
+            .map(|attachment| attachment.hook.to_string())
+            .collect();
+        hooks.join(" + ")
     }
 
-    /// Whether this kernel has the hook with the arguments that the program reads.
+    /// Whether this kernel has the hooks with the arguments that the programs read.
     pub fn check(&self, btf: &Btf) -> Result<(), String> {
-        match self {
-            Self::TpBtf {
-                tracepoint,
-                arguments,
-                ..
-            } => {
-                let found = btf
-                    .tracepoint(tracepoint)
-                    .map_err(|error| error.to_string())?
-                    .ok_or_else(|| format!("this kernel has no tracepoint {tracepoint}"))?;
-                for (index, wanted) in arguments.iter().enumerate() {
-                    let matches = match found.get(index) {
-                        Some(Argument::Scalar) => wanted.is_empty(),
-                        Some(Argument::Pointer(name)) => name == wanted,
-                        None => false,
-                    };
-                    if !matches {
-                        return Err(format!(
-                            "argument {index} of tracepoint {tracepoint} is {:?} on this kernel, {wanted:?} expected",
-                            found.get(index)
-                        ));
-                    }
+        for attachment in self.attachments {
+            let hook = attachment.hook;
+            let found = hook.arguments(btf)?;
+            for (index, wanted) in attachment.arguments.iter().enumerate() {
+                let matches = match found.get(index) {
+                    Some(Argument::Scalar) => wanted.is_empty(),
+                    Some(Argument::Pointer(name)) => name == wanted || wanted.is_empty(),
+                    None => false,
+                };
+                if !matches {
+                    return Err(format!(
+                        "argument {index} of {hook} is {:?} on this kernel, {wanted:?} expected",
+                        found.get(index)
+                    ));
                 }
-                Ok(())
             }
         }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// The argument's index; [`ebpf_abi::ABSENT`] where the hook or the argument is missing.
+    pub fn index(&self, btf: &Btf) -> u32 {
+        let Ok(found) = self.hook.arguments(btf) else {
+            return ebpf_abi::ABSENT;
+        };
+        let index = match self.of {
+            Of::Return => Some(found.len()),
+            Of::Pointer(wanted) => found
+                .iter()
+                .position(|argument| matches!(argument, Argument::Pointer(name) if name == wanted)),
+        };
+        index
+            .and_then(|index| u32::try_from(index).ok())
+            .unwrap_or(ebpf_abi::ABSENT)
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use aya::maps::MapData;
+use aya::maps::{HashMap, MapData};
 use ebpf_abi::{PROBES, SLOTS, Slot, VACANT, home};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -15,6 +15,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 pub struct Table {
     base: NonNull<Slot>,
     _map: MapData,
+    claims: HashMap<MapData, u32, u64>,
 }
 
 // SAFETY: the mapping is shared memory that other CPUs write at any time anyway; all access is by
@@ -25,7 +26,7 @@ const LENGTH: usize = SLOTS as usize * size_of::<Slot>();
 
 impl Table {
     /// Maps the table.
-    pub fn map(map: MapData) -> io::Result<Self> {
+    pub fn map(map: MapData, claims: HashMap<MapData, u32, u64>) -> io::Result<Self> {
         let length = NonZeroUsize::new(LENGTH).ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a new shared mapping of a map's whole memory; nothing else is replaced.
         let base = unsafe {
@@ -41,6 +42,7 @@ impl Table {
         Ok(Self {
             base: base.cast(),
             _map: map,
+            claims,
         })
     }
 
@@ -71,12 +73,17 @@ impl Table {
     }
 
     /// Takes a slot back from a connection that no longer exists, unless another has it by now.
-    pub fn release(&self, index: u32, cookie: u64) -> bool {
-        self.atomic_cookie(index).is_some_and(|place| {
+    pub fn release(&mut self, index: u32, cookie: u64) -> bool {
+        let released = self.atomic_cookie(index).is_some_and(|place| {
             place
                 .compare_exchange(cookie, VACANT, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
-        })
+        });
+        // Until the claim is gone as well, nobody takes the slot.
+        if released && let Err(error) = self.claims.remove(&index) {
+            tracing::debug!(index, %error, "the slot's claim was gone already");
+        }
+        released
     }
 
     fn slot(&self, index: u32) -> Option<NonNull<Slot>> {

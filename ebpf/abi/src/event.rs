@@ -1,7 +1,10 @@
 /// The slot index of an event whose connection has none.
 pub const NO_SLOT: u32 = u32::MAX;
 
-/// What an event tells.
+/// Where a record has its kind: records of all types begin with `at: u64, kind: u8`.
+pub const KIND_OFFSET: usize = 8;
+
+/// What a record tells. The number gives its type: [`Event`] below 16.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -53,22 +56,12 @@ pub enum RetransmitCause {
     SynAck = 5,
 }
 
-/// One record of a ring.
+/// One record about a connection. Every record of a ring begins with its time and its kind.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     /// `CLOCK_MONOTONIC` in nanoseconds.
     pub at: u64,
-    /// The socket's cookie.
-    pub cookie: u64,
-    /// This host's address.
-    pub local: [u8; 16],
-    /// The peer's address.
-    pub remote: [u8; 16],
-    /// This host's port; 0 while the kernel has not chosen one.
-    pub local_port: u16,
-    /// The peer's port.
-    pub remote_port: u16,
     /// An [`EventKind`].
     pub kind: u8,
     /// State before.
@@ -79,6 +72,16 @@ pub struct Event {
     pub cause: u8,
     /// `sk_err`, or `sk_err_soft` where that is zero.
     pub error: i32,
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// This host's address.
+    pub local: [u8; 16],
+    /// The peer's address.
+    pub remote: [u8; 16],
+    /// This host's port; 0 while the kernel has not chosen one.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
     /// Thread group id of the owner; 0: not known.
     pub owner: u32,
     /// The connection's slot, or [`NO_SLOT`].
@@ -124,8 +127,9 @@ mod tests {
     fn layout_has_no_padding() {
         assert_eq!(size_of::<Event>(), 88);
         assert_eq!(align_of::<Event>(), 8);
-        assert_eq!(offset_of!(Event, kind), 52);
-        assert_eq!(offset_of!(Event, error), 56);
+        assert_eq!(offset_of!(Event, kind), KIND_OFFSET);
+        assert_eq!(offset_of!(Event, error), 12);
+        assert_eq!(offset_of!(Event, owner), 60);
         assert_eq!(offset_of!(Event, comm), 72);
     }
 

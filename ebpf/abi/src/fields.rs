@@ -21,6 +21,7 @@ macro_rules! kernel_fields {
             SK_NUM: "sock", "__sk_common.skc_num", 2;
             SK_COOKIE: "sock", "__sk_common.skc_cookie.counter", 8;
             SK_NET: "sock", "__sk_common.skc_net.net", 8;
+            SK_PROTOCOL: "sock", "sk_protocol", 2;
             SK_ERR: "sock", "sk_err", 4;
             SK_ERR_SOFT: "sock", "sk_err_soft", 4;
             NET_INUM: "net", "ns.inum", 4;

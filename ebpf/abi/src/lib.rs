@@ -6,10 +6,12 @@
 
 mod event;
 mod fields;
+mod histogram;
 mod slot;
 
-pub use event::{Counter, Event, EventKind, NO_SLOT, RetransmitCause};
+pub use event::{Counter, Event, EventKind, KIND_OFFSET, NO_SLOT, RetransmitCause};
 pub use fields::ABSENT;
+pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
 pub use slot::{
     PROBES, RING, SLOTS, Slot, Stamp, VACANT, home, seq_after, stamp_end, stamp_micros,
 };

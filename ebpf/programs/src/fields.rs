@@ -18,8 +18,9 @@ macro_rules! offsets {
         pub enum Field { $($symbol,)* }
 
         impl Field {
+            /// Where it is; [`ABSENT`] where this kernel lacks it.
             #[inline(always)]
-            fn offset(self) -> u32 {
+            pub fn offset(self) -> u32 {
                 match self {
                     // SAFETY: a static that lives as long as the program.
                     $(Self::$symbol => unsafe { read_volatile(&raw const $symbol) },)*

@@ -4,8 +4,8 @@
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
 
+mod access;
 mod fields;
 mod filter;
 mod rings;

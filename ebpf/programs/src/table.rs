@@ -1,15 +1,14 @@
 //! The table of connections: an open-addressed hash table in an array that user space maps.
 //!
 //! Looking up an array element is inlined by the verifier, so a hit costs a handful of
-//! instructions. A slot is claimed by a compare-exchange of its cookie.
+//! instructions. A slot is claimed by an entry in a map beside it.
 
-use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::Array;
+use aya_ebpf::maps::{Array, HashMap};
 use ebpf_abi::{
     Counter, NO_SLOT, PROBES, RING, SLOTS, Slot, VACANT, home, seq_after, stamp_end, stamp_micros,
 };
@@ -20,6 +19,10 @@ use crate::sock::{self, Ends};
 
 #[map]
 static TABLE: Array<Slot> = Array::with_max_entries(SLOTS, BPF_F_MMAPABLE);
+
+/// Which slots are taken, and by which connection.
+#[map]
+static CLAIMS: HashMap<u32, u64> = HashMap::with_max_entries(SLOTS, 0);
 
 /// A slot and its index.
 #[derive(Clone, Copy)]
@@ -63,41 +66,32 @@ pub unsafe fn take(
     while step < PROBES {
         let index = (first + step) & (SLOTS - 1);
         let slot = TABLE.get_ptr_mut(index)?;
-        // SAFETY: an element of the map; other CPUs claim by compare-exchange as well.
-        match unsafe { compare_exchange(&raw mut (*slot).cookie, VACANT, cookie) } {
-            VACANT => {
-                let entry = Entry { index, slot };
-                // SAFETY: by the caller's promise.
-                unsafe { entry.fill(sk, tcp, state, owner) };
-                count(Counter::SlotsTaken);
-                return Some(entry);
-            }
+        // SAFETY: an element of the map.
+        let holder = unsafe { read_volatile(&raw const (*slot).cookie) };
+        if holder == cookie {
             // Another CPU saw the same connection at the same time.
-            other if other == cookie => return Some(Entry { index, slot }),
-            _ => step += 1,
+            return Some(Entry { index, slot });
         }
+        if holder == VACANT && claim(index, cookie) {
+            // SAFETY: an element of the map that this CPU has just claimed.
+            unsafe { write_volatile(&raw mut (*slot).cookie, cookie) };
+            let entry = Entry { index, slot };
+            // SAFETY: by the caller's promise.
+            unsafe { entry.fill(sk, tcp, state, owner) };
+            count(Counter::SlotsTaken);
+            return Some(entry);
+        }
+        step += 1;
     }
     count(Counter::TableFull);
     None
 }
 
-/// Stores `new` where `expected` is. Returns what was there before.
-///
-/// The compiler offers no compare-exchange for this target; the instruction is there since BPF
-/// version 3 (kernel 5.12).
+/// Marks a slot as taken. Only one CPU succeeds: the map's own lock decides, because instructions
+/// that compare and exchange are newer (5.12) than the oldest kernels that are supported.
 #[inline(always)]
-unsafe fn compare_exchange(place: *mut u64, expected: u64, new: u64) -> u64 {
-    let before: u64;
-    // SAFETY: `place` is an aligned word of a map, by the caller's promise.
-    unsafe {
-        asm!(
-            "r0 = cmpxchg_64({place} + 0, r0, {new})",
-            place = in(reg) place,
-            new = in(reg) new,
-            inout("r0") expected => before,
-        );
-    }
-    before
+fn claim(index: u32, cookie: u64) -> bool {
+    CLAIMS.insert(index, cookie, BPF_NOEXIST.into()).is_ok()
 }
 
 /// Gives a slot back, if the cookie has one. Its index, else [`NO_SLOT`].
@@ -110,6 +104,8 @@ pub fn release(cookie: u64) -> u32 {
                 write_volatile(&raw mut (*entry.slot).ready, 0);
                 write_volatile(&raw mut (*entry.slot).cookie, VACANT);
             }
+            // Nobody else has the slot's claim, so removing it cannot fail.
+            let _ = CLAIMS.remove(entry.index);
             count(Counter::SlotsFreed);
             entry.index
         }
