@@ -76,11 +76,6 @@ pub const KERNELS: &[Kernel] = &[
     },
 ];
 
-/// The kernel of that name.
-pub fn named(name: &str) -> Option<&'static Kernel> {
-    KERNELS.iter().find(|kernel| kernel.name == name)
-}
-
 /// Modules that the tests use, where a kernel has them: what they depend on is found out. Those
 /// that are built in need nothing.
 pub const MODULES: &[&str] = &[

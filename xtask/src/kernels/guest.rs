@@ -12,9 +12,9 @@ use super::modules::{self, Module};
 
 /// Commands of busybox that the guest offers. `ip` and `tc` are the real ones.
 const COMMANDS: &[&str] = &[
-    "sh", "cat", "cp", "dd", "dmesg", "echo", "env", "false", "grep", "head", "insmod", "kill",
-    "ls", "mkdir", "mount", "mv", "nproc", "reboot", "rm", "rmdir", "rmmod", "sed", "sleep",
-    "stty", "sync", "tail", "test", "timeout", "tr", "true", "umount", "uname", "wc",
+    "sh", "cat", "chmod", "cp", "dd", "dmesg", "echo", "env", "false", "grep", "head", "insmod",
+    "kill", "ls", "mkdir", "mount", "mv", "nproc", "reboot", "rm", "rmdir", "rmmod", "sed",
+    "sleep", "stty", "sync", "tail", "test", "timeout", "tr", "true", "umount", "uname", "wc",
 ];
 
 /// The first program. The markers carry a word that no output knows, so that only they count.

@@ -1,5 +1,6 @@
 //! What is run on a kernel, and what comes back.
 
+use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -33,13 +34,18 @@ pub struct Outcome {
 pub const KILLED: i32 = 137;
 
 /// Runs jobs on this machine's own kernel.
-pub fn run_here(jobs: &[Job], mut told: impl FnMut(&Outcome)) -> Result<Vec<Outcome>> {
+pub fn run_here(
+    jobs: &[Job],
+    environment: &[(&str, &OsStr)],
+    mut told: impl FnMut(&Outcome),
+) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for job in jobs {
         let start = Instant::now();
         let output = Command::new("timeout")
             .args(["-s", "KILL", &job.limit.to_string(), "sh", "-c"])
             .arg(format!("exec 2>&1\n{}", job.script))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .output()
             .context("`timeout` does not start")?;

@@ -60,7 +60,7 @@ pub fn boot(
         initrd,
         console: work.join("console"),
         results: work.join("results"),
-        disk: work.join("disk"),
+        disk: disk(work),
     };
     File::create(&files.results)?;
     File::create(&files.disk)?.set_len(DISK_BYTES)?;
@@ -80,6 +80,11 @@ pub fn boot(
             .with_context(|| format!("{:?} does not start", command.get_program()))?,
     );
     follow(running, &files, Reader::new(jobs, &word), jobs, told)
+}
+
+/// The guest's disk, as it was left.
+pub fn disk(work: &Path) -> PathBuf {
+    work.join("disk")
 }
 
 struct Files {

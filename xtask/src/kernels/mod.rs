@@ -3,6 +3,7 @@
 
 mod archive;
 mod catalogue;
+mod degrade;
 mod guest;
 mod job;
 mod machine;
@@ -12,7 +13,8 @@ mod programs;
 mod verdict;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -22,18 +24,27 @@ use crate::report::{Check, Document};
 use crate::setup;
 use crate::shell::{root, step};
 use catalogue::{KERNELS, Kernel, LOADED};
+use degrade::Expected;
 use job::{Job, Outcome};
 use machine::Machine;
+use modules::Module;
 use packages::Cache;
 use programs::TestProgram;
 
 const HOST: &str = "host";
 const ALL: &str = "all";
+const NO_BTF: &str = "no-btf";
+/// Where guests have the daemon.
+const NETWATCH: &str = "/t/netwatch";
+/// The test that compares offsets.
+const OFFSETS: &str = "offsets";
+/// The job that leaves the kernel's type information on the disk.
+const BTF: &str = "type_information";
 
 /// Arguments of `cargo xtask kernels`.
 #[derive(Args)]
 pub struct Kernels {
-    /// Which: 5.10, 5.15, 6.1, 6.12, host (this machine's own), all
+    /// Which: host (this machine's own), 5.10, 5.15, 6.1, 6.12, no-btf, all
     #[arg(default_value = ALL)]
     kernels: Vec<String>,
     /// Only tests whose name (file::test) contains this
@@ -82,10 +93,11 @@ impl Kernels {
             tests,
         };
         for kernel in wanted {
-            let name = kernel.map_or(HOST, |kernel| kernel.name);
+            let name = kernel.name();
             let ran = match kernel {
-                Some(kernel) => matrix.guest(kernel, document),
-                None => matrix.host(document),
+                Wanted::Guest(kernel) => matrix.guest(kernel, document),
+                Wanted::Host => matrix.host(document),
+                Wanted::NoBtf => matrix.without_btf(document),
             };
             if let Err(error) = ran {
                 let check = Check::new(format!("{name}/kernel"), false, format!("{error:#}"));
@@ -97,26 +109,41 @@ impl Kernels {
     }
 }
 
-/// `None` stands for this machine's own.
-fn wanted(names: &[String]) -> Result<Vec<Option<&'static Kernel>>> {
+/// A kernel to run things on.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// This machine's own.
+    Host,
+    Guest(&'static Kernel),
+    NoBtf,
+}
+
+impl Wanted {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Host => HOST,
+            Self::Guest(kernel) => kernel.name,
+            Self::NoBtf => NO_BTF,
+        }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let guests = KERNELS.iter().map(Self::Guest);
+        [Self::Host].into_iter().chain(guests).chain([Self::NoBtf])
+    }
+}
+
+fn wanted(names: &[String]) -> Result<Vec<Wanted>> {
     let mut wanted = Vec::new();
     for name in names {
-        match name.as_str() {
-            ALL => {
-                wanted.push(None);
-                wanted.extend(KERNELS.iter().map(Some));
-            }
-            HOST => wanted.push(None),
-            name => match catalogue::named(name) {
-                Some(kernel) => wanted.push(Some(kernel)),
-                None => {
-                    let known: Vec<_> = KERNELS.iter().map(|kernel| kernel.name).collect();
-                    bail!(
-                        "there is no kernel {name}; there are {}, {HOST}, {ALL}",
-                        known.join(", ")
-                    );
-                }
-            },
+        let before = wanted.len();
+        wanted.extend(Wanted::all().filter(|kernel| name == ALL || kernel.name() == name));
+        if wanted.len() == before {
+            let known: Vec<_> = Wanted::all().map(Wanted::name).collect();
+            bail!(
+                "there is no kernel {name}; there are {}, {ALL}",
+                known.join(", ")
+            );
         }
     }
     Ok(wanted)
@@ -133,77 +160,143 @@ struct Matrix<'a> {
 
 impl Matrix<'_> {
     fn host(&self, document: &mut Document) -> Result<()> {
-        let mut jobs = vec![release()];
-        jobs.extend(programs::jobs(&self.tests, self.only, |program| {
-            program.path.display().to_string()
-        }));
+        let path = |program: &TestProgram| program.path.display().to_string();
+        let doctor = degrade::doctor(&self.netwatch.display().to_string());
+        let jobs = self.chosen(
+            [doctor]
+                .into_iter()
+                .chain(programs::jobs(&self.tests, path)),
+        );
         step(&format!(
-            "{HOST}: {} tests on this machine's own kernel",
-            jobs.len() - 1
+            "{HOST}: {} jobs on this machine's own kernel",
+            jobs.len()
         ));
         let mut progress = Progress::new(HOST);
-        let outcomes = job::run_here(&jobs, |outcome| progress.told(outcome))?;
+        let outcomes = job::run_here(&jobs, &[], |outcome| progress.told(outcome))?;
         progress.finish();
-        collect(HOST, &outcomes, document);
+        collect(HOST, &outcomes, Expected::Works, document);
         Ok(())
     }
 
+    /// A kernel in an emulated machine: all tests, then the daemon under lockdown.
     fn guest(&self, kernel: &Kernel, document: &mut Document) -> Result<()> {
+        let name = kernel.name;
         let packages = match self.cache.kernel(kernel) {
             Ok(packages) => packages,
             Err(error) if kernel.optional && !self.named => {
-                let check = Check::new(
-                    format!("{}/kernel", kernel.name),
-                    true,
-                    format!("SKIPPED: {error:#}"),
-                );
+                let detail = format!("SKIPPED: {error:#}");
+                let check = Check::new(format!("{name}/kernel"), true, detail);
                 tell(&check);
                 document.checks.push(check);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
+        let modules = modules::of(&packages)?;
         let qemu = self.cache.qemu()?;
         let image = image(&packages)?;
-        let modules = modules::of(&packages)?;
-        let work = self.cache.folder(&format!("run-{}", kernel.name))?;
-        let busybox = self.cache.busybox()?.join("bin/busybox");
-
-        let mut jobs = vec![release()];
-        jobs.extend(programs::jobs(&self.tests, self.only, |program| {
-            format!("/t/{}", program.name)
-        }));
-        jobs.push(kernel_log());
-        step(&format!(
-            "{}: booting, {} tests",
-            kernel.name,
-            jobs.len() - 2
-        ));
-        let mut archive = guest::base(&busybox, &modules, LOADED)?;
-        self.add_programs(&mut archive, &work)?;
-        guest::add_jobs(
-            &mut archive,
-            &jobs,
-            &[
-                ("NETWATCH_TEST_DISK", "/dev/vda"),
-                ("NETWATCH_TEST_GUEST", "1"),
-            ],
-        );
-        let machine = Machine::Qemu {
+        let machine = |options| Machine::Qemu {
             qemu: &qemu,
             kernel: &image,
-            options: "quiet",
+            options,
         };
-        let mut progress = Progress::new(kernel.name);
-        let boot = machine::boot(&machine, &work, &archive.finish(), &jobs, |outcome| {
+        let daemon = degrade::jobs(NETWATCH);
+        let tests = programs::jobs(&self.tests, |program| format!("/t/{}", program.name));
+
+        let mut jobs = self.chosen(daemon.iter().cloned().chain(tests));
+        jobs.extend([kernel_log(), type_information()]);
+        let work = self.cache.folder(&format!("run-{name}"))?;
+        let mut outcomes = self.boot(name, &machine("quiet"), &work, &modules, &jobs)?;
+        if let Some(ended) = outcomes.iter().find(|outcome| outcome.name == BTF) {
+            let offsets = self.offsets(name, &work, ended)?;
+            outcomes.extend(offsets);
+        }
+        outcomes.retain(|outcome| outcome.name != BTF);
+        collect(name, &outcomes, Expected::Works, document);
+
+        let jobs = self.chosen(daemon);
+        let name = format!("{name}-lockdown");
+        let work = self.cache.folder(&format!("run-{name}"))?;
+        let lockdown = machine("quiet lsm=lockdown lockdown=confidentiality");
+        let outcomes = self.boot(&name, &lockdown, &work, &modules, &jobs)?;
+        let expected = Expected::Refused("lockdown", "lockdown=integrity");
+        collect(&name, &outcomes, expected, document);
+        Ok(())
+    }
+
+    /// A kernel without type information.
+    fn without_btf(&self, document: &mut Document) -> Result<()> {
+        let packages = self.cache.user_mode_linux()?;
+        let machine = Machine::Uml {
+            packages: &packages,
+        };
+        let work = self.cache.folder(&format!("run-{NO_BTF}"))?;
+        let jobs = self.chosen(degrade::jobs(NETWATCH));
+        let outcomes = self.boot(NO_BTF, &machine, &work, &[], &jobs)?;
+        let expected = Expected::Refused("type information", "CONFIG_DEBUG_INFO_BTF");
+        collect(NO_BTF, &outcomes, expected, document);
+        Ok(())
+    }
+
+    /// The wanted jobs, after one that says which kernel it is.
+    fn chosen(&self, jobs: impl IntoIterator<Item = Job>) -> Vec<Job> {
+        let wanted = |job: &Job| self.only.is_none_or(|only| job.name.contains(only));
+        std::iter::once(release())
+            .chain(jobs.into_iter().filter(wanted))
+            .collect()
+    }
+
+    fn boot(
+        &self,
+        name: &str,
+        machine: &Machine<'_>,
+        work: &Path,
+        modules: &[Module],
+        jobs: &[Job],
+    ) -> Result<Vec<Outcome>> {
+        step(&format!("{name}: booting, {} jobs", jobs.len()));
+        let busybox = self.cache.busybox()?.join("bin/busybox");
+        let mut archive = guest::base(&busybox, modules, LOADED)?;
+        self.add_programs(&mut archive, work)?;
+        let environment = [
+            ("NETWATCH_TEST_DISK", "/dev/vda"),
+            ("NETWATCH_TEST_GUEST", "1"),
+        ];
+        guest::add_jobs(&mut archive, jobs, &environment);
+        let mut progress = Progress::new(name);
+        let boot = machine::boot(machine, work, &archive.finish(), jobs, |outcome| {
             progress.told(outcome);
         })?;
         progress.finish();
         for remark in &boot.remarks {
-            step(&format!("{}: {remark}", kernel.name));
+            step(&format!("{name}: {remark}"));
         }
-        collect(kernel.name, &boot.outcomes, document);
-        Ok(())
+        Ok(boot.outcomes)
+    }
+
+    /// Compares offsets by the type information that a guest has left on its disk.
+    fn offsets(&self, name: &str, work: &Path, left: &Outcome) -> Result<Vec<Outcome>> {
+        let Ok(length) = left.output.trim().parse::<u64>() else {
+            return Ok(vec![Outcome {
+                name: format!("{OFFSETS}::unread"),
+                ..left.clone()
+            }]);
+        };
+        let file = work.join(name);
+        let disk = File::open(machine::disk(work))?;
+        std::io::copy(&mut disk.take(length), &mut File::create(&file)?)?;
+        let tests = self.tests.iter().filter(|program| program.name == OFFSETS);
+        let jobs: Vec<Job> = tests
+            .flat_map(|program| {
+                let path = program.path.display().to_string();
+                programs::jobs(std::slice::from_ref(program), |_| path.clone())
+            })
+            .map(|job| Job {
+                name: format!("{}, outside of the guest", job.name),
+                ..job
+            })
+            .collect();
+        job::run_here(&jobs, &[("NETWATCH_TEST_BTF", file.as_os_str())], |_| {})
     }
 
     fn add_programs(&self, archive: &mut archive::Archive, work: &Path) -> Result<()> {
@@ -270,7 +363,17 @@ fn kernel_log() -> Job {
     }
 }
 
-fn collect(kernel: &str, outcomes: &[Outcome], document: &mut Document) {
+/// The kernel's type information goes to the disk, its length is told.
+fn type_information() -> Job {
+    let file = "/sys/kernel/btf/vmlinux";
+    Job {
+        name: BTF.to_owned(),
+        limit: 60,
+        script: format!("dd if={file} of=/dev/vda bs=1M 2>/dev/null && sync && wc -c <{file}"),
+    }
+}
+
+fn collect(kernel: &str, outcomes: &[Outcome], expected: Expected<'_>, document: &mut Document) {
     let checks: Vec<Check> = outcomes
         .iter()
         .map(|outcome| match outcome.name.as_str() {
@@ -288,7 +391,8 @@ fn collect(kernel: &str, outcomes: &[Outcome], document: &mut Document) {
                     verdict::shortened(&outcome.output)
                 },
             ),
-            _ => verdict::of_test(kernel, outcome),
+            _ => degrade::check(kernel, outcome, expected)
+                .unwrap_or_else(|| verdict::of_test(kernel, outcome)),
         })
         .collect();
     document

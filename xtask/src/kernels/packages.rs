@@ -115,7 +115,13 @@ fn pinned(package: &Pinned, files: &Path) -> Result<()> {
     let name = package.url.rsplit('/').next().unwrap_or("package.deb");
     step(&format!("fetching {name}"));
     run(Command::new("/usr/lib/apt/apt-helper")
-        .args(["-qq", "download-file", package.url])
+        .args([
+            "-qq",
+            "-o",
+            "APT::Sandbox::User=root",
+            "download-file",
+            package.url,
+        ])
         .arg(files.join(name))
         .arg(format!("SHA256:{}", package.sha256)))
 }
