@@ -18,6 +18,8 @@ pub enum RungKind {
     Function,
     /// A breakpoint on a kernel function.
     Kprobe,
+    /// A timer of the kernel's performance events.
+    PerfEvent,
 }
 
 /// A place in the kernel.
@@ -31,6 +33,8 @@ pub enum Hook {
     Fexit(&'static str),
     /// A function's entry.
     Kprobe(&'static str),
+    /// The software clock of one CPU, so many times a second.
+    CpuClock(u64),
 }
 
 /// A program and its place.
@@ -92,6 +96,8 @@ pub enum Of {
 
 /// Arguments to look up.
 pub const PLACES: &[Place] = &[];
+
+const BLOCK: &[&str] = &["RQ_FLAGS", "RQ_LEN", "GD_MAJOR", "GD_MINOR"];
 
 fn always(_: &Settings) -> bool {
     true
@@ -280,12 +286,103 @@ pub const PROBES: &[Probe] = &[
         }],
         fields: &[],
     },
+    Probe {
+        name: "block",
+        loss: "latency and errors of disks",
+        wanted: |settings| settings.block,
+        rungs: &[
+            Rung {
+                kind: RungKind::TpBtf,
+                attachments: &[
+                    Attachment {
+                        program: "block_issue",
+                        hook: Hook::TpBtf("block_rq_issue"),
+                        arguments: &["request"],
+                    },
+                    Attachment {
+                        program: "block_complete",
+                        hook: Hook::TpBtf("block_rq_complete"),
+                        arguments: &["request", "", ""],
+                    },
+                ],
+                loss: "",
+            },
+            Rung {
+                kind: RungKind::TpBtf,
+                attachments: &[
+                    Attachment {
+                        program: "block_issue_second",
+                        hook: Hook::TpBtf("block_rq_issue"),
+                        arguments: &["request_queue", "request"],
+                    },
+                    Attachment {
+                        program: "block_complete",
+                        hook: Hook::TpBtf("block_rq_complete"),
+                        arguments: &["request", "", ""],
+                    },
+                ],
+                loss: "",
+            },
+            Rung {
+                kind: RungKind::Function,
+                attachments: &[
+                    Attachment {
+                        program: "block_issue_entry",
+                        hook: Hook::Fentry("blk_mq_start_request"),
+                        arguments: &["request"],
+                    },
+                    Attachment {
+                        program: "block_complete_entry",
+                        hook: Hook::Fentry("blk_update_request"),
+                        arguments: &["request", "", ""],
+                    },
+                ],
+                loss: "requests that complete in batches",
+            },
+            Rung {
+                kind: RungKind::Kprobe,
+                attachments: &[
+                    Attachment {
+                        program: "block_issue_kprobe",
+                        hook: Hook::Kprobe("blk_mq_start_request"),
+                        arguments: &["request"],
+                    },
+                    Attachment {
+                        program: "block_complete_kprobe",
+                        hook: Hook::Kprobe("blk_update_request"),
+                        arguments: &["request", "", ""],
+                    },
+                ],
+                loss: "requests that complete in batches, or while another probe runs on that CPU",
+            },
+        ],
+        fields: BLOCK,
+    },
+    Probe {
+        name: HEARTBEAT,
+        loss: "how late records reach their reader, and that they no longer do",
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::PerfEvent,
+            attachments: &[Attachment {
+                program: "heartbeat",
+                hook: Hook::CpuClock(10),
+                arguments: &[],
+            }],
+            loss: "",
+        }],
+        fields: &[],
+    },
 ];
+
+/// The probe that watches the others' way to user space; alone it is of no use.
+pub const HEARTBEAT: &str = "heartbeat";
 
 impl Probe {
     /// The fields that this kernel lacks, as reasons.
     pub fn missing_fields(&self, offsets: &Offsets) -> Vec<String> {
-        COMMON
+        let common = if self.name == HEARTBEAT { &[] } else { COMMON };
+        common
             .iter()
             .chain(self.fields)
             .filter_map(|symbol| offsets.missing(symbol))
@@ -300,6 +397,7 @@ impl fmt::Display for Hook {
             Self::Fentry(name) => write!(f, "fentry/{name}"),
             Self::Fexit(name) => write!(f, "fexit/{name}"),
             Self::Kprobe(name) => write!(f, "kprobe/{name}"),
+            Self::CpuClock(_) => f.write_str("perf_event/cpu-clock"),
         }
     }
 }
@@ -316,6 +414,7 @@ impl Hook {
                 .function(name)
                 .map_err(|error| error.to_string())?
                 .ok_or_else(|| format!("this kernel has no function {name}")),
+            Self::CpuClock(_) => Ok(Vec::new()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The project's chores. `cargo xtask --help` lists them.
 
+mod bench;
 mod checks;
 mod kernels;
 mod lab;
@@ -37,6 +38,10 @@ enum Command {
     Lab(lab::Lab),
     /// The live kernel tests on other kernels, booted in QEMU, and on this machine's own
     Kernels(kernels::Kernels),
+    /// Benchmarks, each beside its peers in the same run
+    Bench(bench::Bench),
+    /// Churn for minutes with the real daemon: nothing leaks, nothing is lost unaccounted
+    Soak(bench::Soak),
     /// What CI runs: format, lints, dependency rules, unit and live tests, the lab
     Test(checks::Test),
 }
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Lab(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Kernels(arguments) => arguments.run(),
+        Command::Bench(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Soak(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Test(arguments) => setup::run().and_then(|()| arguments.run()),
     };
     match result {

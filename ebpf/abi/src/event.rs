@@ -4,6 +4,9 @@ pub const NO_SLOT: u32 = u32::MAX;
 /// Where a record has its kind: records of all types begin with `at: u64, kind: u8`.
 pub const KIND_OFFSET: usize = 8;
 
+/// A [`crate::BlockRecord`].
+pub const KIND_BLOCK: u8 = 18;
+
 /// What a record tells. The number gives its type: [`Event`] below 16.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,21 @@ pub struct Event {
     pub comm: [u8; 16],
 }
 
+/// [`Heartbeat::kind`].
+pub const HEARTBEAT: u8 = 17;
+
+/// A record that measures how long records take to their reader.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub at: u64,
+    /// [`HEARTBEAT`].
+    pub kind: u8,
+    /// Always zero.
+    pub reserved: [u8; 7],
+}
+
 /// Indices of the per-CPU counters.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,11 +128,15 @@ pub enum Counter {
     Urgent = 5,
     /// Records put in the bulk ring.
     Bulk = 6,
+    /// Requests issued to disks that user space does not know yet.
+    DiskUnknown = 7,
+    /// Requests not timed because too many were under way.
+    RequestsLost = 8,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 9;
 }
 
 #[cfg(test)]
@@ -128,6 +150,8 @@ mod tests {
         assert_eq!(size_of::<Event>(), 88);
         assert_eq!(align_of::<Event>(), 8);
         assert_eq!(offset_of!(Event, kind), KIND_OFFSET);
+        assert_eq!(size_of::<Heartbeat>(), 16);
+        assert_eq!(offset_of!(Heartbeat, kind), KIND_OFFSET);
         assert_eq!(offset_of!(Event, error), 12);
         assert_eq!(offset_of!(Event, owner), 60);
         assert_eq!(offset_of!(Event, comm), 72);

@@ -52,6 +52,19 @@ pub fn urgent(event: &Event, wake: Wake) {
     }
 }
 
+/// A record of another kind that wakes the reader.
+#[inline(always)]
+pub fn urgent_now<T: Copy + 'static>(record: T) {
+    match URGENT.reserve::<T>(0) {
+        Some(mut entry) => {
+            entry.write(record);
+            entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+            count(Counter::Urgent);
+        }
+        None => count(Counter::UrgentLost),
+    }
+}
+
 /// Whether the urgent ring is just past a quarter, a half, or three quarters full.
 #[inline(always)]
 fn passes_a_quarter() -> bool {
@@ -61,10 +74,10 @@ fn passes_a_quarter() -> bool {
 }
 
 #[inline(always)]
-pub fn bulk(event: &Event) {
-    match BULK.reserve::<Event>(0) {
+pub fn bulk<R: Copy + 'static>(record: &R) {
+    match BULK.reserve::<R>(0) {
         Some(mut entry) => {
-            entry.write(*event);
+            entry.write(*record);
             entry.submit(u64::from(BPF_RB_NO_WAKEUP));
             count(Counter::Bulk);
         }

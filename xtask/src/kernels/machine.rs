@@ -219,7 +219,7 @@ fn emulated(qemu: &Path, kernel: &Path, options: &str, files: &Files, word: &str
 fn user_mode(packages: &Path, files: &Files, word: &str) -> Result<Command> {
     let results = File::options().append(true).open(&files.results)?;
     let console = File::create(&files.console)?;
-    let mut command = Command::new(packages.join("usr/bin/linux"));
+    let mut command = Command::new(packages.join("usr/bin/linux.uml"));
     command
         .arg("mem=512M")
         .arg(format!("initrd={}", files.initrd.display()))
