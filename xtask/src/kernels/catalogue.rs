@@ -9,6 +9,8 @@ pub struct Kernel {
     pub source: Source,
     /// The other kernels must be had; without this one `all` goes on, and says so.
     pub optional: bool,
+    /// Without type information no program can be loaded: the daemon's words are all that is tested.
+    pub btf: bool,
 }
 
 /// Where packages come from.
@@ -37,12 +39,28 @@ pub struct Pinned {
 /// All kernels, oldest first.
 pub const KERNELS: &[Kernel] = &[
     Kernel {
+        name: "5.4",
+        source: Source::Pinned(&[
+            Pinned {
+                url: "https://archive.ubuntu.com/ubuntu/pool/main/l/linux-signed/linux-image-5.4.0-26-generic_5.4.0-26.30_amd64.deb",
+                sha256: "5f619f3d9123f40603a164c6358fdcb1485b742c9bf497099bcc642076e0e782",
+            },
+            Pinned {
+                url: "https://archive.ubuntu.com/ubuntu/pool/main/l/linux/linux-modules-5.4.0-26-generic_5.4.0-26.30_amd64.deb",
+                sha256: "82cf8aa4ab5d8b4bb78f452c7069ffc7429fe1d0e2eef13f4b35ebe0b848b1a4",
+            },
+        ]),
+        optional: true,
+        btf: false,
+    },
+    Kernel {
         name: "5.10",
         source: Source::Debian {
             release: "bullseye",
             meta: "linux-image-cloud-amd64",
         },
         optional: true,
+        btf: true,
     },
     Kernel {
         name: "5.15",
@@ -57,6 +75,7 @@ pub const KERNELS: &[Kernel] = &[
             },
         ]),
         optional: true,
+        btf: true,
     },
     Kernel {
         name: "6.1",
@@ -65,6 +84,7 @@ pub const KERNELS: &[Kernel] = &[
             meta: "linux-image-cloud-amd64",
         },
         optional: false,
+        btf: true,
     },
     Kernel {
         name: "6.12",
@@ -73,6 +93,7 @@ pub const KERNELS: &[Kernel] = &[
             meta: "linux-image-6.12-cloud-amd64",
         },
         optional: false,
+        btf: true,
     },
 ];
 

@@ -58,6 +58,16 @@ fn run(netwatch: &str, options: &str) -> String {
     )
 }
 
+/// A probe that is off for another reason than the word or what the kernel has not.
+fn unexplained(outcome: &Outcome, word: &str) -> Option<String> {
+    let mut off = outcome
+        .output
+        .lines()
+        .filter(|line| line.contains("probe is off"));
+    off.find(|line| !line.contains(word) && !line.contains("this kernel has no"))
+        .map(|line| format!("{word} is not named in {line:?}"))
+}
+
 const RAN: &str = "it ran until it was ended";
 
 /// What a kernel lets the programs do.
@@ -65,6 +75,8 @@ const RAN: &str = "it ran until it was ended";
 pub enum Expected<'a> {
     /// They load.
     Works,
+    /// Some load; what keeps the others back is named by this word.
+    Limited(&'a str),
     /// They do not; the reason contains this word, and so does the remedy the second.
     Refused(&'a str, &'a str),
 }
@@ -109,6 +121,9 @@ fn diagnosis(outcome: &Outcome, expected: Expected<'_>) -> Option<String> {
     }
     match expected {
         Expected::Works => None,
+        Expected::Limited(word) => {
+            (!outcome.output.contains(word)).then(|| format!("{word} is not named"))
+        }
         Expected::Refused(reason, remedy) => {
             let named = lines.windows(2).any(|pair| {
                 pair[0].starts_with("FAIL") && pair[0].contains(reason) && pair[1].contains(remedy)
@@ -122,7 +137,10 @@ fn running(outcome: &Outcome, expected: Expected<'_>, egress: bool) -> Option<St
     let ran = outcome.output.contains(RAN);
     let off = outcome.output.contains("no kernel programs: going on");
     match (expected, egress) {
-        (Expected::Works, _) => (!ran || off || outcome.code != Some(0))
+        (Expected::Limited(word), _) if unexplained(outcome, word).is_some() => {
+            unexplained(outcome, word)
+        }
+        (Expected::Works | Expected::Limited(_), _) => (!ran || off || outcome.code != Some(0))
             .then(|| format!("it does not run here, exit code {:?}", outcome.code)),
         (Expected::Refused(reason, _), true) => {
             (!ran || !off || !outcome.output.contains(reason) || outcome.code != Some(0))
@@ -177,5 +195,18 @@ mod tests {
         assert!(!ok("run_with_egress", 0, &off, Expected::Works));
         assert!(!ok("run_with_egress", 0, RAN, none), "not named");
         assert!(check("k", &outcome("other", 0, ""), none).is_none());
+
+        let limited = Expected::Limited("lockdown");
+        let kprobe = "WARN probe is off reason=kprobe: lockdown";
+        assert!(ok("run", 0, &format!("{kprobe}\n{RAN}"), limited));
+        assert!(!ok(
+            "run",
+            0,
+            &format!("WARN probe is off: EINVAL\n{RAN}"),
+            limited
+        ));
+        assert!(!ok("run", 1, kprobe, limited));
+        assert!(ok("doctor", 0, "ok   lockdown confidentiality", limited));
+        assert!(!ok("doctor", 0, "ok   kernel 6", limited));
     }
 }

@@ -30,16 +30,16 @@ mount -t cgroup2 none /sys/fs/cgroup
 mount -t bpf none /sys/fs/bpf
 mount -t tracefs none /sys/kernel/tracing
 mount -t debugfs none /sys/kernel/debug
-results=/dev/ttyS1
+mkdir -p /dev/shm
+mount -t tmpfs none /dev/shm
 word=none
 for option in $(cat /proc/cmdline); do
   case $option in
-    netwatch.results=*) results=${option#*=} ;;
     netwatch.word=*) word=${option#*=} ;;
   esac
 done
-stty -F $results raw -echo
-exec 3>$results
+stty -F /dev/ttyS1 raw -echo
+exec 3>/dev/ttyS1
 while read -r name; do
   insmod /modules/$name.ko || echo "module $name cannot be loaded" >&3
 done </modules/order

@@ -1,4 +1,4 @@
-//! Boots a kernel with jobs, in emulation or as a program, always with a time limit.
+//! Boots a kernel with jobs, in emulation, always with a time limit.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -27,23 +27,15 @@ pub struct Boot {
     pub remarks: Vec<String>,
 }
 
-/// A machine that can boot.
+/// An emulated PC with two processors and a disk.
 #[derive(Debug)]
-pub enum Machine<'a> {
-    /// An emulated PC with two processors and a disk.
-    Qemu {
-        /// QEMU's packages, unpacked.
-        qemu: &'a Path,
-        /// The kernel's image.
-        kernel: &'a Path,
-        /// More for its command line.
-        options: &'a str,
-    },
-    /// User-mode Linux.
-    Uml {
-        /// Its packages, unpacked.
-        packages: &'a Path,
-    },
+pub struct Machine<'a> {
+    /// QEMU's packages, unpacked.
+    pub qemu: &'a Path,
+    /// The kernel's image.
+    pub kernel: &'a Path,
+    /// More for its command line.
+    pub options: &'a str,
 }
 
 /// Boots with an archive that holds these jobs, and collects what becomes of them.
@@ -65,14 +57,7 @@ pub fn boot(
     File::create(&files.results)?;
     File::create(&files.disk)?.set_len(DISK_BYTES)?;
     let word = word();
-    let mut command = match machine {
-        Machine::Qemu {
-            qemu,
-            kernel,
-            options,
-        } => emulated(qemu, kernel, options, &files, &word),
-        Machine::Uml { packages } => user_mode(packages, &files, &word)?,
-    };
+    let mut command = machine.command(&files, &word);
     let running = Running(
         command
             .stdin(Stdio::null())
@@ -171,18 +156,24 @@ fn word() -> String {
     format!("{:x}{nanos:x}", std::process::id())
 }
 
-/// Software emulation only: a KVM device that opens is no proof that it boots a guest.
-fn emulated(qemu: &Path, kernel: &Path, options: &str, files: &Files, word: &str) -> Command {
-    let share = qemu.join("usr/share");
-    let libraries = [
-        "usr/lib/x86_64-linux-gnu",
-        "lib/x86_64-linux-gnu",
-        "usr/lib/x86_64-linux-gnu/pulseaudio",
-    ]
-    .map(|folder| qemu.join(folder).display().to_string())
-    .join(":");
-    let mut command = Command::new(qemu.join("usr/bin/qemu-system-x86_64"));
-    command
+impl Machine<'_> {
+    /// Software emulation only: a KVM device that opens is no proof that it boots a guest.
+    fn command(&self, files: &Files, word: &str) -> Command {
+        let Self {
+            qemu,
+            kernel,
+            options,
+        } = self;
+        let share = qemu.join("usr/share");
+        let libraries = [
+            "usr/lib/x86_64-linux-gnu",
+            "lib/x86_64-linux-gnu",
+            "usr/lib/x86_64-linux-gnu/pulseaudio",
+        ]
+        .map(|folder| qemu.join(folder).display().to_string())
+        .join(":");
+        let mut command = Command::new(qemu.join("usr/bin/qemu-system-x86_64"));
+        command
         .env("LD_LIBRARY_PATH", &libraries)
         .env(
             "QEMU_MODULE_DIR",
@@ -213,20 +204,6 @@ fn emulated(qemu: &Path, kernel: &Path, options: &str, files: &Files, word: &str
         .arg(format!(
             "console=ttyS0 panic=-1 mitigations=off net.ifnames=0 netwatch.word={word} {options}"
         ));
-    command
-}
-
-fn user_mode(packages: &Path, files: &Files, word: &str) -> Result<Command> {
-    let results = File::options().append(true).open(&files.results)?;
-    let console = File::create(&files.console)?;
-    let mut command = Command::new(packages.join("usr/bin/linux.uml"));
-    command
-        .arg("mem=512M")
-        .arg(format!("initrd={}", files.initrd.display()))
-        .args(["con=null", "con0=null,fd:1", "panic=-1"])
-        .args(["netwatch.results=/dev/tty0"])
-        .arg(format!("netwatch.word={word}"))
-        .stdout(results)
-        .stderr(console);
-    Ok(command)
+        command
+    }
 }

@@ -62,11 +62,6 @@ impl Cache {
         self.bookworm("busybox", "busybox-static", false)
     }
 
-    /// A kernel that is a program, built without type information.
-    pub fn user_mode_linux(&self) -> Result<PathBuf> {
-        self.bookworm("uml", "user-mode-linux", false)
-    }
-
     fn bookworm(&self, name: &str, package: &str, closure: bool) -> Result<PathBuf> {
         self.unpacked(name, |files| {
             let apt = Apt::of(self, "bookworm")?;

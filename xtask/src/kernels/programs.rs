@@ -1,6 +1,5 @@
 //! Builds what is run: every test of `full-stack-probes`, and the daemon.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -23,8 +22,8 @@ pub struct TestProgram {
     tests: Vec<String>,
 }
 
-/// Builds all tests: whatever there is, no list is kept.
-pub fn tests() -> Result<Vec<TestProgram>> {
+/// Builds all tests, whatever there is, and copies them to a folder.
+pub fn tests(folder: &Path) -> Result<Vec<TestProgram>> {
     step("building the tests of full-stack-probes");
     let built = cargo(&[
         "test",
@@ -53,7 +52,7 @@ pub fn tests() -> Result<Vec<TestProgram>> {
         ) else {
             continue;
         };
-        let path = PathBuf::from(path);
+        let path = stripped(Path::new(path), folder, name)?;
         let list = output(Command::new(&path).args(["--list", "--format", "terse"]))
             .with_context(|| format!("{} does not list its tests", path.display()))?;
         programs.push(TestProgram {
@@ -87,27 +86,20 @@ pub fn jobs(programs: &[TestProgram], place: impl Fn(&TestProgram) -> String) ->
     jobs
 }
 
-/// Builds the daemon.
-pub fn netwatch(target: &Path) -> Result<PathBuf> {
+/// Builds the daemon, and copies it to a folder.
+pub fn netwatch(target: &Path, folder: &Path) -> Result<PathBuf> {
     step("building netwatch");
     run(&mut cargo(&["build", "-p", "netwatch"]))?;
     let program = target.join("debug/netwatch");
     if !program.is_file() {
         bail!("the build left no {}", program.display());
     }
-    Ok(program)
+    stripped(&program, folder, "netwatch")
 }
 
-/// Copies of programs without their symbols: a fifth of the size.
-pub fn stripped(
-    programs: &BTreeMap<String, PathBuf>,
-    folder: &Path,
-) -> Result<BTreeMap<String, PathBuf>> {
-    let mut copies = BTreeMap::new();
-    for (name, path) in programs {
-        let copy = folder.join(name);
-        run(Command::new("strip").arg("-o").arg(&copy).arg(path))?;
-        copies.insert(name.clone(), copy);
-    }
-    Ok(copies)
+/// A copy without symbols: a fifth of the size, and what is built meanwhile does not change it.
+pub fn stripped(program: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
+    let copy = folder.join(name);
+    run(Command::new("strip").arg("-o").arg(&copy).arg(program))?;
+    Ok(copy)
 }
