@@ -32,8 +32,11 @@ const WAITING: usize = 10_000;
 const KNOWN: usize = 4 * SLOTS as usize;
 /// How often all of the table is searched for slots that no event told of.
 const SCAN: Duration = Duration::from_secs(1);
-/// While no data is late, one sweep in so many is made.
-const HEALTHY: u32 = 4;
+/// While no data is late, a sweep comes at most so many intervals after the first moment at which
+/// some could be. Nobody decides within 30 ms of that moment.
+const HEALTHY: u32 = 5;
+/// However late that moment is: edges that do not hurry wait for a sweep.
+const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
@@ -275,12 +278,16 @@ impl Reader {
             + if self.live.is_empty() {
                 REST
             } else {
-                sweep * HEALTHY
+                LONGEST_SWEEP.max(sweep)
             };
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
         let out = &mut self.out;
         self.live.retain(|index, live| {
+            if live.due > now {
+                next = next.min(live.due + sweep * HEALTHY);
+                return true;
+            }
             let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
                 return false;
             };
@@ -290,9 +297,11 @@ impl Reader {
             let look = live.look(&slot, now, sweep);
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
-            if look.late {
-                next = next.min(now + sweep);
-            }
+            next = next.min(if look.late {
+                now + sweep
+            } else {
+                live.due + sweep * HEALTHY
+            });
             if let Some(sample) = look.sample.filter(|_| !live.ignored) {
                 // The kernel may have written since the sweep began.
                 let newest = slot.sent_at.max(slot.received_at);
