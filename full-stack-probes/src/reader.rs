@@ -282,17 +282,25 @@ impl Reader {
             };
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
+        // The lines are another CPU's: fetched one after the other, most of a sweep is waiting.
+        for (index, live) in &self.live {
+            if live.due <= now {
+                table.touch(*index);
+            }
+        }
         let out = &mut self.out;
-        self.live.retain(|index, live| {
+        let mut vacated = Vec::new();
+        for (index, live) in &mut self.live {
             if live.due > now {
                 next = next.min(live.due + sweep * HEALTHY);
-                return true;
+                continue;
             }
             let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
-                return false;
+                vacated.push(*index);
+                continue;
             };
             if slot.state != TCP_ESTABLISHED {
-                return true;
+                continue;
             }
             let look = live.look(&slot, now, sweep);
             sends += u64::from(look.sends);
@@ -312,8 +320,10 @@ impl Reader {
                     kind: TcpEventKind::Sample(sample),
                 });
             }
-            true
-        });
+        }
+        for index in vacated {
+            self.live.remove(&index);
+        }
         self.next_sweep = next;
         add(&self.shared.sends, sends);
         add(&self.shared.segments, segments);

@@ -51,6 +51,17 @@ impl Table {
         (copy.cookie != VACANT && copy.ready != 0 && still == copy.cookie).then_some(copy)
     }
 
+    /// Has a slot's first cache lines fetched, without waiting for them.
+    pub fn touch(&self, index: u32) {
+        if let Some(slot) = self.slots.get(index) {
+            // SAFETY: words within the mapping.
+            unsafe {
+                (&raw const (*slot.as_ptr()).cookie).read_volatile();
+                (&raw const (*slot.as_ptr()).received_at).read_volatile();
+            }
+        }
+    }
+
     /// The cookie of a slot; [`VACANT`] where it is free or out of range.
     pub fn cookie(&self, index: u32) -> u64 {
         self.atomic_cookie(index)
