@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use ebpf_abi::Counter;
-use events::{TcpEvent, Timestamp};
+use events::{LossStage, TcpEvent, Timestamp};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 
@@ -67,7 +67,7 @@ impl Collector {
     /// What was seen and lost so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        counters(&self.kernel, &Shared::default())
+        counters(&self.kernel, &Shared::default(), true)
     }
 
     /// Bytes that the kernel charges for programs and maps.
@@ -131,7 +131,13 @@ impl Handle {
     /// What was seen and lost so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        counters(&self.kernel, &self.shared)
+        counters(&self.kernel, &self.shared, true)
+    }
+
+    /// Losses so far that lower the detector's confidence, by stage: cheaper than all counters.
+    #[must_use]
+    pub fn losses(&self) -> [(LossStage, u64); 4] {
+        counters(&self.kernel, &self.shared, false).losses()
     }
 
     /// Bytes that the kernel charges for programs and maps.
@@ -185,7 +191,7 @@ impl Drop for Handle {
     }
 }
 
-fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
+fn counters(kernel: &Kernel, shared: &Shared, programs: bool) -> Counters {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Counters {
         urgent_records: kernel.counter(Counter::Urgent),
@@ -215,7 +221,11 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         stalls: load(&shared.stalls),
         heartbeat_gaps: load(&shared.heartbeat_gaps),
         percentiles: shared.registry().usage(),
-        programs: kernel.program_stats(),
+        programs: if programs {
+            kernel.program_stats()
+        } else {
+            Vec::new()
+        },
     }
 }
 
