@@ -17,7 +17,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::Settings;
 use crate::convert;
-use crate::counters::{Shared, add};
+use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
@@ -112,10 +112,12 @@ impl Reader {
             self.feel_pulse(now);
             if now >= self.next_reconcile {
                 self.reconcile(now);
+                self.find_disks();
                 self.next_reconcile = clock::now() + self.settings.reconcile;
             }
             if now >= self.next_scan {
                 self.scan();
+                self.measure_disks();
                 self.next_scan = now + SCAN;
             }
             if now >= self.next_sweep {
@@ -126,6 +128,23 @@ impl Reader {
             }
             open = self.flush();
         }
+    }
+
+    fn find_disks(&mut self) {
+        if !self.settings.block {
+            return;
+        }
+        if let Err(error) = self.sources.disks.scan() {
+            self.complain("cannot list the disks", &error);
+        }
+        self.shared
+            .disk_overflow
+            .store(self.sources.disks.overflow, Ordering::Relaxed);
+    }
+
+    fn measure_disks(&mut self) {
+        self.sources.disks.collect(&mut self.shared.registry());
+        *lock(&self.shared.disks) = self.sources.disks.counters();
     }
 
     /// Sleeps until something is due. Returns whether to go on.

@@ -4,15 +4,19 @@
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod access;
+mod block;
 mod fields;
 mod filter;
 mod heartbeat;
+mod histogram;
 mod rings;
 mod sock;
 mod table;
 mod tcp;
+mod watch;
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]

@@ -74,10 +74,10 @@ fn passes_a_quarter() -> bool {
 }
 
 #[inline(always)]
-pub fn bulk(event: &Event) {
-    match BULK.reserve::<Event>(0) {
+pub fn bulk<R: Copy + 'static>(record: &R) {
+    match BULK.reserve::<R>(0) {
         Some(mut entry) => {
-            entry.write(*event);
+            entry.write(*record);
             entry.submit(u64::from(BPF_RB_NO_WAKEUP));
             count(Counter::Bulk);
         }
