@@ -110,11 +110,17 @@ pub enum Counter {
     Urgent = 5,
     /// Records put in the bulk ring.
     Bulk = 6,
+    /// Processes not watched because the set was full.
+    WatchedFull = 7,
+    /// Times a thread of a watched process found no room in the table of threads.
+    ThreadsFull = 8,
+    /// Cgroups not watched because too many are.
+    CgroupsFull = 9,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 10;
 }
 
 #[cfg(test)]

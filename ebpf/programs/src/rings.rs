@@ -36,15 +36,15 @@ pub enum Wake {
 }
 
 #[inline(always)]
-pub fn urgent(event: &Event, wake: Wake) {
+pub fn urgent<T: Copy + 'static>(record: &T, wake: Wake) {
     let flags = match wake {
         Wake::Now => BPF_RB_FORCE_WAKEUP,
         Wake::Later if passes_a_quarter() => BPF_RB_FORCE_WAKEUP,
         Wake::Later => BPF_RB_NO_WAKEUP,
     };
-    match URGENT.reserve::<Event>(0) {
+    match URGENT.reserve::<T>(0) {
         Some(mut entry) => {
-            entry.write(*event);
+            entry.write(*record);
             entry.submit(u64::from(flags));
             count(Counter::Urgent);
         }
