@@ -1,10 +1,12 @@
 //! What was seen and what was lost, by stage and cause.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use events::LossStage;
 
 use crate::kernel::ProgramStats;
+use crate::percentiles::{Registry, Usage};
 
 /// A snapshot of all counters since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +21,14 @@ pub struct Counters {
     pub bulk_lost: u64,
     /// Times a connection found no slot in the table.
     pub table_full: u64,
+    /// Times a process could not be watched because too many are.
+    pub watched_full: u64,
+    /// Times a step of a watched thread was not seen because too many threads are watched.
+    pub threads_full: u64,
+    /// Times a cgroup could not be watched because too many are.
+    pub cgroups_full: u64,
+    /// Long waits that nobody asked for in time.
+    pub long_waits_dropped: u64,
     /// Slots taken.
     pub slots_taken: u64,
     /// Slots given back by programs.
@@ -49,6 +59,14 @@ pub struct Counters {
     pub gone: u64,
     /// Reconciliations that failed or were cut short.
     pub reconcile_failed: u64,
+    /// Heartbeats handled.
+    pub heartbeats: u64,
+    /// Times that no heartbeat was handled for a second because this side was late.
+    pub stalls: u64,
+    /// Times that none was handled for a second because the kernel sent none.
+    pub heartbeat_gaps: u64,
+    /// The percentiles' own account.
+    pub percentiles: Usage,
     /// Each program's own account.
     pub programs: Vec<ProgramStats>,
 }
@@ -82,6 +100,19 @@ pub struct Shared {
     pub found: AtomicU64,
     pub gone: AtomicU64,
     pub reconcile_failed: AtomicU64,
+    pub long_waits_dropped: AtomicU64,
+    pub heartbeats: AtomicU64,
+    pub stalls: AtomicU64,
+    pub heartbeat_gaps: AtomicU64,
+    registry: Mutex<Registry>,
+}
+
+impl Shared {
+    /// The percentiles. Held for a batch at most.
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Histograms are whole after every record, so a panic elsewhere does not spoil them.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Counts. The values are independent of each other, so no order is needed.

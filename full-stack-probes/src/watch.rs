@@ -93,7 +93,6 @@ impl Watcher {
         declared: &Watch,
         hierarchy: Option<Hierarchy>,
         maps: Maps,
-        hooked: bool,
     ) -> Self {
         let mut declared = declared.clone();
         for unit in &mut declared.units {
@@ -111,7 +110,7 @@ impl Watcher {
             declared,
             hierarchy,
             maps,
-            hooked,
+            hooked: false,
             names: BTreeMap::new(),
             resolved: BTreeSet::new(),
             files: BTreeSet::new(),

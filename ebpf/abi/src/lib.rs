@@ -11,7 +11,9 @@ mod slot;
 mod thread;
 mod watch;
 
-pub use event::{Counter, Event, EventKind, KIND_OFFSET, NO_SLOT, RetransmitCause};
+pub use event::{
+    Counter, Event, EventKind, HEARTBEAT, Heartbeat, KIND_OFFSET, NO_SLOT, RetransmitCause,
+};
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
 pub use slot::{

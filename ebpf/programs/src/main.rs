@@ -8,6 +8,7 @@
 mod access;
 mod fields;
 mod filter;
+mod heartbeat;
 mod rings;
 mod sched;
 mod sock;

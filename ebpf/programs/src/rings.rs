@@ -36,16 +36,29 @@ pub enum Wake {
 }
 
 #[inline(always)]
-pub fn urgent<T: Copy + 'static>(record: &T, wake: Wake) {
+pub fn urgent(event: &Event, wake: Wake) {
     let flags = match wake {
         Wake::Now => BPF_RB_FORCE_WAKEUP,
         Wake::Later if passes_a_quarter() => BPF_RB_FORCE_WAKEUP,
         Wake::Later => BPF_RB_NO_WAKEUP,
     };
+    match URGENT.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(*event);
+            entry.submit(u64::from(flags));
+            count(Counter::Urgent);
+        }
+        None => count(Counter::UrgentLost),
+    }
+}
+
+/// A record of another kind that wakes the reader.
+#[inline(always)]
+pub fn urgent_now<T: Copy + 'static>(record: T) {
     match URGENT.reserve::<T>(0) {
         Some(mut entry) => {
-            entry.write(*record);
-            entry.submit(u64::from(flags));
+            entry.write(record);
+            entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
             count(Counter::Urgent);
         }
         None => count(Counter::UrgentLost),
@@ -61,10 +74,10 @@ fn passes_a_quarter() -> bool {
 }
 
 #[inline(always)]
-pub fn bulk(event: &Event) {
-    match BULK.reserve::<Event>(0) {
+pub fn bulk<R: Copy + 'static>(record: &R) {
+    match BULK.reserve::<R>(0) {
         Some(mut entry) => {
-            entry.write(*event);
+            entry.write(*record);
             entry.submit(u64::from(BPF_RB_NO_WAKEUP));
             count(Counter::Bulk);
         }

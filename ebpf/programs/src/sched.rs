@@ -18,7 +18,7 @@ use ebpf_abi::{
 };
 
 use crate::fields::{Field, is_present, load};
-use crate::rings::{Wake, count, urgent};
+use crate::rings::{count, urgent_now};
 use crate::watch::is_watched_tgid;
 
 /// The threads; user space maps them.
@@ -384,7 +384,7 @@ impl Entry {
                 record.by_tid = (*thread).last.tid;
                 record.by_comm = (*thread).last.comm;
             }
-            urgent(&record, Wake::Now);
+            urgent_now(record);
         }
     }
 }

@@ -14,7 +14,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use ebpf_abi::{Counter, ExecRecord, NAME, Name, NameKind, why};
 
 use crate::fields::{Field, is_present, load};
-use crate::rings::{Wake, count, urgent};
+use crate::rings::{count, urgent_now};
 use crate::sched;
 
 /// Processes watched at once.
@@ -180,7 +180,7 @@ pub fn watch_exec(ctx: BtfTracePointContext) -> i32 {
                 reserved: [0; 3],
                 tgid,
             };
-            urgent(&record, Wake::Now);
+            urgent_now(record);
         }
     }
     0
