@@ -77,8 +77,7 @@ impl Hierarchy {
                 if all.len() >= WALK || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     continue;
                 }
-                let (path, Ok(id)) = (entry.path(), entry.metadata().map(|data| data.ino()))
-                else {
+                let (path, Ok(id)) = (entry.path(), entry.metadata().map(|data| data.ino())) else {
                     continue;
                 };
                 let bits = above | self.relative(&path).map_or(0, |path| judge(&path));

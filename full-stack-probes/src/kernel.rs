@@ -369,9 +369,7 @@ pub fn map_fd(map: &Map) -> Option<RawFd> {
         | Map::PerCpuArray(data)
         | Map::Array(data)
         | Map::HashMap(data)
-        | Map::Stack(data) => {
-            Some(data.fd().as_fd().as_raw_fd())
-        }
+        | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
 }

@@ -73,12 +73,10 @@ impl Processes {
         let threads = take(ebpf, "THREADS")?;
         fds.extend(map_fd(&threads));
         let threads = match threads {
-            Map::Array(data) => {
-                Threads::map(data, THREADS).map_err(|error| StartError::Map {
-                    name: "THREADS",
-                    reason: error.to_string(),
-                })?
-            }
+            Map::Array(data) => Threads::map(data, THREADS).map_err(|error| StartError::Map {
+                name: "THREADS",
+                reason: error.to_string(),
+            })?,
             other => {
                 return Err(StartError::Map {
                     name: "THREADS",
@@ -86,8 +84,7 @@ impl Processes {
                 });
             }
         };
-        let keeper =
-            Keeper::new(tids, free, THREADS).map_err(|error| map_error("FREE", error))?;
+        let keeper = Keeper::new(tids, free, THREADS).map_err(|error| map_error("FREE", error))?;
         let maps = Maps {
             watched,
             names,

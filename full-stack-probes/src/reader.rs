@@ -22,8 +22,8 @@ use crate::diag::{Diag, Listing};
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
 use crate::owner;
-use crate::processes::{self, Note};
 use crate::percentiles::Series;
+use crate::processes::{self, Note};
 use crate::sweep::Live;
 
 /// Events in a batch at most.
@@ -155,7 +155,13 @@ impl Reader {
     fn drain(&mut self, limit: usize, records: &mut Vec<Event>) -> bool {
         let mut others = Others::default();
         let shared = &self.shared;
-        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &mut others, shared);
+        let urgent = drain_ring(
+            &mut self.sources.urgent,
+            limit,
+            records,
+            &mut others,
+            shared,
+        );
         let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut others, shared);
         self.beat(&others.beats);
         if let Some((processes, _)) = &self.sources.processes {

@@ -257,8 +257,7 @@ impl Keeper {
                 continue;
             };
             let gone = !watched.contains(&thread.tgid)
-                || (thorough
-                    && !Path::new(&format!("/proc/{}/task/{tid}", thread.tgid)).exists());
+                || (thorough && !Path::new(&format!("/proc/{}/task/{tid}", thread.tgid)).exists());
             if gone && self.tids.remove(&tid).is_ok() {
                 // Emptied a second from now: by then no program is still at it.
                 threads.mark_ended(index);
@@ -427,7 +426,10 @@ fn percentiles(counts: &[u32; THREAD_BUCKETS], longest: Option<u64>) -> Percenti
 
 /// The kernel's name of a task.
 fn text(comm: &[u8; 16]) -> String {
-    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+    let end = comm
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(comm.len());
     String::from_utf8_lossy(comm.get(..end).unwrap_or_default()).into_owned()
 }
 

@@ -89,11 +89,7 @@ struct Seen {
 
 impl Watcher {
     /// Tells the programs what is declared.
-    pub fn new(
-        declared: &Watch,
-        hierarchy: Option<Hierarchy>,
-        maps: Maps,
-    ) -> Self {
+    pub fn new(declared: &Watch, hierarchy: Option<Hierarchy>, maps: Maps) -> Self {
         let mut declared = declared.clone();
         for unit in &mut declared.units {
             if !unit.contains('.') {
@@ -450,7 +446,9 @@ mod tests {
     #[test]
     fn a_stat_line_is_read_whatever_the_name_is() {
         let line = |comm: &str, state: &str, threads: u32| {
-            format!("7 ({comm}) {state} 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 1 2")
+            format!(
+                "7 ({comm}) {state} 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 1 2"
+            )
         };
         for comm in ["sh", "a) R (b", "", "sp ace"] {
             assert_eq!(

@@ -3,8 +3,10 @@
 mod process;
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use full_stack_probes::{Series, Settings, Watch, WatchedThread};
 
@@ -52,28 +54,29 @@ fn preemptions_and_waits_are_the_kernels_own_numbers() {
         let mut actor = Actor::spawn("nw-sched-a");
         let watching = Watching::named("nw-sched-a");
         assert!(watching.process(actor.pid).is_some());
-        // The other process on the same CPU is not watched.
+        // The other process on the same CPU is not watched; it gets more of the CPU.
         let mut other = Actor::spawn("nw-hog");
-        other.order("spin hogthread 0 3000");
-        let hog: u32 = other.answer().parse().unwrap();
+        let hog: u32 = other.tell("spin hogthread 0 -10").parse().unwrap();
+        // Threads that were not there when the watching began: nothing of them was missed.
         let spinners: Vec<u32> = ["spinner-a", "spinner-b"]
             .iter()
-            .map(|name| {
-                actor
-                    .tell(&format!("spin {name} 0 2000"))
-                    .parse()
-                    .unwrap()
-            })
+            .map(|name| actor.tell(&format!("spin {name} 0 0")).parse().unwrap())
             .collect();
-        // Threads that were not there when the watching began: nothing of them was missed.
-        thread::sleep(Duration::from_millis(2_500));
+        for tid in &spinners {
+            until("contention", || {
+                let thread = watching.thread(*tid)?;
+                let hogs = thread.preemptors.iter().find(|by| by.pid == other.pid)?;
+                (thread.preempted >= 20 && hogs.count >= 10).then_some(())
+            });
+        }
+        assert_eq!(actor.tell("stop"), "done");
+        assert_eq!(other.tell("stop"), "done");
         for tid in &spinners {
             let thread = at_rest(&watching, actor.pid, *tid);
             let (voluntary, involuntary) = switches(actor.pid, *tid);
             println!("{thread:#?}");
             assert_eq!(thread.pid, actor.pid);
             assert!(thread.comm.starts_with("spinner-"));
-            assert!(involuntary >= 10, "{involuntary} preemptions prove little");
             assert_eq!(thread.preempted, involuntary);
             assert_eq!(thread.voluntary, voluntary);
             let last = thread.last_preemptor.unwrap();
@@ -84,7 +87,7 @@ fn preemptions_and_waits_are_the_kernels_own_numbers() {
                 .find(|taker| taker.pid == other.pid)
                 .unwrap();
             assert_eq!((hogs.tid, hogs.comm.as_str()), (hog, "hogthread"));
-            assert!(hogs.count >= 3 && hogs.longest >= Duration::from_millis(1));
+            assert!(hogs.count >= 10 && hogs.longest >= Duration::from_millis(1));
             assert!(hogs.longest <= thread.run_queue.max);
             let named: u64 = thread.preemptors.iter().map(|taker| taker.count).sum();
             assert_eq!(named, thread.preempted);
@@ -96,24 +99,32 @@ fn preemptions_and_waits_are_the_kernels_own_numbers() {
                         "{:?} for {delay:?}",
                         thread.waited
                     );
-                    assert!(delay >= Duration::from_millis(500), "{delay:?}");
+                    assert!(delay >= Duration::from_millis(50), "{delay:?}");
                 }
                 None => println!("SKIPPED: this kernel keeps no schedstat"),
             }
         }
         assert!(
-            watching.handle.threads().iter().all(|thread| thread.pid == actor.pid),
+            watching
+                .handle
+                .threads()
+                .iter()
+                .all(|thread| thread.pid == actor.pid),
             "only what is watched is in the table"
         );
         let series = until("percentiles", || {
-            watching.handle.percentiles().into_iter().find(|(series, _)| {
-                *series
-                    == Series::RunQueue {
-                        thread: "spinner-a".to_owned(),
-                    }
-            })
+            watching
+                .handle
+                .percentiles()
+                .into_iter()
+                .find(|(series, _)| {
+                    *series
+                        == Series::RunQueue {
+                            thread: "spinner-a".to_owned(),
+                        }
+                })
         });
-        assert!(series.1.count >= 10 && series.1.max >= Duration::from_millis(1));
+        assert!(series.1.count >= 20 && series.1.max >= Duration::from_millis(1));
         actor.end();
         until("the end of all", || {
             (watching.handle.watched().is_empty() && watching.handle.threads().is_empty())
@@ -130,13 +141,19 @@ fn sleeps_are_off_cpu_time_and_not_waits() {
         let tid: u32 = actor.tell("sleep dozer 40 20").parse().unwrap();
         // The last sleep is a long one: it is entered after 40 others.
         let thread = until("40 sleeps", || {
-            watching.thread(tid).filter(|thread| thread.off_cpu.count >= 40)
+            watching
+                .thread(tid)
+                .filter(|thread| thread.off_cpu.count >= 40)
         });
         println!("{thread:#?}");
         assert_eq!(thread.comm, "dozer");
         let slept = thread.slept + thread.blocked;
         assert!(slept >= Duration::from_millis(40 * 20), "{slept:?}");
-        assert!(thread.off_cpu.p50 >= Duration::from_millis(19), "{:?}", thread.off_cpu);
+        assert!(
+            thread.off_cpu.p50 >= Duration::from_millis(19),
+            "{:?}",
+            thread.off_cpu
+        );
         assert!(thread.blocked < thread.slept);
         // Whatever the machine is busy with, waits are not sleeps: both fit in the time that passed.
         assert!(thread.voluntary >= 40);
@@ -158,39 +175,47 @@ fn a_long_wait_is_told_with_who_had_the_cpu() {
             long_wait: Duration::from_millis(50),
             ..Settings::default()
         });
-        // A thread of a real-time class has the CPU until it has enough.
+        // A thread of a real-time class takes the CPU now and then, from whoever has it: most often
+        // from the victim.
+        let tid: u32 = actor.tell("spin victim 0 -15").parse().unwrap();
+        let enough = Arc::new(AtomicBool::new(false));
         let (told, tids) = std::sync::mpsc::channel();
         let hog = thread::Builder::new()
             .name("nw-realtime".to_owned())
-            .spawn(move || {
-                pin(0);
-                told.send(nix::unistd::gettid().as_raw() as u32).unwrap();
-                thread::sleep(Duration::from_millis(300));
-                let parameters = libc::sched_param { sched_priority: 1 };
-                // SAFETY: the parameters outlive the call.
-                let result =
-                    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
-                assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-                let end = std::time::Instant::now() + Duration::from_millis(300);
-                while std::time::Instant::now() < end {
-                    std::hint::spin_loop();
+            .spawn({
+                let enough = Arc::clone(&enough);
+                move || {
+                    pin(0);
+                    let parameters = libc::sched_param { sched_priority: 1 };
+                    // SAFETY: the parameters outlive the call.
+                    let result = unsafe {
+                        libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters)
+                    };
+                    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+                    told.send(nix::unistd::gettid().as_raw() as u32).unwrap();
+                    while !enough.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(300));
+                        let end = Instant::now() + Duration::from_millis(120);
+                        while Instant::now() < end {
+                            std::hint::spin_loop();
+                        }
+                    }
                 }
             })
             .unwrap();
         let hog_tid = tids.recv().unwrap();
-        let tid: u32 = actor.tell("spin victim 0 1500").parse().unwrap();
-        hog.join().unwrap();
         let wait = until("a long wait", || {
             watching
                 .handle
                 .long_waits()
                 .into_iter()
-                .find(|wait| wait.tid == tid && wait.by_tid == hog_tid)
+                .find(|wait| wait.tid == tid && wait.by_tid == hog_tid && wait.preempted)
         });
+        enough.store(true, Ordering::Relaxed);
+        hog.join().unwrap();
         println!("{wait:?}");
         assert_eq!(wait.pid, actor.pid);
         assert_eq!(wait.comm, "victim");
-        assert!(wait.preempted);
         assert!(wait.waited >= Duration::from_millis(100), "{wait:?}");
         assert_eq!(wait.by_pid, std::process::id());
         assert_eq!(wait.by_comm, "nw-realtime");

@@ -83,8 +83,7 @@ impl Task {
     #[inline(always)]
     fn is_on_cpu(self) -> bool {
         // SAFETY: as above.
-        is_present(Field::TASK_ON_CPU)
-            && unsafe { load::<u32>(self.0, Field::TASK_ON_CPU) != 0 }
+        is_present(Field::TASK_ON_CPU) && unsafe { load::<u32>(self.0, Field::TASK_ON_CPU) != 0 }
     }
 }
 

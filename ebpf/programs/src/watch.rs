@@ -274,7 +274,11 @@ pub fn watch_cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         let bits = cgroup_bits(load(parent, Field::NODE_ID))
             | declared(OF_MKDIR, NameKind::CgroupPath, path)
             | declared(OF_MKDIR, NameKind::CgroupName, load(node, Field::NODE_NAME));
-        if bits != 0 && CGROUPS.insert(load::<u64>(node, Field::NODE_ID), bits, 0).is_err() {
+        if bits != 0
+            && CGROUPS
+                .insert(load::<u64>(node, Field::NODE_ID), bits, 0)
+                .is_err()
+        {
             count(Counter::CgroupsFull);
         }
     }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,6 +106,8 @@ pub struct Actor {
     pub pid: u32,
 }
 
+static STOP: AtomicBool = AtomicBool::new(false);
+
 const ROLE: &str = "NETWATCH_TEST_ACTOR";
 
 impl Actor {
@@ -204,17 +207,18 @@ pub fn act() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
-            // name, CPU, milliseconds: a thread that keeps a CPU busy
-            ["spin", name, cpu, millis] => {
-                let (cpu, time) = (cpu.parse().unwrap(), millis.parse().unwrap());
+            // name, CPU, niceness: a thread that keeps a CPU busy until it is told to stop
+            ["spin", name, cpu, nice] => {
+                let (cpu, nice) = (cpu.parse().unwrap(), nice.parse().unwrap());
                 let (told, tid) = std::sync::mpsc::channel();
                 thread::Builder::new()
                     .name(name.to_owned())
                     .spawn(move || {
                         pin(cpu);
+                        // SAFETY: plain numbers; 0 is this thread.
+                        assert_eq!(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }, 0);
                         told.send(nix::unistd::gettid().as_raw()).unwrap();
-                        let end = Instant::now() + Duration::from_millis(time);
-                        while Instant::now() < end {
+                        while !STOP.load(Ordering::Relaxed) {
                             std::hint::spin_loop();
                         }
                         // Stays, so that its numbers can be compared.
@@ -222,6 +226,10 @@ pub fn act() {
                     })
                     .unwrap();
                 say(&tid.recv().unwrap().to_string());
+            }
+            ["stop"] => {
+                STOP.store(true, Ordering::Relaxed);
+                say("done");
             }
             // name, count, milliseconds: a thread that sleeps so often
             ["sleep", name, count, millis] => {
