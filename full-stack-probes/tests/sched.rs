@@ -10,24 +10,11 @@ use std::time::{Duration, Instant};
 
 use full_stack_probes::{Series, Settings, Watch, WatchedThread};
 
-use process::{Actor, Watching, act, alone, pin, until};
+use process::{Actor, Watching, act, alone, pin, switches, until};
 
 #[test]
 fn actor() {
     act();
-}
-
-/// `voluntary_ctxt_switches` and `nonvoluntary_ctxt_switches`.
-fn switches(pid: u32, tid: u32) -> (u64, u64) {
-    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap();
-    let number = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.unwrap().trim().parse().unwrap()
-    };
-    (
-        number("voluntary_ctxt_switches:"),
-        number("nonvoluntary_ctxt_switches:"),
-    )
 }
 
 /// The time on the run queue by the kernel's own account.

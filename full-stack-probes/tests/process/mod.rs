@@ -99,6 +99,19 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// `voluntary_ctxt_switches` and `nonvoluntary_ctxt_switches`.
+pub fn switches(pid: u32, tid: u32) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap();
+    let number = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap().trim().parse().unwrap()
+    };
+    (
+        number("voluntary_ctxt_switches:"),
+        number("nonvoluntary_ctxt_switches:"),
+    )
+}
+
 /// A child that does what it is told, one line at a time, and answers each line with one.
 pub struct Actor {
     child: Child,
