@@ -15,6 +15,8 @@ use crate::counters::{Counters, Shared, lock};
 use crate::diag::{Diag, Listing};
 use crate::kernel::{Kernel, Sources, StartError};
 use crate::reader::Reader;
+use crate::sched::{LongWait, WatchedThread};
+use crate::watch::WatchedProcess;
 use crate::{Percentiles, ProbeReport, Series, Settings};
 
 /// Programs that are loaded and attached, and the connections that existed then. Everything is
@@ -160,6 +162,29 @@ impl Handle {
         registry.percentiles()
     }
 
+    /// The processes that are watched, as [`Watch`](crate::Watch) declares them.
+    #[must_use]
+    pub fn watched(&self) -> Vec<WatchedProcess> {
+        let processes = self.kernel.processes.as_ref();
+        processes.map_or_else(Vec::new, |processes| processes.watched())
+    }
+
+    /// Their threads, as far as they ran since they are watched: what they wait for, and who takes
+    /// the CPU from them. Copies some 2 kB for each.
+    #[must_use]
+    pub fn threads(&self) -> Vec<WatchedThread> {
+        let processes = self.kernel.processes.as_ref();
+        processes.map_or_else(Vec::new, |processes| processes.threads())
+    }
+
+    /// Waits for a CPU that were longer than [`Settings::long_wait`], one a second of each thread
+    /// at most, and the last 256 in all; each is told once.
+    #[must_use]
+    pub fn long_waits(&self) -> Vec<LongWait> {
+        let processes = self.kernel.processes.as_ref();
+        processes.map_or_else(Vec::new, |processes| processes.take_waits())
+    }
+
     /// The thread runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -199,6 +224,10 @@ fn counters(kernel: &Kernel, shared: &Shared, programs: bool) -> Counters {
         bulk_records: kernel.counter(Counter::Bulk),
         bulk_lost: kernel.counter(Counter::BulkLost),
         table_full: kernel.counter(Counter::TableFull),
+        watched_full: kernel.counter(Counter::WatchedFull),
+        threads_full: kernel.counter(Counter::ThreadsFull),
+        cgroups_full: kernel.counter(Counter::CgroupsFull),
+        long_waits_dropped: load(&shared.long_waits_dropped),
         slots_taken: kernel.counter(Counter::SlotsTaken),
         slots_freed: kernel.counter(Counter::SlotsFreed),
         slots_orphaned: load(&shared.slots_orphaned),

@@ -23,6 +23,7 @@ use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
 use crate::owner;
 use crate::percentiles::Series;
+use crate::processes::{self, Note};
 use crate::sweep::Live;
 
 /// Events in a batch at most.
@@ -121,6 +122,7 @@ impl Reader {
             if now >= self.next_scan {
                 self.scan();
                 self.measure_disks();
+                self.account();
                 self.next_scan = now + SCAN;
             }
             if now >= self.next_sweep {
@@ -173,11 +175,22 @@ impl Reader {
 
     /// Takes up to `limit` records from each ring, ordered by time. Returns whether more may wait.
     fn drain(&mut self, limit: usize, records: &mut Vec<Event>) -> bool {
-        let mut beats = Vec::new();
+        let mut others = Others::default();
         let shared = &self.shared;
-        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &mut beats, shared);
-        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut beats, shared);
-        self.beat(&beats);
+        let urgent = drain_ring(
+            &mut self.sources.urgent,
+            limit,
+            records,
+            &mut others,
+            shared,
+        );
+        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut others, shared);
+        self.beat(&others.beats);
+        if let Some((processes, _)) = &self.sources.processes {
+            for note in others.notes {
+                add(&self.shared.long_waits_dropped, processes.note(note));
+            }
+        }
         records.sort_by_key(|record| record.at);
         urgent || bulk
     }
@@ -312,6 +325,13 @@ impl Reader {
             {
                 self.watch(index);
             }
+        }
+    }
+
+    /// What the watched threads waited for since the last time.
+    fn account(&mut self) {
+        if let Some((processes, account)) = &mut self.sources.processes {
+            processes.account(account, self.shared.registry());
         }
     }
 
@@ -545,11 +565,19 @@ impl Reader {
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE: u8 = 7;
 
+/// Records that are not about connections.
+#[derive(Default)]
+struct Others {
+    /// Heartbeats, each with the time of its handling.
+    beats: Vec<(Timestamp, Timestamp)>,
+    notes: Vec<Note>,
+}
+
 fn drain_ring(
     ring: &mut RingBuf<MapData>,
     limit: usize,
     records: &mut Vec<Event>,
-    beats: &mut Vec<(Timestamp, Timestamp)>,
+    others: &mut Others,
     shared: &Shared,
 ) -> bool {
     for _ in 0..limit {
@@ -557,7 +585,11 @@ fn drain_ring(
             return false;
         };
         if let Some(at) = heartbeat::parse(&item) {
-            beats.push((at, clock::now()));
+            others.beats.push((at, clock::now()));
+            continue;
+        }
+        if let Some(note) = processes::parse(&item) {
+            others.notes.push(note);
             continue;
         }
         match convert::parse(&item) {
