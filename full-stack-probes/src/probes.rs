@@ -86,12 +86,45 @@ pub struct Place {
 pub enum Of {
     /// The first that points to this struct.
     Pointer(&'static str),
+    /// The function's argument of this name.
+    Named(&'static str),
     /// What the function returns: after its last argument.
     Return,
 }
 
 /// Arguments to look up.
-pub const PLACES: &[Place] = &[];
+pub const PLACES: &[Place] = &[
+    Place {
+        symbol: "TCP_RECV_FLAGS",
+        hook: Hook::Fexit("tcp_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "TCP_RECV_RETURN",
+        hook: Hook::Fexit("tcp_recvmsg"),
+        of: Of::Return,
+    },
+    Place {
+        symbol: "UDP_RECV_FLAGS",
+        hook: Hook::Fexit("udp_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "UDP_RECV_RETURN",
+        hook: Hook::Fexit("udp_recvmsg"),
+        of: Of::Return,
+    },
+    Place {
+        symbol: "UDP6_RECV_FLAGS",
+        hook: Hook::Fexit("udpv6_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "UDP6_RECV_RETURN",
+        hook: Hook::Fexit("udpv6_recvmsg"),
+        of: Of::Return,
+    },
+];
 
 fn always(_: &Settings) -> bool {
     true
@@ -280,6 +313,8 @@ pub const PROBES: &[Probe] = &[
         }],
         fields: &[],
     },
+    crate::message::PROBE,
+    crate::udp::PROBE,
 ];
 
 impl Probe {
@@ -362,6 +397,12 @@ impl Place {
         };
         let index = match self.of {
             Of::Return => Some(found.len()),
+            Of::Named(wanted) => match self.hook {
+                Hook::Fentry(function) | Hook::Fexit(function) | Hook::Kprobe(function) => {
+                    btf.parameter(function, wanted).ok().flatten()
+                }
+                Hook::TpBtf(_) => None,
+            },
             Of::Pointer(wanted) => found
                 .iter()
                 .position(|argument| matches!(argument, Argument::Pointer(name) if name == wanted)),

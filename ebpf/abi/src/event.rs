@@ -110,11 +110,23 @@ pub enum Counter {
     Urgent = 5,
     /// Records put in the bulk ring.
     Bulk = 6,
+    /// Sends and receives that would have waited (EAGAIN): no messages.
+    MessageAgain = 7,
+    /// Calls whose return was seen and whose entry was not: the time spent is not known.
+    MessageUnpaired = 8,
+    /// Calls whose entry was seen and whose return was not.
+    MessageAbandoned = 9,
+    /// Datagrams that watched threads sent.
+    UdpSent = 10,
+    /// Datagrams that watched threads received.
+    UdpReceived = 11,
+    /// Sends that were not recorded one by one because the thread sends often.
+    UdpUnrecorded = 12,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 13;
 }
 
 #[cfg(test)]

@@ -7,11 +7,15 @@
 mod event;
 mod fields;
 mod histogram;
+mod message;
 mod slot;
+mod udp;
 
 pub use event::{Counter, Event, EventKind, KIND_OFFSET, NO_SLOT, RetransmitCause};
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
+pub use message::{CALLS, Direction, MESSAGE, Message, TOOK_UNKNOWN};
 pub use slot::{
     PROBES, RING, SLOTS, Slot, Stamp, VACANT, home, seq_after, stamp_end, stamp_micros,
 };
+pub use udp::{DATAGRAM, Datagram, RARE, UDP_THREADS, UdpThread, WINDOW};

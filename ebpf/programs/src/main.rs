@@ -4,14 +4,19 @@
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod access;
+mod arguments;
+mod ends;
 mod fields;
 mod filter;
+mod message;
 mod rings;
 mod sock;
 mod table;
 mod tcp;
+mod udp;
 mod watch;
 
 #[unsafe(no_mangle)]
