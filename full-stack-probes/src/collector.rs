@@ -10,7 +10,8 @@ use events::{TcpEvent, Timestamp};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 
-use crate::counters::{Counters, Shared};
+use crate::block::DiskCounters;
+use crate::counters::{Counters, Shared, lock};
 use crate::diag::{Diag, Listing};
 use crate::kernel::{Kernel, Sources, StartError};
 use crate::reader::Reader;
@@ -139,6 +140,12 @@ impl Handle {
         self.kernel.memory_bytes()
     }
 
+    /// Requests by disk and operation since the start, as of the last second.
+    #[must_use]
+    pub fn disks(&self) -> Vec<DiskCounters> {
+        lock(&self.shared.disks).clone()
+    }
+
     /// The thread runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -193,6 +200,9 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         found: load(&shared.found),
         gone: load(&shared.gone),
         reconcile_failed: load(&shared.reconcile_failed),
+        disk_unknown: kernel.counter(Counter::DiskUnknown),
+        disk_overflow: load(&shared.disk_overflow),
+        requests_lost: kernel.counter(Counter::RequestsLost),
         programs: kernel.program_stats(),
     }
 }

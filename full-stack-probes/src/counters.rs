@@ -1,10 +1,13 @@
 //! What was seen and what was lost, by stage and cause.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use events::LossStage;
 
+use crate::block::DiskCounters;
 use crate::kernel::ProgramStats;
+use crate::percentiles::Registry;
 
 /// A snapshot of all counters since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,12 @@ pub struct Counters {
     pub gone: u64,
     /// Reconciliations that failed or were cut short.
     pub reconcile_failed: u64,
+    /// Requests issued to disks that were not known yet.
+    pub disk_unknown: u64,
+    /// Disks for which there was no place.
+    pub disk_overflow: u64,
+    /// Block requests not timed because too many were under way.
+    pub requests_lost: u64,
     /// Each program's own account.
     pub programs: Vec<ProgramStats>,
 }
@@ -66,7 +75,7 @@ impl Counters {
     }
 }
 
-/// The counters that the collector's thread keeps.
+/// What the collector's thread keeps and others may look at.
 #[derive(Debug, Default)]
 pub struct Shared {
     pub slots_orphaned: AtomicU64,
@@ -82,6 +91,14 @@ pub struct Shared {
     pub found: AtomicU64,
     pub gone: AtomicU64,
     pub reconcile_failed: AtomicU64,
+    pub disk_overflow: AtomicU64,
+    pub registry: Mutex<Registry>,
+    pub disks: Mutex<Vec<DiskCounters>>,
+}
+
+/// Takes a lock. Nothing panics while it holds one of these.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts. The values are independent of each other, so no order is needed.

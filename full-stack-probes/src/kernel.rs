@@ -11,6 +11,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use ebpf_abi::Counter;
 
 use crate::attach::{Held, attach};
+use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::offsets::Offsets;
 use crate::probes::{PLACES, PROBES};
@@ -96,6 +97,8 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Disks.
+    pub disks: Disks,
 }
 
 impl Kernel {
@@ -128,6 +131,8 @@ impl Kernel {
         for field in &offsets.fields {
             loader.override_global(field.symbol, &field.value, true);
         }
+        let block_slow = u64::try_from(settings.block_slow.as_nanos()).unwrap_or(u64::MAX);
+        loader.override_global("BLOCK_SLOW", &block_slow, true);
         let places: Vec<_> = PLACES
             .iter()
             .map(|place| (place.symbol, place.index(&btf)))
@@ -168,16 +173,8 @@ impl Kernel {
         map_fds.extend(map_fd(&counters));
         let counters =
             PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
-        let table = match take(&mut ebpf, "TABLE")? {
-            Map::Array(data) => data,
-            other => {
-                return Err(StartError::Map {
-                    name: "TABLE",
-                    reason: format!("is no array: {other:?}"),
-                });
-            }
-        };
-        map_fds.push(table.fd().as_fd().as_raw_fd());
+        let table = array(&mut ebpf, "TABLE", &mut map_fds)?;
+        let disks = disks(&mut ebpf, settings, &mut map_fds)?;
         let claims = take(&mut ebpf, "CLAIMS")?;
         map_fds.extend(map_fd(&claims));
         let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
@@ -197,6 +194,7 @@ impl Kernel {
                 urgent,
                 bulk,
                 table,
+                disks,
             },
         ))
     }
@@ -315,6 +313,38 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
         name,
         reason: "is not in the object".to_owned(),
     })
+}
+
+/// An array, to be mapped.
+fn array(ebpf: &mut Ebpf, name: &'static str, fds: &mut Vec<RawFd>) -> Result<MapData, StartError> {
+    match take(ebpf, name)? {
+        Map::Array(data) => {
+            fds.push(data.fd().as_fd().as_raw_fd());
+            Ok(data)
+        }
+        other => Err(StartError::Map {
+            name,
+            reason: format!("is no array: {other:?}"),
+        }),
+    }
+}
+
+fn disks(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<Disks, StartError> {
+    let issued = take(ebpf, "ISSUED")?;
+    fds.extend(map_fd(&issued));
+    let index = take(ebpf, "DISK_INDEX")?;
+    fds.extend(map_fd(&index));
+    let index = HashMap::try_from(index).map_err(|error| map_error("DISK_INDEX", error))?;
+    let table = array(ebpf, "DISK_TABLE", fds)?;
+    let failed = |error: io::Error| StartError::Map {
+        name: "DISK_TABLE",
+        reason: error.to_string(),
+    };
+    let mut disks = Disks::new(index, table, &settings.devices).map_err(failed)?;
+    if settings.block {
+        disks.scan().map_err(failed)?;
+    }
+    Ok(disks)
 }
 
 fn map_error(name: &'static str, error: MapError) -> StartError {

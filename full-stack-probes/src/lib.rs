@@ -12,6 +12,7 @@
 //! ```
 
 mod attach;
+mod block;
 pub mod btf;
 mod collector;
 mod convert;
@@ -19,6 +20,7 @@ mod counters;
 mod diag;
 mod kernel;
 mod link;
+mod mapped;
 mod offsets;
 mod owner;
 mod percentiles;
@@ -34,6 +36,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
 pub use kernel::{ProgramStats, StartError};
@@ -56,6 +59,12 @@ pub struct Settings {
     pub reconcile: Duration,
     /// What on this host is the validator.
     pub watch: Watch,
+    /// Whether disks are watched.
+    pub block: bool,
+    /// Only these disks, such as `nvme0n1`; empty: all.
+    pub devices: Vec<String>,
+    /// A block request that takes longer is told of at once.
+    pub block_slow: Duration,
     /// Probes that must use one kind of hook, by name, whatever else the kernel offers.
     pub force: BTreeMap<&'static str, RungKind>,
 }
@@ -108,6 +117,9 @@ impl Default for Settings {
             sweep: Duration::from_millis(5),
             reconcile: Duration::from_secs(10),
             watch: Watch::default(),
+            block: true,
+            devices: Vec::new(),
+            block_slow: Duration::from_millis(100),
             force: BTreeMap::new(),
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::Settings;
 use crate::convert;
-use crate::counters::{Shared, add};
+use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
 use crate::kernel::Sources;
 use crate::owner;
@@ -105,10 +105,12 @@ impl Reader {
             let now = clock::now();
             if now >= self.next_reconcile {
                 self.reconcile(now);
+                self.find_disks();
                 self.next_reconcile = clock::now() + self.settings.reconcile;
             }
             if now >= self.next_scan {
                 self.scan();
+                self.measure_disks();
                 self.next_scan = now + SCAN;
             }
             if now >= self.next_sweep {
@@ -119,6 +121,23 @@ impl Reader {
             }
             open = self.flush();
         }
+    }
+
+    fn find_disks(&mut self) {
+        if !self.settings.block {
+            return;
+        }
+        if let Err(error) = self.sources.disks.scan() {
+            self.complain("cannot list the disks", &error);
+        }
+        self.shared
+            .disk_overflow
+            .store(self.sources.disks.overflow, Ordering::Relaxed);
+    }
+
+    fn measure_disks(&mut self) {
+        self.sources.disks.collect(&mut lock(&self.shared.registry));
+        *lock(&self.shared.disks) = self.sources.disks.counters();
     }
 
     /// Sleeps until something is due. Returns whether to go on.

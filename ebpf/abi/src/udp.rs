@@ -1,5 +1,5 @@
 /// The kind of a [`Datagram`] record.
-pub const DATAGRAM: u8 = 17;
+pub const DATAGRAM: u8 = 20;
 
 /// Threads whose datagrams are counted at once. Where there are more, those that were quiet for the
 /// longest are forgotten.

@@ -8,9 +8,11 @@
 
 mod access;
 mod arguments;
+mod block;
 mod ends;
 mod fields;
 mod filter;
+mod histogram;
 mod message;
 mod rings;
 mod sock;
