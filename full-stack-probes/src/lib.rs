@@ -21,14 +21,17 @@ mod diag;
 mod kernel;
 mod link;
 mod mapped;
+mod message;
 mod offsets;
 mod owner;
 mod percentiles;
 mod preflight;
 mod probes;
 mod reader;
+mod records;
 mod sweep;
 mod table;
+mod udp;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,6 +46,8 @@ pub use kernel::{ProgramStats, StartError};
 pub use percentiles::{BlockOperation, Registry, Series};
 pub use preflight::{Check, preflight};
 pub use probes::RungKind;
+pub use records::{KernelRecord, Sinks};
+pub use udp::UdpThread;
 
 /// What is watched, and how closely.
 #[derive(Clone, Debug)]
@@ -81,7 +86,7 @@ pub struct Watch {
     pub units: Vec<String>,
     /// Cgroups, as absolute paths below the cgroup mount, such as `/system.slice/gaiad.service`.
     pub cgroups: Vec<PathBuf>,
-    /// TCP ports, of either end, whose messages are recorded one by one.
+    /// TCP ports, of either end, whose messages are recorded one by one. Eight at most.
     pub consensus_ports: Vec<u16>,
 }
 

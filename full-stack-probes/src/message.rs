@@ -9,9 +9,6 @@ use crate::convert;
 use crate::probes::{Attachment, Hook, Probe, Rung, RungKind};
 use crate::{Series, Settings};
 
-/// Ports that the programs can compare with.
-pub const MAX_PORTS: usize = 8;
-
 const SEND: &[&str] = &["sock", "msghdr", ""];
 const RECEIVE: &[&str] = &["sock", "msghdr", "", ""];
 const LENGTH: &[&str] = &["sock", "", ""];

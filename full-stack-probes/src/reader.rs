@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{Event, EventKind, NO_SLOT, SLOTS, VACANT};
+use ebpf_abi::{Event, EventKind, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
 use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -19,7 +19,9 @@ use crate::convert;
 use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
 use crate::kernel::Sources;
+use crate::message;
 use crate::owner;
+use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
 
 /// Events in a batch at most.
@@ -53,6 +55,7 @@ pub struct Reader {
     settings: Settings,
     diag: Diag,
     sink: Sender<Vec<TcpEvent>>,
+    records: Outbox,
     shared: Arc<Shared>,
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
@@ -69,7 +72,7 @@ impl Reader {
         sources: Sources,
         mut settings: Settings,
         diag: Diag,
-        sink: Sender<Vec<TcpEvent>>,
+        sinks: Sinks,
         shared: Arc<Shared>,
         stop: OwnedFd,
     ) -> Self {
@@ -83,7 +86,8 @@ impl Reader {
             sources,
             settings,
             diag,
-            sink,
+            sink: sinks.tcp,
+            records: Outbox::new(sinks.records),
             shared,
             stop,
             known: BTreeMap::new(),
@@ -106,6 +110,7 @@ impl Reader {
             if now >= self.next_reconcile {
                 self.reconcile(now);
                 self.find_disks();
+                self.sources.udp.forget_ended();
                 self.next_reconcile = clock::now() + self.settings.reconcile;
             }
             if now >= self.next_scan {
@@ -120,6 +125,7 @@ impl Reader {
                 self.next_sweep = self.next_sweep.min(now);
             }
             open = self.flush();
+            self.records.flush(&self.shared);
         }
     }
 
@@ -147,6 +153,7 @@ impl Reader {
         let mut fds = [
             PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.sources.bulk.as_fd(), PollFlags::POLLIN),
         ];
         match ppoll(&mut fds, Some(timeout), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -163,10 +170,37 @@ impl Reader {
 
     /// Takes up to `limit` records from each ring, ordered by time. Returns whether more may wait.
     fn drain(&mut self, limit: usize, records: &mut Vec<Event>) -> bool {
-        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &self.shared);
-        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &self.shared);
+        let mut calls = Vec::new();
+        let shared = &self.shared;
+        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &mut calls, shared);
+        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut calls, shared);
+        self.note(calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// Records of single calls.
+    fn note(&mut self, calls: Vec<KernelRecord>) {
+        if calls.is_empty() {
+            return;
+        }
+        let mut messages = 0;
+        let mut registry = lock(&self.shared.registry);
+        for call in calls {
+            if let KernelRecord::Message(message) = &call {
+                let remote = message.flow.remote.ip();
+                if self.settings.ignore.iter().any(|net| net.contains(&remote)) {
+                    continue;
+                }
+                messages += 1;
+                if let Some((series, nanos)) = message::series(message) {
+                    registry.record(series, nanos, 1);
+                }
+            }
+            self.records.push(call);
+        }
+        drop(registry);
+        add(&self.shared.messages, messages);
     }
 
     fn apply(&mut self, records: &[Event]) {
@@ -479,12 +513,21 @@ fn drain_ring(
     ring: &mut RingBuf<MapData>,
     limit: usize,
     records: &mut Vec<Event>,
+    calls: &mut Vec<KernelRecord>,
     shared: &Shared,
 ) -> bool {
     for _ in 0..limit {
         let Some(item) = ring.next() else {
             return false;
         };
+        let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();
+        if let Some(call) = records::parse(kind, &item) {
+            match call {
+                Some(call) => calls.push(call),
+                None => add(&shared.malformed, 1),
+            }
+            continue;
+        }
         match convert::parse(&item) {
             Some(record) => records.push(record),
             None => add(&shared.malformed, 1),
@@ -523,7 +566,10 @@ mod tests {
             sources,
             settings,
             Diag::open().unwrap(),
-            sink,
+            Sinks {
+                tcp: sink,
+                records: None,
+            },
             Arc::default(),
             EventFd::new()
                 .unwrap()

@@ -1,10 +1,11 @@
 //! Datagrams of watched threads: the probe, its counters, and its records.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use aya::Pod;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use ebpf_abi::Datagram;
 use events::{ConnectionId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -133,9 +134,21 @@ unsafe impl Pod for Value {}
 pub struct Threads(HashMap<MapData, u64, Value>);
 
 impl Threads {
-    /// Takes the map.
-    pub fn new(map: aya::maps::Map) -> Result<Self, MapError> {
-        HashMap::try_from(map).map(Self)
+    /// Two holders of the map: one for each thread that uses it.
+    pub fn pair(map: Map) -> Result<(Self, Self), String> {
+        let Map::LruHashMap(first) = map else {
+            return Err(format!("is no LRU hash: {map:?}"));
+        };
+        let fd = first.fd().as_fd().try_clone_to_owned();
+        let second = fd
+            .map_err(|error| error.to_string())
+            .and_then(|fd| MapData::from_fd(fd).map_err(|error| error.to_string()))?;
+        let holder = |data| {
+            HashMap::try_from(Map::LruHashMap(data))
+                .map(Self)
+                .map_err(|error: MapError| error.to_string())
+        };
+        Ok((holder(first)?, holder(second)?))
     }
 
     /// All threads, by process and thread id. One that is forgotten meanwhile may be missing.
@@ -158,7 +171,10 @@ impl Threads {
             .flatten()
             .filter(|key| !Path::new(&format!("/proc/{}/task/{}", key >> 32, *key as u32)).exists())
             .collect();
-        ended.iter().filter(|key| self.0.remove(key).is_ok()).count()
+        ended
+            .iter()
+            .filter(|key| self.0.remove(key).is_ok())
+            .count()
     }
 }
 
