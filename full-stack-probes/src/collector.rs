@@ -16,7 +16,7 @@ use crate::diag::{Diag, Listing};
 use crate::kernel::{Kernel, Sources, StartError};
 use crate::reader::Reader;
 use crate::records::Sinks;
-use crate::{ProbeReport, Settings, UdpThread};
+use crate::{Percentiles, ProbeReport, Series, Settings, UdpThread};
 
 /// Programs that are loaded and attached, and the connections that existed then. Everything is
 /// released when it is dropped.
@@ -167,6 +167,14 @@ impl Handle {
         self.kernel.udp.read()
     }
 
+    /// What the last minute was like, by peer, disk and thread.
+    #[must_use]
+    pub fn percentiles(&self) -> Vec<(Series, Percentiles)> {
+        let mut registry = self.shared.registry();
+        registry.rotate(clock::now());
+        registry.percentiles()
+    }
+
     /// The thread runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -233,6 +241,10 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         udp_unrecorded: kernel.counter(Counter::UdpUnrecorded),
         records_delivered: load(&shared.records_delivered),
         records_dropped: load(&shared.records_dropped),
+        heartbeats: load(&shared.heartbeats),
+        stalls: load(&shared.stalls),
+        heartbeat_gaps: load(&shared.heartbeat_gaps),
+        percentiles: shared.registry().usage(),
         programs: kernel.program_stats(),
     }
 }

@@ -14,7 +14,7 @@ use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::offsets::Offsets;
-use crate::probes::{PLACES, PROBES};
+use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::table::Table;
 use crate::{ProbeReport, Settings, message, udp};
 
@@ -106,6 +106,8 @@ pub struct Sources {
     pub udp: udp::Threads,
     /// Disks.
     pub disks: Disks,
+    /// Heartbeats come.
+    pub heartbeat: bool,
 }
 
 impl Kernel {
@@ -179,7 +181,8 @@ impl Kernel {
                 report
             })
             .collect();
-        if links.is_empty() {
+        let is_useful = |report: &ProbeReport| report.hook.is_some() && report.name != HEARTBEAT;
+        if !reports.iter().any(is_useful) {
             let reason = reports
                 .first()
                 .map(|report| report.reason.clone())
@@ -216,6 +219,9 @@ impl Kernel {
             name: "TABLE",
             reason: error.to_string(),
         })?;
+        let heartbeat = reports
+            .iter()
+            .any(|report| report.name == HEARTBEAT && report.hook.is_some());
         Ok((
             Self {
                 links,
@@ -231,6 +237,7 @@ impl Kernel {
                 table,
                 udp: udp_reader,
                 disks,
+                heartbeat,
             },
         ))
     }

@@ -1,5 +1,6 @@
 //! The project's chores. `cargo xtask --help` lists them.
 
+mod bench;
 mod checks;
 mod lab;
 mod setup;
@@ -32,6 +33,10 @@ enum Command {
     Demo(lab::Demo),
     /// Run scenarios in the lab
     Lab(lab::Lab),
+    /// Benchmarks, each beside its peers in the same run
+    Bench(bench::Bench),
+    /// Churn for minutes with the real daemon: nothing leaks, nothing is lost unaccounted
+    Soak(bench::Soak),
     /// What CI runs: format, lints, dependency rules, unit and live tests, the lab
     Test(checks::Test),
 }
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Demo(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Lab(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Bench(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Soak(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Test(arguments) => setup::run().and_then(|()| arguments.run()),
     };
     match result {

@@ -147,6 +147,11 @@ fn install_linker(apt: &mut Apt, llvm: u32) -> Result<()> {
         .with_context(|| format!("cannot write {}", stamp.display()))
 }
 
+/// The peer that the overhead benchmark compares with.
+pub fn install_bpftrace() -> Result<()> {
+    Apt::default().install(&["bpftrace"])
+}
+
 /// Only the tests want it, so only they install it.
 pub fn install_cargo_deny() -> Result<()> {
     if output(&mut command("cargo", &["deny", "--version"])).is_some() {

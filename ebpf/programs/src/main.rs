@@ -12,6 +12,7 @@ mod block;
 mod ends;
 mod fields;
 mod filter;
+mod heartbeat;
 mod histogram;
 mod message;
 mod rings;
