@@ -41,8 +41,9 @@ pub fn register(context: &ProbeContext, place: u32) -> Option<u64> {
     macro_rules! load {
         ($place:literal) => {{
             let mut value: u64 = context.arg($place)?;
-            // SAFETY: no instruction; the compiler cannot merge it with the others.
-            unsafe { asm!("/* {0} */", inout(reg) value) };
+            // SAFETY: changes nothing, but the compiler cannot merge it with the others. (Without
+            // any instruction, two lines would be at one place, which the kernel refuses.)
+            unsafe { asm!("{value} = {value}", value = inout(reg) value) };
             Some(value)
         }};
     }

@@ -147,7 +147,19 @@ pub fn msg_recv_kp(ctx: ProbeContext) -> u32 {
         let Some(flags) = register(&ctx, place) else {
             return 0;
         };
-        if is_aside(flags as u32) || length == 0 || !is_declared::<Probed>(sk) {
+        if !is_declared::<Probed>(sk) {
+            return 0;
+        }
+        // What is left of the thread's last call: it returned nothing, or less than it waited for.
+        let thread = bpf_get_current_pid_tgid();
+        if let Some(call) = CALLS.get_ptr(thread) {
+            let call = *call;
+            let _ = CALLS.remove(thread);
+            if call.copied > 0 && call.sk == sk as u64 {
+                received(sk, &call, call.copied, call.copied_at);
+            }
+        }
+        if is_aside(flags as u32) || length == 0 {
             return 0;
         }
         let length = length.min(u64::from(u32::MAX)) as u32;
@@ -160,13 +172,6 @@ pub fn msg_recv_kp(ctx: ProbeContext) -> u32 {
         } else {
             1
         };
-        // The thread's last call ended before it had all that it waited for.
-        if let Some(call) = CALLS.get_ptr(bpf_get_current_pid_tgid()) {
-            let call = *call;
-            if call.copied > 0 && call.sk == sk as u64 {
-                received(sk, &call, call.copied, call.copied_at);
-            }
-        }
         enter_declared(sk, target);
     }
     0
