@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{Event, EventKind, NO_SLOT, SLOTS, VACANT};
+use ebpf_abi::{Event, EventKind, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
 use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -21,9 +21,11 @@ use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
+use crate::message;
 use crate::owner;
 use crate::percentiles::Series;
 use crate::processes::{self, Note};
+use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
 
 /// Events in a batch at most.
@@ -60,6 +62,7 @@ pub struct Reader {
     settings: Settings,
     diag: Diag,
     sink: Sender<Vec<TcpEvent>>,
+    records: Outbox,
     shared: Arc<Shared>,
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
@@ -77,7 +80,7 @@ impl Reader {
         sources: Sources,
         mut settings: Settings,
         diag: Diag,
-        sink: Sender<Vec<TcpEvent>>,
+        sinks: Sinks,
         shared: Arc<Shared>,
         stop: OwnedFd,
     ) -> Self {
@@ -91,7 +94,8 @@ impl Reader {
             sources,
             settings,
             diag,
-            sink,
+            sink: sinks.tcp,
+            records: Outbox::new(sinks.records),
             shared,
             stop,
             known: BTreeMap::new(),
@@ -117,6 +121,7 @@ impl Reader {
             if now >= self.next_reconcile {
                 self.reconcile(now);
                 self.find_disks();
+                self.sources.udp.forget_ended();
                 self.next_reconcile = clock::now() + self.settings.reconcile;
             }
             if now >= self.next_scan {
@@ -132,6 +137,7 @@ impl Reader {
                 self.next_sweep = self.next_sweep.min(now);
             }
             open = self.flush();
+            self.records.flush(&self.shared);
         }
     }
 
@@ -159,6 +165,7 @@ impl Reader {
         let mut fds = [
             PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.sources.bulk.as_fd(), PollFlags::POLLIN),
         ];
         match ppoll(&mut fds, Some(timeout), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -187,12 +194,37 @@ impl Reader {
         let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut others, shared);
         self.beat(&others.beats);
         if let Some((processes, _)) = &self.sources.processes {
-            for note in others.notes {
+            for note in std::mem::take(&mut others.notes) {
                 add(&self.shared.long_waits_dropped, processes.note(note));
             }
         }
+        self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// Records of single calls.
+    fn note(&mut self, calls: Vec<KernelRecord>) {
+        if calls.is_empty() {
+            return;
+        }
+        let mut messages = 0;
+        let mut registry = self.shared.registry();
+        for call in calls {
+            if let KernelRecord::Message(message) = &call {
+                let remote = message.flow.remote.ip();
+                if self.settings.ignore.iter().any(|net| net.contains(&remote)) {
+                    continue;
+                }
+                messages += 1;
+                if let Some((series, nanos)) = message::series(message) {
+                    registry.record(series, nanos, 1);
+                }
+            }
+            self.records.push(call);
+        }
+        drop(registry);
+        add(&self.shared.messages, messages);
     }
 
     /// Heartbeats, each with the time of its handling.
@@ -571,6 +603,7 @@ struct Others {
     /// Heartbeats, each with the time of its handling.
     beats: Vec<(Timestamp, Timestamp)>,
     notes: Vec<Note>,
+    calls: Vec<KernelRecord>,
 }
 
 fn drain_ring(
@@ -590,6 +623,14 @@ fn drain_ring(
         }
         if let Some(note) = processes::parse(&item) {
             others.notes.push(note);
+            continue;
+        }
+        let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();
+        if let Some(call) = records::parse(kind, &item) {
+            match call {
+                Some(call) => others.calls.push(call),
+                None => add(&shared.malformed, 1),
+            }
             continue;
         }
         match convert::parse(&item) {
@@ -630,7 +671,10 @@ mod tests {
             sources,
             settings,
             Diag::open().unwrap(),
-            sink,
+            Sinks {
+                tcp: sink,
+                records: None,
+            },
             Arc::default(),
             EventFd::new()
                 .unwrap()
