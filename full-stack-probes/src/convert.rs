@@ -36,7 +36,7 @@ pub fn event(record: &Event) -> Option<TcpEvent> {
         EventKind::Error => TcpEventKind::Error {
             errno: record.error,
         },
-        EventKind::Adopted => return None,
+        EventKind::Adopted | EventKind::Window => return None,
     };
     Some(TcpEvent {
         at: Timestamp::from_nanos(record.at),

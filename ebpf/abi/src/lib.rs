@@ -15,5 +15,6 @@ pub use event::{Counter, Event, EventKind, KIND_BLOCK, KIND_OFFSET, NO_SLOT, Ret
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
 pub use slot::{
-    PROBES, RING, SLOTS, Slot, Stamp, VACANT, home, seq_after, stamp_end, stamp_micros,
+    BUCKET, BUCKETS_OF_KEYS, FIRST_ADDRESS, RING, SLOTS, Slot, Stamp, VACANT, home, place,
+    seq_after, stamp_end, stamp_micros,
 };

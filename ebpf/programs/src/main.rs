@@ -1,6 +1,6 @@
 //! The eBPF programs of netwatch.
 //!
-//! `tcp` watches connections; `table` keeps what is known of each where user space can read it
+//! `tcp` watches connections, from the hooks of `tcp_hooks`; `table` keeps what is known of each where user space can read it
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]
@@ -15,6 +15,7 @@ mod rings;
 mod sock;
 mod table;
 mod tcp;
+mod tcp_hooks;
 mod watch;
 
 #[unsafe(no_mangle)]
