@@ -15,7 +15,7 @@ use crate::counters::{Counters, Shared, lock};
 use crate::diag::{Diag, Listing};
 use crate::kernel::{Kernel, Sources, StartError};
 use crate::reader::Reader;
-use crate::{ProbeReport, Settings};
+use crate::{Percentiles, ProbeReport, Series, Settings};
 
 /// Programs that are loaded and attached, and the connections that existed then. Everything is
 /// released when it is dropped.
@@ -146,6 +146,14 @@ impl Handle {
         lock(&self.shared.disks).clone()
     }
 
+    /// What the last minute was like, by peer, disk and thread.
+    #[must_use]
+    pub fn percentiles(&self) -> Vec<(Series, Percentiles)> {
+        let mut registry = self.shared.registry();
+        registry.rotate(clock::now());
+        registry.percentiles()
+    }
+
     /// The thread runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -203,6 +211,10 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         disk_unknown: kernel.counter(Counter::DiskUnknown),
         disk_overflow: load(&shared.disk_overflow),
         requests_lost: kernel.counter(Counter::RequestsLost),
+        heartbeats: load(&shared.heartbeats),
+        stalls: load(&shared.stalls),
+        heartbeat_gaps: load(&shared.heartbeat_gaps),
+        percentiles: shared.registry().usage(),
         programs: kernel.program_stats(),
     }
 }

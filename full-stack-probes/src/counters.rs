@@ -7,7 +7,7 @@ use events::LossStage;
 
 use crate::block::DiskCounters;
 use crate::kernel::ProgramStats;
-use crate::percentiles::Registry;
+use crate::percentiles::{Registry, Usage};
 
 /// A snapshot of all counters since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,14 @@ pub struct Counters {
     pub disk_overflow: u64,
     /// Block requests not timed because too many were under way.
     pub requests_lost: u64,
+    /// Heartbeats handled.
+    pub heartbeats: u64,
+    /// Times that no heartbeat was handled for a second because this side was late.
+    pub stalls: u64,
+    /// Times that none was handled for a second because the kernel sent none.
+    pub heartbeat_gaps: u64,
+    /// The percentiles' own account.
+    pub percentiles: Usage,
     /// Each program's own account.
     pub programs: Vec<ProgramStats>,
 }
@@ -92,8 +100,19 @@ pub struct Shared {
     pub gone: AtomicU64,
     pub reconcile_failed: AtomicU64,
     pub disk_overflow: AtomicU64,
-    pub registry: Mutex<Registry>,
     pub disks: Mutex<Vec<DiskCounters>>,
+    pub heartbeats: AtomicU64,
+    pub stalls: AtomicU64,
+    pub heartbeat_gaps: AtomicU64,
+    registry: Mutex<Registry>,
+}
+
+impl Shared {
+    /// The percentiles. Held for a batch at most.
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Histograms are whole after every record, so a panic elsewhere does not spoil them.
+        lock(&self.registry)
+    }
 }
 
 /// Takes a lock. Nothing panics while it holds one of these.

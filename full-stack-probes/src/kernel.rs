@@ -16,7 +16,7 @@ use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::offsets::Offsets;
-use crate::probes::{PLACES, PROBES};
+use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::table::Table;
 use crate::{ProbeReport, RungKind, Settings};
 
@@ -101,6 +101,8 @@ pub struct Sources {
     pub table: Table,
     /// Disks.
     pub disks: Disks,
+    /// Heartbeats come.
+    pub heartbeat: bool,
 }
 
 impl Kernel {
@@ -184,7 +186,8 @@ impl Kernel {
                 report
             })
             .collect();
-        if links.is_empty() {
+        let is_useful = |report: &ProbeReport| report.hook.is_some() && report.name != HEARTBEAT;
+        if !reports.iter().any(is_useful) {
             let reason = reports
                 .first()
                 .map(|report| report.reason.clone())
@@ -214,6 +217,9 @@ impl Kernel {
             name: "TABLE",
             reason: error.to_string(),
         })?;
+        let heartbeat = reports
+            .iter()
+            .any(|report| report.name == HEARTBEAT && report.hook.is_some());
         Ok((
             Self {
                 links,
@@ -227,6 +233,7 @@ impl Kernel {
                 bulk,
                 table,
                 disks,
+                heartbeat,
             },
         ))
     }

@@ -18,6 +18,7 @@ mod collector;
 mod convert;
 mod counters;
 mod diag;
+mod heartbeat;
 mod kernel;
 mod link;
 mod mapped;
@@ -41,7 +42,7 @@ pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
 pub use kernel::{ProgramStats, StartError};
-pub use percentiles::{BlockOperation, Registry, Series};
+pub use percentiles::{BlockOperation, Percentiles, Registry, Series, Usage};
 pub use preflight::{Check, preflight};
 pub use probes::RungKind;
 

@@ -19,6 +19,8 @@ pub enum RungKind {
     Function,
     /// A breakpoint on a kernel function.
     Kprobe,
+    /// A timer of the kernel's performance events.
+    PerfEvent,
 }
 
 /// A place in the kernel.
@@ -32,6 +34,8 @@ pub enum Hook {
     Fexit(&'static str),
     /// A function's entry.
     Kprobe(&'static str),
+    /// The software clock of one CPU, so many times a second.
+    CpuClock(u64),
 }
 
 /// A program and its place.
@@ -197,12 +201,31 @@ pub const PROBES: &[Probe] = &[
         ],
         fields: BLOCK,
     },
+    Probe {
+        name: HEARTBEAT,
+        loss: "how late records reach their reader, and that they no longer do",
+        wanted: always,
+        rungs: &[Rung {
+            kind: RungKind::PerfEvent,
+            attachments: &[Attachment {
+                program: "heartbeat",
+                hook: Hook::CpuClock(10),
+                arguments: &[],
+            }],
+            loss: "",
+        }],
+        fields: &[],
+    },
 ];
+
+/// The probe that watches the others' way to user space; alone it is of no use.
+pub const HEARTBEAT: &str = "heartbeat";
 
 impl Probe {
     /// The fields that this kernel lacks, as reasons.
     pub fn missing_fields(&self, offsets: &Offsets) -> Vec<String> {
-        COMMON
+        let common = if self.name == HEARTBEAT { &[] } else { COMMON };
+        common
             .iter()
             .chain(self.fields)
             .filter_map(|symbol| offsets.missing(symbol))
@@ -217,6 +240,7 @@ impl fmt::Display for Hook {
             Self::Fentry(name) => write!(f, "fentry/{name}"),
             Self::Fexit(name) => write!(f, "fexit/{name}"),
             Self::Kprobe(name) => write!(f, "kprobe/{name}"),
+            Self::CpuClock(_) => f.write_str("perf_event/cpu-clock"),
         }
     }
 }
@@ -233,6 +257,7 @@ impl Hook {
                 .function(name)
                 .map_err(|error| error.to_string())?
                 .ok_or_else(|| format!("this kernel has no function {name}")),
+            Self::CpuClock(_) => Ok(Vec::new()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The collector's thread: drains the rings, sweeps the table, reconciles, and sends batches.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,8 +19,10 @@ use crate::Settings;
 use crate::convert;
 use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
+use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
 use crate::owner;
+use crate::percentiles::Series;
 use crate::sweep::Live;
 
 /// Events in a batch at most.
@@ -62,6 +65,7 @@ pub struct Reader {
     next_scan: Timestamp,
     next_reconcile: Timestamp,
     logged_at: Option<Timestamp>,
+    pulse: Pulse,
 }
 
 impl Reader {
@@ -90,6 +94,7 @@ impl Reader {
             live: BTreeMap::new(),
             out: Vec::new(),
             logged_at: None,
+            pulse: Pulse::new(now),
         }
     }
 
@@ -103,6 +108,8 @@ impl Reader {
             self.apply(&records);
 
             let now = clock::now();
+            self.shared.registry().rotate(now);
+            self.feel_pulse(now);
             if now >= self.next_reconcile {
                 self.reconcile(now);
                 self.find_disks();
@@ -136,7 +143,7 @@ impl Reader {
     }
 
     fn measure_disks(&mut self) {
-        self.sources.disks.collect(&mut lock(&self.shared.registry));
+        self.sources.disks.collect(&mut self.shared.registry());
         *lock(&self.shared.disks) = self.sources.disks.counters();
     }
 
@@ -163,10 +170,47 @@ impl Reader {
 
     /// Takes up to `limit` records from each ring, ordered by time. Returns whether more may wait.
     fn drain(&mut self, limit: usize, records: &mut Vec<Event>) -> bool {
-        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &self.shared);
-        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &self.shared);
+        let mut beats = Vec::new();
+        let shared = &self.shared;
+        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &mut beats, shared);
+        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut beats, shared);
+        self.beat(&beats);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// Heartbeats, each with the time of its handling.
+    fn beat(&mut self, beats: &[(Timestamp, Timestamp)]) {
+        let mut registry = self.shared.registry();
+        for (at, now) in beats {
+            let delay = u64::try_from(now.since(*at).as_nanos()).unwrap_or(u64::MAX);
+            registry.record(Series::CollectorDelay, delay, 1);
+            match self.pulse.beat(*at, *now) {
+                Some(Pause::Stalled { for_ }) => {
+                    add(&self.shared.stalls, 1);
+                    tracing::warn!(
+                        ?for_,
+                        "the collector stalled; this host is starved of CPU or was stopped"
+                    );
+                }
+                Some(pause) => tracing::info!(?pause, "heartbeats are back"),
+                None => {}
+            }
+        }
+        add(&self.shared.heartbeats, beats.len() as u64);
+    }
+
+    /// Whether heartbeats are missing although the rings are read.
+    fn feel_pulse(&mut self, now: Timestamp) {
+        if self.sources.heartbeat
+            && let Some(pause) = self.pulse.look(now)
+        {
+            add(&self.shared.heartbeat_gaps, 1);
+            tracing::warn!(
+                ?pause,
+                "no heartbeat from the kernel; is the first CPU offline, or the urgent ring full?"
+            );
+        }
     }
 
     fn apply(&mut self, records: &[Event]) {
@@ -280,6 +324,7 @@ impl Reader {
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
         let out = &mut self.out;
+        let mut registry = self.shared.registry();
         self.live.retain(|index, live| {
             let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
                 return false;
@@ -293,6 +338,11 @@ impl Reader {
             if look.late {
                 next = next.min(now + sweep);
             }
+            if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
+                let peer = IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical();
+                let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
+                registry.record(Series::Rtt { peer }, nanos, 1);
+            }
             if let Some(sample) = look.sample.filter(|_| !live.ignored) {
                 // The kernel may have written since the sweep began.
                 let newest = slot.sent_at.max(slot.received_at);
@@ -305,6 +355,7 @@ impl Reader {
             }
             true
         });
+        drop(registry);
         self.next_sweep = next;
         add(&self.shared.sends, sends);
         add(&self.shared.segments, segments);
@@ -479,12 +530,17 @@ fn drain_ring(
     ring: &mut RingBuf<MapData>,
     limit: usize,
     records: &mut Vec<Event>,
+    beats: &mut Vec<(Timestamp, Timestamp)>,
     shared: &Shared,
 ) -> bool {
     for _ in 0..limit {
         let Some(item) = ring.next() else {
             return false;
         };
+        if let Some(at) = heartbeat::parse(&item) {
+            beats.push((at, clock::now()));
+            continue;
+        }
         match convert::parse(&item) {
             Some(record) => records.push(record),
             None => add(&shared.malformed, 1),

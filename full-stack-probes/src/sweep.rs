@@ -31,6 +31,7 @@ pub struct Live {
     received_at: u64,
     sends: u32,
     segments: u32,
+    rtt_us: u32,
 }
 
 /// What a look at a slot gives.
@@ -44,6 +45,8 @@ pub struct Look {
     pub sends: u32,
     /// Segments that came in since the last look.
     pub segments: u32,
+    /// The newest raw round-trip time, if it is another one than at the last look.
+    pub rtt: Option<Duration>,
 }
 
 impl Live {
@@ -59,6 +62,7 @@ impl Live {
             received_at: 0,
             sends: 0,
             segments: 0,
+            rtt_us: 0,
         }
     }
 
@@ -87,8 +91,10 @@ impl Live {
         } else {
             self.late || (moved && quiet_for.is_none_or(|quiet| quiet >= BASELINE))
         };
+        let rtt = sample.last_rtt.filter(|_| slot.last_rtt_us != self.rtt_us);
         self.sends = slot.sends;
         self.segments = slot.segments;
+        self.rtt_us = slot.last_rtt_us;
         if tell {
             self.late = is_late;
             self.told_at = Some(now);
@@ -101,6 +107,7 @@ impl Live {
             late: is_late,
             sends,
             segments,
+            rtt,
         }
     }
 }
@@ -185,6 +192,20 @@ mod tests {
             told += u32::from(live.look(&slot, at(ms), SWEEP).sample.is_some());
         }
         assert_eq!(told, 5);
+    }
+
+    #[test]
+    fn a_round_trip_time_is_told_once() {
+        let mut slot = slot();
+        let mut live = Live::new(&slot, false);
+        let mut look = |micros| {
+            slot.last_rtt_us = micros;
+            live.look(&slot, at(1_000), SWEEP).rtt
+        };
+        assert_eq!(look(0), None, "none was measured yet");
+        assert_eq!(look(700), Some(Duration::from_micros(700)));
+        assert_eq!(look(700), None);
+        assert_eq!(look(800), Some(Duration::from_micros(800)));
     }
 
     #[test]

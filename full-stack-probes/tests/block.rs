@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use events::TcpEvent;
-use full_stack_probes::{BlockOperation, Collector, Handle, RungKind, Settings, ladders};
+use full_stack_probes::{BlockOperation, Collector, Handle, RungKind, Series, Settings, ladders};
 use tokio::sync::mpsc::{Receiver, channel};
 
 const BLOCK: usize = 4096;
@@ -192,6 +192,7 @@ fn on_every_rung(test: impl Fn(&Disk, &Watch)) {
             RungKind::TpBtf => "tp_btf/block_rq_issue + tp_btf/block_rq_complete",
             RungKind::Function => "fentry/blk_mq_start_request + fentry/blk_update_request",
             RungKind::Kprobe => "kprobe",
+            other => panic!("an unknown rung {other:?}"),
         };
         assert!(hook.starts_with(prefix), "{hook}");
         assert_eq!(report.rung, Some(kind));
@@ -239,6 +240,19 @@ fn every_request_is_counted_once() {
             let now = watch.until(&name, BlockOperation::Flush, flushes + 1);
             assert_eq!(now, (flushes + 1, 0, 0));
         }
+        let percentiles = watch.handle.percentiles();
+        let count = |wanted: &dyn Fn(&Series) -> bool| {
+            let found = percentiles.iter().find(|(series, _)| wanted(series));
+            found.map_or(0, |(_, percentiles)| {
+                assert!(percentiles.p50 > Duration::ZERO && percentiles.p50 <= percentiles.max);
+                percentiles.count
+            })
+        };
+        let served = count(&|series| {
+            matches!(series, Series::BlockService { device, operation: BlockOperation::Write }
+                if *device == name)
+        });
+        assert!(served >= 60, "{served}");
         let counters = watch.handle.counters();
         assert_eq!(counters.requests_lost, 0);
     });

@@ -103,6 +103,21 @@ pub struct Event {
     pub comm: [u8; 16],
 }
 
+/// [`Heartbeat::kind`].
+pub const HEARTBEAT: u8 = 17;
+
+/// A record that measures how long records take to their reader.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub at: u64,
+    /// [`HEARTBEAT`].
+    pub kind: u8,
+    /// Always zero.
+    pub reserved: [u8; 7],
+}
+
 /// Indices of the per-CPU counters.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +158,8 @@ mod tests {
         assert_eq!(size_of::<Event>(), 96);
         assert_eq!(align_of::<Event>(), 8);
         assert_eq!(offset_of!(Event, kind), KIND_OFFSET);
+        assert_eq!(size_of::<Heartbeat>(), 16);
+        assert_eq!(offset_of!(Heartbeat, kind), KIND_OFFSET);
         assert_eq!(offset_of!(Event, error), 12);
         assert_eq!(offset_of!(Event, owner), 68);
         assert_eq!(offset_of!(Event, comm), 80);

@@ -11,7 +11,10 @@ mod histogram;
 mod slot;
 
 pub use block::{BlockRecord, DISKS, Disk, OPERATIONS, Operation, REQUESTS, Requests, device};
-pub use event::{Counter, Event, EventKind, KIND_BLOCK, KIND_OFFSET, NO_SLOT, RetransmitCause};
+pub use event::{
+    Counter, Event, EventKind, HEARTBEAT, Heartbeat, KIND_BLOCK, KIND_OFFSET, NO_SLOT,
+    RetransmitCause,
+};
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
 pub use slot::{

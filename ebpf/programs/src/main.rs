@@ -10,6 +10,7 @@ mod access;
 mod block;
 mod fields;
 mod filter;
+mod heartbeat;
 mod histogram;
 mod rings;
 mod sock;

@@ -52,6 +52,19 @@ pub fn urgent(event: &Event, wake: Wake) {
     }
 }
 
+/// A record of another kind that wakes the reader.
+#[inline(always)]
+pub fn urgent_now<T: Copy + 'static>(record: T) {
+    match URGENT.reserve::<T>(0) {
+        Some(mut entry) => {
+            entry.write(record);
+            entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+            count(Counter::Urgent);
+        }
+        None => count(Counter::UrgentLost),
+    }
+}
+
 /// Whether the urgent ring is just past a quarter, a half, or three quarters full.
 #[inline(always)]
 fn passes_a_quarter() -> bool {
