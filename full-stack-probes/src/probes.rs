@@ -204,7 +204,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: HEARTBEAT,
         loss: "how late records reach their reader, and that they no longer do",
-        wanted: always,
+        wanted: |_| true,
         rungs: &[Rung {
             kind: RungKind::PerfEvent,
             attachments: &[Attachment {
