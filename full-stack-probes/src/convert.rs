@@ -36,7 +36,10 @@ pub fn event(record: &Event) -> Option<TcpEvent> {
         EventKind::Error => TcpEventKind::Error {
             errno: record.error,
         },
-        EventKind::Adopted | EventKind::Window => return None,
+        EventKind::Window => TcpEventKind::Window {
+            closed_for: (record.value != 0).then(|| Duration::from_nanos(record.value)),
+        },
+        EventKind::Adopted => return None,
     };
     Some(TcpEvent {
         at: Timestamp::from_nanos(record.at),
