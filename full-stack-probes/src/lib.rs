@@ -40,7 +40,7 @@ use ipnet::IpNet;
 pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
-pub use kernel::{ProgramStats, StartError};
+pub use kernel::{Memory, ProgramStats, StartError};
 pub use percentiles::{BlockOperation, Percentiles, Registry, Series, Usage};
 pub use preflight::{Check, preflight};
 pub use probes::RungKind;
@@ -48,6 +48,8 @@ pub use probes::RungKind;
 /// What is watched, and how closely.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Only peers in these networks are reported; empty: all.
+    pub peers: Vec<IpNet>,
     /// Peers in these networks are not reported.
     pub ignore: Vec<IpNet>,
     /// Only connections with one of these ports at either end; empty: all. Eight at most.
@@ -66,6 +68,8 @@ pub struct Settings {
     pub devices: Vec<String>,
     /// A block request that takes longer is told of at once.
     pub block_slow: Duration,
+    /// A watched thread's wait for a CPU that is told of at once when it was longer.
+    pub wait: Duration,
     /// Probes that must use one kind of hook, by name, whatever else the kernel offers.
     pub force: BTreeMap<&'static str, RungKind>,
 }
@@ -112,6 +116,7 @@ pub fn ladders() -> Vec<(&'static str, Vec<RungKind>)> {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            peers: Vec::new(),
             ignore: Vec::new(),
             ports: Vec::new(),
             ignore_loopback: true,
@@ -121,6 +126,7 @@ impl Default for Settings {
             block: true,
             devices: Vec::new(),
             block_slow: Duration::from_millis(100),
+            wait: Duration::from_millis(50),
             force: BTreeMap::new(),
         }
     }

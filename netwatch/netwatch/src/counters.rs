@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::answers::count;
 use crate::daemon::Daemon;
+use crate::metrics::labels;
 
 impl Daemon {
     /// All counters of all parts, losses by stage among them.
@@ -74,7 +75,39 @@ impl Daemon {
             add("connections_found_total", c.found);
             add("connections_gone_total", c.gone);
             add("reconcile_failed_total", c.reconcile_failed);
-            add("bpf_memory_bytes", collector.memory_bytes());
+            add(
+                "disk_requests_untimed_total{cause=\"new_disk\"}",
+                c.disk_unknown,
+            );
+            add(
+                "disk_requests_untimed_total{cause=\"too_many\"}",
+                c.requests_lost,
+            );
+            add("disks_unwatched_total", c.disk_overflow);
+            add("collector_heartbeats_total", c.heartbeats);
+            add("collector_stalls_total", c.stalls);
+            add("collector_heartbeat_gaps_total", c.heartbeat_gaps);
+            add("percentile_series", c.percentiles.series);
+            add("percentile_series_evicted_total", c.percentiles.evicted);
+            add("percentile_bytes", c.percentiles.bytes);
+            for program in &c.programs {
+                let labels = labels([("program", program.name.as_str())]);
+                add(
+                    &format!("bpf_program_skipped_total{labels}"),
+                    program.skipped,
+                );
+                if program.calls > 0 {
+                    add(&format!("bpf_program_runs_total{labels}"), program.calls);
+                    add(
+                        &format!("bpf_program_nanoseconds_total{labels}"),
+                        program.run_time_ns,
+                    );
+                }
+            }
+            let memory = collector.memory();
+            add("bpf_memory_bytes", memory.programs + memory.maps);
+            add("bpf_program_bytes", memory.programs);
+            add("bpf_map_bytes", memory.maps);
         }
         if let Some(prober) = &self.prober {
             let p = prober.counters();

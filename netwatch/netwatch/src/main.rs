@@ -7,6 +7,8 @@ mod counters;
 mod daemon;
 mod doctor;
 mod failover;
+mod families;
+mod kernel;
 mod leftover;
 mod maintenance;
 mod metrics;

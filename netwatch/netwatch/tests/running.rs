@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bgp_core::{Frame, Framer, MessageType, encode, encode_open};
+use common::exposition::exposition;
 use common::{Daemon, Host, Net, eventually, get, unprivileged};
 use events::Asn;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use serde_json::Value;
 
 const METRICS: &str = "127.0.0.1:9464";
+const DELAY: &str = "netwatch_collector_delay_microseconds";
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// The pager's API in the wide network: takes events, and answers what it is told to. Beside each
@@ -543,6 +545,13 @@ const LOSSES: [&str; 32] = [
     "netwatch_collector_dropped_total{kind=\"sample\"}",
     "netwatch_collector_dropped_total{kind=\"edge\"}",
     "netwatch_reconcile_failed_total",
+    "netwatch_collector_stalls_total",
+    "netwatch_collector_heartbeat_gaps_total",
+    "netwatch_percentile_series_evicted_total",
+    "netwatch_disk_requests_untimed_total{cause=\"new_disk\"}",
+    "netwatch_disk_requests_untimed_total{cause=\"too_many\"}",
+    "netwatch_disks_unwatched_total",
+    "netwatch_bpf_program_skipped_total{program=\"tcp_receive\"}",
     "netwatch_probes_skipped_total",
     "netwatch_probes_unmatched_total",
     "netwatch_probe_results_dropped_total",
@@ -633,6 +642,17 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
         };
         (egresses.len() == 2 && egresses.iter().all(alive)).then_some(())
     });
+    let mut streams = chatter(&running.host);
+    eventually("round-trip times are measured", || {
+        for stream in &mut streams {
+            stream.write_all(b"x").expect("sent");
+        }
+        let status = running.ask(&["status", "--json"]).json();
+        let series = status["kernel"]["percentiles"].as_array().expect("a list");
+        let rtt = series.iter().find(|one| one["series"] == "peer_rtt")?;
+        assert!(rtt["p50_ms"].as_f64() <= rtt["max_ms"].as_f64(), "{rtt}");
+        Some(assert!(rtt["count"].as_u64() > Some(0), "{rtt}"))
+    });
 
     let address = METRICS.parse().expect("address");
     let (head, body) = get(&running.host.net, address, "/metrics");
@@ -653,9 +673,24 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
 
     let status = running.ask(&["status", "--json"]).json();
     let counters = status["counters"].as_object().expect("counters");
-    for name in samples.keys() {
+    let summaries = |name: &&String| name.contains("_microseconds");
+    for name in samples.keys().filter(|name| !summaries(name)) {
         assert!(counters.contains_key(name), "status lacks {name}");
     }
+    let delay = |quantile| samples[&format!("{DELAY}{{quantile=\"{quantile}\"}}")];
+    assert!(delay("0.5") > 0.1, "no record is handled before it is made");
+    assert!(delay("0.5") <= delay("0.99") && delay("0.99") <= delay("1"));
+    assert!(delay("0.5") < 1e6, "a second is no plausible delay");
+    assert!(samples[&format!("{DELAY}_count")] >= 1.0);
+    assert_eq!(
+        samples["netwatch_probe_attached{probe=\"heartbeat\",hook=\"perf_event/cpu-clock\"}"],
+        1.0
+    );
+    let rtt = samples
+        .keys()
+        .filter(|name| name.starts_with("netwatch_peer_rtt_microseconds{peer="))
+        .count();
+    assert!(rtt > 0 && rtt % 5 == 0, "all quantiles of each peer");
     assert_eq!(status["host"], "test-host");
     assert_eq!(status["pid"], running.daemon.pid());
     assert_eq!(status["neighbors"].as_array().map(Vec::len), Some(2));

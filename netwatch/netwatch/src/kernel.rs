@@ -1,0 +1,113 @@
+//! What the kernel collector tells, in the words of the socket.
+
+use std::collections::BTreeMap;
+
+use api::{DiskInfo, KernelInfo, ProbeInfo, SeriesInfo};
+use full_stack_probes::{BlockOperation, Handle, Percentiles, ProbeReport, RungKind, Series};
+
+/// What is seen in the kernel, and how well; `error` is why there is no collector. With many peers
+/// this takes milliseconds.
+pub fn info(collector: Option<&Handle>, error: Option<String>) -> KernelInfo {
+    let Some(collector) = collector else {
+        return KernelInfo {
+            off: error,
+            ..KernelInfo::default()
+        };
+    };
+    KernelInfo {
+        off: (!collector.is_running())
+            .then(|| "the collector's thread ended; see the log".to_owned()),
+        probes: collector.report().iter().map(probe).collect(),
+        percentiles: collector.percentiles().into_iter().map(series).collect(),
+        disks: collector
+            .disks()
+            .into_iter()
+            .map(|disk| DiskInfo {
+                device: disk.device,
+                operation: operation(disk.operation).to_owned(),
+                completed: disk.completed,
+                errors: disk.errors,
+                bytes: disk.bytes,
+            })
+            .collect(),
+    }
+}
+
+/// One probe's report.
+pub fn probe(report: &ProbeReport) -> ProbeInfo {
+    ProbeInfo {
+        name: report.name.to_owned(),
+        hook: report.hook.clone(),
+        rung: report.rung.map(|rung| {
+            match rung {
+                RungKind::TpBtf => "tp_btf",
+                RungKind::Function => "function",
+                RungKind::Kprobe => "kprobe",
+                RungKind::PerfEvent => "perf_event",
+            }
+            .to_owned()
+        }),
+        reason: report.reason.clone(),
+    }
+}
+
+/// One line for each probe, or why there is none.
+pub fn lines(info: &KernelInfo) -> Vec<String> {
+    match &info.off {
+        Some(why) => vec![format!("all off: {why}")],
+        None => info.probes.iter().map(line).collect(),
+    }
+}
+
+/// One probe in a line.
+fn line(probe: &ProbeInfo) -> String {
+    match (&probe.hook, probe.reason.as_str()) {
+        (Some(hook), "") => format!("{}: {hook}", probe.name),
+        (Some(hook), reason) => format!("{}: {hook}; {reason}", probe.name),
+        (None, reason) => format!("{}: off: {reason}", probe.name),
+    }
+}
+
+fn series((series, found): (Series, Percentiles)) -> SeriesInfo {
+    let one = |label: &str, value: String| BTreeMap::from([(label.to_owned(), value)]);
+    let disk = |device: String, what| {
+        BTreeMap::from([
+            ("device".to_owned(), device),
+            ("operation".to_owned(), operation(what).to_owned()),
+        ])
+    };
+    let (name, labels) = match series {
+        Series::Rtt { peer } => ("peer_rtt", one("peer", peer.to_string())),
+        Series::Handshake { peer } => ("peer_handshake", one("peer", peer.to_string())),
+        Series::Send { peer } => ("peer_send", one("peer", peer.to_string())),
+        Series::Receive { peer } => ("peer_receive", one("peer", peer.to_string())),
+        Series::BlockQueue { device, operation } => ("block_queue", disk(device, operation)),
+        Series::BlockService { device, operation } => ("block_service", disk(device, operation)),
+        Series::RunQueue { thread } => ("run_queue", one("thread", thread)),
+        Series::OffCpu { thread } => ("off_cpu", one("thread", thread)),
+        Series::CollectorDelay => ("collector_delay", BTreeMap::new()),
+    };
+    SeriesInfo {
+        series: name.to_owned(),
+        labels,
+        count: found.count,
+        p50: found.p50,
+        p90: found.p90,
+        p99: found.p99,
+        p999: found.p999,
+        max: found.max,
+        total: found.total,
+        sum: found.sum,
+    }
+}
+
+/// What a block request does, as a label.
+pub fn operation(operation: BlockOperation) -> &'static str {
+    match operation {
+        BlockOperation::Read => "read",
+        BlockOperation::Write => "write",
+        BlockOperation::Flush => "flush",
+        BlockOperation::Discard => "discard",
+        BlockOperation::Other => "other",
+    }
+}
