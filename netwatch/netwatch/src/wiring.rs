@@ -165,7 +165,7 @@ pub fn collector(config: &Config, own: &[Prefix]) -> full_stack_probes::Settings
             cgroups: config.watch.cgroups.clone(),
             consensus_ports: config.watch.consensus_ports.iter().copied().collect(),
         },
-        wait: config.watch.wait,
+        long_wait: config.watch.wait,
         block: config.block.enabled,
         devices: config.block.devices.clone(),
         block_slow: config.block.slow,
