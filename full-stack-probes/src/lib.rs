@@ -143,6 +143,8 @@ impl Default for Settings {
 pub struct ProbeReport {
     /// Its stable name.
     pub name: &'static str,
+    /// The settings have something for it to do.
+    pub asked: bool,
     /// What it is attached to by the kernel's own word; `None`: it is off.
     pub hook: Option<String>,
     /// Which kind of hook that is.

@@ -141,6 +141,7 @@ fn full_status() -> StatusReply {
             off: None,
             probes: vec![ProbeInfo {
                 name: "tcp_send".to_owned(),
+                asked: true,
                 hook: Some("tp_btf/sock_send_length".to_owned()),
                 rung: Some("tp_btf".to_owned()),
                 reason: "unseen: time in the call".to_owned(),
@@ -159,6 +160,19 @@ fn full_status() -> StatusReply {
                 completed: 8,
                 errors: 1,
                 bytes: 4096,
+            }],
+            watched: vec![ProcessInfo {
+                pid: 7,
+                comm: "gaiad".to_owned(),
+                why: vec!["unit".to_owned()],
+            }],
+            threads: vec![ThreadInfo {
+                pid: 7,
+                tid: 8,
+                waited: Duration::from_micros(1_500),
+                waiting: Some(Duration::from_millis(2)),
+                preemptors: vec![PreemptorInfo::default()],
+                ..ThreadInfo::default()
             }],
         },
         counters: BTreeMap::from([("lost_urgent_ring_total".to_owned(), 0)]),

@@ -86,6 +86,10 @@ impl Daemon {
                 c.requests_lost,
             );
             add("disks_unwatched_total", c.disk_overflow);
+            add("watched_processes_full_total", c.watched_full);
+            add("watched_threads_full_total", c.threads_full);
+            add("watched_cgroups_full_total", c.cgroups_full);
+            add("long_waits_dropped_total", c.long_waits_dropped);
             add("collector_heartbeats_total", c.heartbeats);
             add("collector_stalls_total", c.stalls);
             add("collector_heartbeat_gaps_total", c.heartbeat_gaps);

@@ -104,6 +104,11 @@ const FAMILIES: &[(&str, &str)] = &[
     ("disk_bytes_total", "Bytes completed, by disk and operation"),
     ("disk_requests_untimed_total", "Requests that were not timed, by cause"),
     ("disks_unwatched_total", "Times that a disk found no place in the kernel's table"),
+    // the watched set
+    ("watched_processes_full_total", "Processes that found no place in the kernel's table of watched processes"),
+    ("watched_threads_full_total", "Threads that found no place in the kernel's table of watched threads"),
+    ("watched_cgroups_full_total", "Cgroups that found no place in the kernel's table of watched cgroups"),
+    ("long_waits_dropped_total", "Long waits for a CPU that were not told because there were too many"),
     // durations
     ("collector_delay_microseconds", "From an event in the kernel to its handler, over the last minute"),
     ("peer_rtt_microseconds", "Raw round-trip times of a peer's connections, over the last minute"),
@@ -151,6 +156,31 @@ const FAMILIES: &[(&str, &str)] = &[
     ("bgp_routes", "Routes of a neighbour"),
 ];
 
+/// Whether a counter counts what was lost on the way from the kernel to the engine, or was not seen.
+pub fn is_loss(name: &str) -> bool {
+    const LOSSES: [&str; 16] = [
+        "kernel_records_lost_total",
+        "kernel_records_malformed_total",
+        "bpf_program_skipped_total",
+        "socket_table_full_total",
+        "connections_untracked_total",
+        "collector_dropped_total",
+        "collector_stalls_total",
+        "collector_heartbeat_gaps_total",
+        "percentile_series_evicted_total",
+        "disk_requests_untimed_total",
+        "disks_unwatched_total",
+        "watched_processes_full_total",
+        "watched_threads_full_total",
+        "watched_cgroups_full_total",
+        "long_waits_dropped_total",
+        "reconcile_failed_total",
+    ];
+    let family = name.split('{').next().unwrap_or(name);
+    let family = family.strip_prefix("netwatch_").unwrap_or(family);
+    LOSSES.contains(&family)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +192,8 @@ mod tests {
             assert!(later.clone().all(|(other, _)| other != name), "{name}");
             assert!(!text.is_empty() && !text.contains('\n'), "{name}");
         }
+        assert!(is_loss("netwatch_kernel_records_lost_total{ring=\"bulk\"}"));
+        assert!(!is_loss("netwatch_kernel_records_total{ring=\"bulk\"}"));
         assert_eq!(describe("netwatch_peers").0, Kind::Gauge);
         assert_eq!(describe("netwatch_inputs_total").0, Kind::Counter);
         assert_eq!(describe("netwatch_peer_rtt_microseconds").0, Kind::Summary);

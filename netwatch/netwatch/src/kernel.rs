@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use api::{DiskInfo, KernelInfo, ProbeInfo, SeriesInfo};
-use full_stack_probes::{BlockOperation, Handle, Percentiles, ProbeReport, RungKind, Series};
+use api::{DiskInfo, KernelInfo, PreemptorInfo, ProbeInfo, ProcessInfo, SeriesInfo, ThreadInfo};
+use full_stack_probes::{
+    BlockOperation, Handle, Percentiles, ProbeReport, RungKind, Selector, Series, WatchedThread,
+};
 
 /// What is seen in the kernel, and how well; `error` is why there is no collector. With many peers
 /// this takes milliseconds.
@@ -30,6 +32,52 @@ pub fn info(collector: Option<&Handle>, error: Option<String>) -> KernelInfo {
                 bytes: disk.bytes,
             })
             .collect(),
+        watched: collector
+            .watched()
+            .into_iter()
+            .map(|process| ProcessInfo {
+                pid: process.pid,
+                comm: process.comm,
+                why: process.why.into_iter().map(selector).collect(),
+            })
+            .collect(),
+        threads: collector.threads().into_iter().map(thread).collect(),
+    }
+}
+
+fn selector(selector: Selector) -> String {
+    match selector {
+        Selector::Name => "name",
+        Selector::Executable => "executable",
+        Selector::Unit => "unit",
+        Selector::Cgroup => "cgroup",
+    }
+    .to_owned()
+}
+
+fn thread(thread: WatchedThread) -> ThreadInfo {
+    ThreadInfo {
+        pid: thread.pid,
+        tid: thread.tid,
+        comm: thread.comm,
+        preempted: thread.preempted,
+        voluntary: thread.voluntary,
+        waited: thread.waited,
+        slept: thread.slept,
+        blocked: thread.blocked,
+        waiting: thread.waiting,
+        wait_p99: thread.run_queue.p99,
+        wait_max: thread.run_queue.max,
+        preemptors: thread
+            .preemptors
+            .into_iter()
+            .map(|preemptor| PreemptorInfo {
+                pid: preemptor.pid,
+                comm: preemptor.comm,
+                count: preemptor.count,
+                longest: preemptor.longest,
+            })
+            .collect(),
     }
 }
 
@@ -37,6 +85,7 @@ pub fn info(collector: Option<&Handle>, error: Option<String>) -> KernelInfo {
 pub fn probe(report: &ProbeReport) -> ProbeInfo {
     ProbeInfo {
         name: report.name.to_owned(),
+        asked: report.asked,
         hook: report.hook.clone(),
         rung: report.rung.map(|rung| {
             match rung {
