@@ -23,6 +23,8 @@ pub struct KernelInfo {
     pub watched: Vec<ProcessInfo>,
     /// Their threads that ran since they are watched, by process and thread id.
     pub threads: Vec<ThreadInfo>,
+    /// What watched threads sent and received by UDP, by process and thread id.
+    pub udp: Vec<UdpInfo>,
 }
 
 /// One kernel probe.
@@ -131,6 +133,29 @@ pub struct ThreadInfo {
     pub wait_max: Duration,
     /// Who takes the CPU from it most often, the most frequent first.
     pub preemptors: Vec<PreemptorInfo>,
+}
+
+/// What a watched thread sent and received by UDP, since it was first seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UdpInfo {
+    /// Process id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: String,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Bytes in them.
+    pub sent_bytes: u64,
+    /// Sends that failed.
+    pub send_errors: u32,
+    /// Datagrams received.
+    pub received: u64,
+    /// Bytes in them.
+    pub received_bytes: u64,
+    /// Receives that failed.
+    pub receive_errors: u32,
 }
 
 /// Who takes the CPU from a thread.

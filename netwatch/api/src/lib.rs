@@ -33,7 +33,7 @@ mod wire;
 
 pub use client::{Client, ClientError, Subscription};
 pub use kernel::{
-    DiskInfo, KernelInfo, PreemptorInfo, ProbeInfo, ProcessInfo, SeriesInfo, ThreadInfo,
+    DiskInfo, KernelInfo, PreemptorInfo, ProbeInfo, ProcessInfo, SeriesInfo, ThreadInfo, UdpInfo,
 };
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,

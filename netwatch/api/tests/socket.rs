@@ -161,6 +161,11 @@ fn full_status() -> StatusReply {
                 errors: 1,
                 bytes: 4096,
             }],
+            udp: vec![UdpInfo {
+                pid: 7,
+                sent: 3,
+                ..UdpInfo::default()
+            }],
             watched: vec![ProcessInfo {
                 pid: 7,
                 comm: "gaiad".to_owned(),

@@ -109,6 +109,14 @@ const FAMILIES: &[(&str, &str)] = &[
     ("watched_threads_full_total", "Threads that found no place in the kernel's table of watched threads"),
     ("watched_cgroups_full_total", "Cgroups that found no place in the kernel's table of watched cgroups"),
     ("long_waits_dropped_total", "Long waits for a CPU that were not told because there were too many"),
+    // calls, one by one
+    ("messages_total", "Calls of tcp_sendmsg and tcp_recvmsg that were told of"),
+    ("messages_again_total", "Calls that would have waited (EAGAIN), which are no messages"),
+    ("messages_untimed_total", "Calls whose time is not known, by cause"),
+    ("udp_datagrams_total", "Datagrams of watched threads, by direction"),
+    ("udp_sends_unrecorded_total", "Sends not recorded one by one because the thread sends often"),
+    ("call_records_delivered_total", "Records of single calls that were passed on"),
+    ("call_records_dropped_total", "Records of single calls dropped because whoever wanted them was too slow"),
     // durations
     ("collector_delay_microseconds", "From an event in the kernel to its handler, over the last minute"),
     ("peer_rtt_microseconds", "Raw round-trip times of a peer's connections, over the last minute"),
@@ -158,7 +166,7 @@ const FAMILIES: &[(&str, &str)] = &[
 
 /// Whether a counter counts what was lost on the way from the kernel to the engine, or was not seen.
 pub fn is_loss(name: &str) -> bool {
-    const LOSSES: [&str; 16] = [
+    const LOSSES: [&str; 18] = [
         "kernel_records_lost_total",
         "kernel_records_malformed_total",
         "bpf_program_skipped_total",
@@ -175,6 +183,8 @@ pub fn is_loss(name: &str) -> bool {
         "watched_cgroups_full_total",
         "long_waits_dropped_total",
         "reconcile_failed_total",
+        "messages_untimed_total",
+        "call_records_dropped_total",
     ];
     let family = name.split('{').next().unwrap_or(name);
     let family = family.strip_prefix("netwatch_").unwrap_or(family);

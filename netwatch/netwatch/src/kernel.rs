@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use api::{DiskInfo, KernelInfo, PreemptorInfo, ProbeInfo, ProcessInfo, SeriesInfo, ThreadInfo};
 use full_stack_probes::{
-    BlockOperation, Handle, Percentiles, ProbeReport, RungKind, Selector, Series, WatchedThread,
+    BlockOperation, Handle, Percentiles, ProbeReport, RungKind, Selector, Series, UdpThread,
+    WatchedThread,
 };
 
 /// What is seen in the kernel, and how well; `error` is why there is no collector. With many peers
@@ -42,6 +43,7 @@ pub fn info(collector: Option<&Handle>, error: Option<String>) -> KernelInfo {
             })
             .collect(),
         threads: collector.threads().into_iter().map(thread).collect(),
+        udp: collector.udp_threads().into_iter().map(udp).collect(),
     }
 }
 
@@ -78,6 +80,20 @@ fn thread(thread: WatchedThread) -> ThreadInfo {
                 longest: preemptor.longest,
             })
             .collect(),
+    }
+}
+
+fn udp(thread: UdpThread) -> UdpInfo {
+    UdpInfo {
+        pid: thread.pid,
+        tid: thread.tid,
+        comm: thread.comm,
+        sent: thread.sent,
+        sent_bytes: thread.sent_bytes,
+        send_errors: thread.send_errors,
+        received: thread.received,
+        received_bytes: thread.received_bytes,
+        receive_errors: thread.receive_errors,
     }
 }
 

@@ -176,6 +176,30 @@ pub fn threads(kernel: &KernelInfo, most: usize) -> Vec<String> {
     headed(head, lines.collect())
 }
 
+/// Watched threads' UDP traffic, the busiest first.
+pub fn udp(kernel: &KernelInfo, most: usize) -> Vec<String> {
+    let mut found: Vec<_> = kernel.udp.iter().collect();
+    found.sort_by_key(|thread| (std::cmp::Reverse(thread.sent + thread.received), thread.tid));
+    let lines = found.into_iter().take(most).map(|thread| {
+        format!(
+            "{:<15} {:>7} {:>11} {:>8} {:>6} {:>11} {:>8} {:>6}",
+            thread.comm,
+            thread.tid,
+            thread.sent,
+            thread.sent_bytes >> 20,
+            thread.send_errors,
+            thread.received,
+            thread.received_bytes >> 20,
+            thread.receive_errors
+        )
+    });
+    let head = format!(
+        "{:<15} {:>7} {:>11} {:>8} {:>6} {:>11} {:>8} {:>6}",
+        "udp thread", "tid", "sent", "MiB", "errors", "received", "MiB", "errors"
+    );
+    headed(head, lines.collect())
+}
+
 fn headed(head: String, mut lines: Vec<String>) -> Vec<String> {
     if !lines.is_empty() {
         lines.insert(0, head);
@@ -189,7 +213,12 @@ mod tests {
 
     #[test]
     fn milliseconds_are_short() {
-        for (micros, text) in [(52, "0.05"), (1_234, "1.23"), (12_340, "12.3"), (2_000_400, "2000")] {
+        for (micros, text) in [
+            (52, "0.05"),
+            (1_234, "1.23"),
+            (12_340, "12.3"),
+            (2_000_400, "2000"),
+        ] {
             assert_eq!(ms(Duration::from_micros(micros)), text);
         }
     }
@@ -197,11 +226,20 @@ mod tests {
     #[test]
     fn what_was_lost_is_named_and_the_rest_is_not() {
         let counters = BTreeMap::from([
-            ("netwatch_kernel_records_lost_total{ring=\"bulk\"}".to_owned(), 7),
-            ("netwatch_kernel_records_lost_total{ring=\"urgent\"}".to_owned(), 0),
+            (
+                "netwatch_kernel_records_lost_total{ring=\"bulk\"}".to_owned(),
+                7,
+            ),
+            (
+                "netwatch_kernel_records_lost_total{ring=\"urgent\"}".to_owned(),
+                0,
+            ),
             ("netwatch_tcp_events_total".to_owned(), 900),
         ]);
-        assert_eq!(losses(&counters), ["kernel_records_lost_total{ring=\"bulk\"} 7"]);
+        assert_eq!(
+            losses(&counters),
+            ["kernel_records_lost_total{ring=\"bulk\"} 7"]
+        );
         let lines = collector(&KernelInfo::default(), &counters);
         assert_eq!(lines, ["LOST  kernel_records_lost_total{ring=\"bulk\"} 7"]);
     }

@@ -139,6 +139,11 @@ fn kernel(status: &StatusReply) {
         &show::threads(kernel, MOST),
         indented,
     );
+    section(
+        "watched threads, those with most UDP",
+        &show::udp(kernel, MOST),
+        indented,
+    );
     section("disks, in ms", &show::disks(kernel), indented);
     for (series, title) in [
         ("peer_rtt", "slowest peers by round-trip time"),

@@ -190,7 +190,11 @@ fn picture(now: &StatusReply, before: Option<&StatusReply>) -> Vec<String> {
                 .map_or_else(String::new, |owner| format!("{} {}", owner.comm, owner.pid)),
         ));
     }
-    for more in [show::threads(&now.kernel, 10), show::disks(&now.kernel)] {
+    for more in [
+        show::threads(&now.kernel, 10),
+        show::udp(&now.kernel, 10),
+        show::disks(&now.kernel),
+    ] {
         if !more.is_empty() {
             lines.push(String::new());
             lines.extend(more);
