@@ -50,7 +50,7 @@ pub use counters::Counters;
 pub use events::BlockOperation;
 pub use kernel::{Memory, ProgramStats, StartError};
 pub use percentiles::{Percentiles, Registry, Series, Usage};
-pub use preflight::{Check, preflight};
+pub use preflight::{Check, preflight, preflight_for};
 pub use probes::RungKind;
 pub use records::{KernelRecord, Sinks};
 pub use sched::{LongWait, Preemptor, WatchedThread};

@@ -648,6 +648,18 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
     ] {
         assert!(text.contains(title), "no {title:?} in {text}");
     }
+    for (arguments, wanted) in [
+        (&["status"][..], "delay p50 "),
+        (&["status"], "heartbeat        perf_event/cpu-clock"),
+        (&["status"], "slowest peers by round-trip time"),
+        (&["top"], "rtt 50%"),
+        (&["top", "--once"], "delay p50 "),
+        (&["top", "--once"], "203.0.113."),
+    ] {
+        let text = running.ask(arguments).ok();
+        assert!(text.contains(wanted), "no {wanted:?} in {text}");
+        assert!(!text.contains('\x1b'), "no terminal: {text}");
+    }
     let routes = running.ask(&["failover", "status", "--json"]).json();
     assert_eq!(routes["mode"], "shadow");
     let neighbors = running.ask(&["bgp", "neighbors"]).ok();
