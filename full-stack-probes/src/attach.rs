@@ -48,6 +48,7 @@ pub fn attach(
 ) -> (ProbeReport, Vec<Held>) {
     let report = |rung: Option<&Rung>, hook, reason| ProbeReport {
         name: probe.name,
+        asked: (probe.wanted)(settings),
         hook,
         rung: rung.map(|rung| rung.kind),
         reason,

@@ -313,20 +313,18 @@ impl Kernel {
             .map_or(0, |values| values.iter().sum())
     }
 
-    /// Bytes that the kernel charges for programs and maps.
-    pub fn memory_bytes(&self) -> u64 {
-        let programs: u64 = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|fd| fdinfo(fd.as_fd().as_raw_fd(), "memlock:"))
-            .sum();
-        let maps: u64 = self
-            .map_fds
-            .iter()
-            .filter_map(|fd| fdinfo(*fd, "memlock:"))
-            .sum();
-        programs + maps
+    /// Bytes that the kernel charges.
+    pub fn memory(&self) -> Memory {
+        let bytes = |fd| fdinfo(fd, "memlock:").unwrap_or(0);
+        Memory {
+            programs: self
+                .ebpf
+                .programs()
+                .filter_map(|(_, program)| program.fd().ok())
+                .map(|fd| bytes(fd.as_fd().as_raw_fd()))
+                .sum(),
+            maps: self.map_fds.iter().map(|fd| bytes(*fd)).sum(),
+        }
     }
 
     /// Calls and run time of each program while `kernel.bpf_stats_enabled` is on, and how often the
@@ -351,6 +349,15 @@ impl Kernel {
     pub fn links(&self) -> usize {
         self.links.len()
     }
+}
+
+/// Bytes that the kernel charges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// For programs.
+    pub programs: u64,
+    /// For maps.
+    pub maps: u64,
 }
 
 /// A program's own account.

@@ -49,9 +49,9 @@ pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
 pub use events::BlockOperation;
-pub use kernel::{ProgramStats, StartError};
+pub use kernel::{Memory, ProgramStats, StartError};
 pub use percentiles::{Percentiles, Registry, Series, Usage};
-pub use preflight::{Check, preflight};
+pub use preflight::{Check, preflight, preflight_for};
 pub use probes::RungKind;
 pub use records::{KernelRecord, Sinks};
 pub use sched::{LongWait, Preemptor, WatchedThread};
@@ -61,6 +61,8 @@ pub use watch::{Selector, WatchedProcess};
 /// What is watched, and how closely.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Only peers in these networks are reported; empty: all.
+    pub peers: Vec<IpNet>,
     /// Peers in these networks are not reported.
     pub ignore: Vec<IpNet>,
     /// Only connections with one of these ports at either end; empty: all. Eight at most.
@@ -131,6 +133,7 @@ pub fn ladders() -> Vec<(&'static str, Vec<RungKind>)> {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            peers: Vec::new(),
             ignore: Vec::new(),
             ports: Vec::new(),
             peers: Vec::new(),
@@ -152,6 +155,8 @@ impl Default for Settings {
 pub struct ProbeReport {
     /// Its stable name.
     pub name: &'static str,
+    /// The settings have something for it to do.
+    pub asked: bool,
     /// What it is attached to by the kernel's own word; `None`: it is off.
     pub hook: Option<String>,
     /// Which kind of hook that is.

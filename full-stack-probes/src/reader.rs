@@ -575,7 +575,10 @@ impl Reader {
 
     fn is_ignored(&self, flow: &Flow) -> bool {
         let remote = flow.remote.ip();
-        self.settings.ignore.iter().any(|net| net.contains(&remote))
+        let peers = &self.settings.peers;
+        let ignore = &self.settings.ignore;
+        (!peers.is_empty() && !peers.iter().any(|net| net.contains(&remote)))
+            || ignore.iter().any(|net| net.contains(&remote))
     }
 
     /// The programs' own filter, for connections that the kernel lists.
