@@ -95,6 +95,14 @@ fn one(bench: &mut Bench, config: Config, peers: usize, foreign: &Foreign) -> an
         "%",
         kernel.raw,
     );
+    for (name, percent) in kernel.by_program.iter().filter(|(_, p)| *p >= 0.001) {
+        bench.single(
+            "kernel_cpu_percent",
+            &format!("{case}/net/{name}"),
+            "%",
+            *percent,
+        );
+    }
     bench.single(
         "daemon_rss_bytes",
         &case,
@@ -131,10 +139,14 @@ fn percent(from: (u64, u64), to: (u64, u64)) -> f64 {
 fn probes_answered(bench: &mut Bench, case: &str, before: &Counters, after: &Counters) {
     let delta = |name: &str| after.get(name).unwrap_or(0.0) - before.get(name).unwrap_or(0.0);
     let (sent, replies) = (delta("probes_sent_total"), delta("probes_replies_total"));
+    let (late, lost) = (
+        delta("probes_late_replies_total"),
+        delta("probes_lost_total"),
+    );
     bench.check(
         format!("probes_answered/{case}"),
-        sent > 0.0 && replies >= 0.99 * sent,
-        format!("{replies} of {sent} probes answered"),
+        sent > 0.0 && replies + late >= 0.95 * sent,
+        format!("{sent} probes sent, {replies} answered, {late} late, {lost} counted as lost"),
     );
 }
 

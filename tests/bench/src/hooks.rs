@@ -23,8 +23,11 @@ use crate::world::{Config, FAR, HOST, NEAR};
 
 /// The load of these figures.
 const PEERS: usize = 100;
-/// Programs that ran less often have no figure.
-const FEWEST_RUNS: u64 = 50;
+/// A program that ran less often under a load has no figure for that load: it runs by accident, for
+/// one end as likely as for both.
+const FEWEST_RUNS: u64 = 1_000;
+/// The same under churn, which is short.
+const FEWEST_CHURN_RUNS: u64 = 100;
 /// `BPF_TRACE_RAW_TP`.
 const RAW_TP: u32 = 23;
 
@@ -344,7 +347,8 @@ fn report(
         let Some(hook) = &found.hook else { continue };
         let metric = format!("hook_ns.{name}");
         let foreign = sum(&found.foreign);
-        if let Some(mean) = foreign.program.mean().filter(|_| by_namespace(hook)) {
+        let many = foreign.program.runs >= FEWEST_RUNS && by_namespace(hook);
+        if let Some(mean) = foreign.program.mean().filter(|_| many) {
             foreign_costs.insert(name.clone(), mean);
         }
         let all = sum(&found.ours);
@@ -416,7 +420,7 @@ fn report(
 /// A program that messages do not run. Both ends' sockets are in it.
 fn churned(bench: &mut Bench, metric: &str, blocks: &[Block]) {
     let all = sum(blocks);
-    if all.program.runs < FEWEST_RUNS {
+    if all.program.runs < FEWEST_CHURN_RUNS {
         return;
     }
     if let (Some(value), Some(raw)) = (net(&all), all.program.mean()) {
@@ -433,6 +437,8 @@ pub struct KernelTime {
     pub raw: f64,
     /// Of the watched end, less an empty program for each run.
     pub net: f64,
+    /// The same by program.
+    pub by_program: Vec<(String, f64)>,
 }
 
 /// Measures all of the daemon's programs for so long under whatever load there is.
@@ -455,7 +461,8 @@ pub fn kernel_time(
     let start = sys::now();
     let measured = blocks(&programs, &empties, 1, time)?;
     let elapsed = (sys::now() - start) as f64;
-    let (mut raw, mut net) = (0.0, 0.0);
+    let mut raw = 0.0;
+    let mut by_program = Vec::new();
     for (one, blocks) in attached.iter().zip(&measured) {
         let Block { program, empty } = sum(blocks);
         raw += program.nanos as f64;
@@ -465,10 +472,12 @@ pub fn kernel_time(
             Some(mean) => (runs / 2.0, runs / 2.0 * mean),
             None => (0.0, 0.0),
         };
-        net += nanos - other_nanos - (runs - others) * empty.mean().unwrap_or(0.0);
+        let net = nanos - other_nanos - (runs - others) * empty.mean().unwrap_or(0.0);
+        by_program.push((one.name.clone(), net * 100.0 / elapsed));
     }
     Ok(KernelTime {
         raw: raw * 100.0 / elapsed,
-        net: net * 100.0 / elapsed,
+        net: by_program.iter().map(|(_, percent)| percent).sum(),
+        by_program,
     })
 }
