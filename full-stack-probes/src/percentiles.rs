@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use events::Timestamp;
+use events::{BlockOperation, Timestamp};
 use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
@@ -76,22 +76,6 @@ pub enum Series {
     CollectorDelay,
 }
 
-/// What a block request does (`REQ_OP_*` of `include/linux/blk_types.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BlockOperation {
-    /// Reads sectors.
-    Read,
-    /// Writes sectors.
-    Write,
-    /// Empties the disk's volatile cache.
-    Flush,
-    /// Discards or zeroes sectors.
-    Discard,
-    /// Anything else: zones, passthrough commands.
-    Other,
-}
-
 impl Series {
     /// The peer that it is of.
     #[must_use]
@@ -135,6 +119,10 @@ pub struct Percentiles {
     pub p999: Duration,
     /// The greatest, exactly.
     pub max: Duration,
+    /// Values since the series began: after a minute without any it begins anew.
+    pub total: u64,
+    /// Their sum.
+    pub sum: Duration,
 }
 
 /// How the registry itself does.
@@ -162,6 +150,8 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Window {
     used: u64,
+    total: u64,
+    sum: u64,
     slices: VecDeque<Slice>,
 }
 
@@ -227,6 +217,8 @@ impl Registry {
         let (number, unit) = (self.tick / series.ticks(), series.unit());
         let window = self.series.entry(series).or_default();
         window.used = self.uses;
+        window.total = window.total.saturating_add(count);
+        window.sum = window.sum.saturating_add(nanos.saturating_mul(count));
         match window.slices.back_mut() {
             Some(slice) if slice.number == number => slice.record(nanos, count),
             _ => {
@@ -303,6 +295,8 @@ impl Window {
             p99: at(0.99),
             p999: at(0.999),
             max: Duration::from_nanos(max),
+            total: self.total,
+            sum: Duration::from_nanos(self.sum),
         })
     }
 
