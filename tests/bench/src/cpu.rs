@@ -27,9 +27,9 @@ const LARGE_MACHINE: u64 = 64;
 /// # Errors
 /// The daemon does not start or ends by itself, or interrupted.
 pub fn measure(bench: &mut Bench, foreign: &Foreign) -> anyhow::Result<()> {
-    for config in [Config::Passive, Config::Probing] {
+    for config in [Config::Passive, Config::Probing, Config::Watched] {
         for peers in PEERS {
-            if bench.quick && peers != GOAL_PEERS {
+            if (bench.quick || config == Config::Watched) && peers != GOAL_PEERS {
                 continue;
             }
             one(bench, config, peers, foreign)?;
@@ -44,7 +44,7 @@ fn one(bench: &mut Bench, config: Config, peers: usize, foreign: &Foreign) -> an
     let mut load = Load::start(&bench.space, peers)?;
     sys::sleep(bench.time(8.0, 3.0))?;
     let before = daemon.counters()?;
-    let sent = load.done();
+    let sent = load.done()?;
 
     let blocks = bench.count(10, 3);
     let mut percents = Vec::new();
@@ -58,7 +58,7 @@ fn one(bench: &mut Bench, config: Config, peers: usize, foreign: &Foreign) -> an
     }
     load.check()?;
     let rate = {
-        let now = load.done();
+        let now = load.done()?;
         let seconds = (last.0 - window.0) as f64 / 1e9;
         (now.host - sent.host) as f64 / seconds
     };
@@ -82,7 +82,7 @@ fn one(bench: &mut Bench, config: Config, peers: usize, foreign: &Foreign) -> an
         format!("lost in the window: {losses:?}"),
     );
 
-    let kernel = kernel_time(&daemon, foreign, bench.time(10.0, 3.0))?;
+    let kernel = kernel_time(&daemon, config, foreign, bench.time(10.0, 3.0))?;
     bench.single(
         "kernel_cpu_percent",
         &format!("{case}/net"),
