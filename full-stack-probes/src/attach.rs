@@ -3,7 +3,10 @@
 use aya::Ebpf;
 use aya::programs::kprobe::KProbeLink;
 use aya::programs::links::FdLink;
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError};
+use aya::programs::perf_event::{
+    PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent,
+};
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, PerfEvent, Program, ProgramError};
 
 use crate::btf::Btf;
 use crate::kernel::describe;
@@ -25,6 +28,12 @@ pub enum Held {
         /// Detaches when it is dropped.
         #[allow(dead_code)]
         link: KProbeLink,
+    },
+    /// A timer of such a kernel.
+    Timer {
+        /// Detaches when it is dropped.
+        #[allow(dead_code)]
+        link: PerfEventLink,
     },
 }
 
@@ -136,9 +145,12 @@ fn attach_one(
                     told.program
                 ));
             }
-            Ok((told.hook, held))
+            let hook = told
+                .hook
+                .unwrap_or_else(|| format!("{} (this kernel tells no name)", attachment.hook));
+            Ok((hook, held))
         }
-        Held::Event { .. } => Ok((
+        Held::Event { .. } | Held::Timer { .. } => Ok((
             format!("{} (by a perf event, which tells no name)", attachment.hook),
             held,
         )),
@@ -187,6 +199,27 @@ fn hold(program: &mut Program, hook: Hook, btf: &aya::Btf) -> Result<Held, Progr
                 }
             }
         }
+        Hook::CpuClock(hertz) => {
+            let program: &mut PerfEvent = program.try_into()?;
+            program.load()?;
+            let cpu = aya::util::online_cpus()
+                .ok()
+                .and_then(|cpus| cpus.first().copied())
+                .unwrap_or(0);
+            let mut attach = || {
+                let id = program.attach(
+                    PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                    PerfEventScope::AllProcessesOneCpu { cpu },
+                    SamplePolicy::Frequency(hertz),
+                    false,
+                )?;
+                program.take_link(id)
+            };
+            match FdLink::try_from(attach()?) {
+                Ok(link) => Held::Link { link },
+                Err(_) => Held::Timer { link: attach()? },
+            }
+        }
     })
 }
 
@@ -200,6 +233,7 @@ fn unload(ebpf: &mut Ebpf, name: &str) {
         Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
+        Program::PerfEvent(program) => program.unload(),
         _ => Ok(()),
     };
     if let Err(error) = result {

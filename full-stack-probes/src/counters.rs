@@ -7,7 +7,7 @@ use events::LossStage;
 
 use crate::block::DiskCounters;
 use crate::kernel::ProgramStats;
-use crate::percentiles::Registry;
+use crate::percentiles::{Registry, Usage};
 
 /// A snapshot of all counters since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,14 @@ pub struct Counters {
     pub bulk_lost: u64,
     /// Times a connection found no slot in the table.
     pub table_full: u64,
+    /// Times a process could not be watched because too many are.
+    pub watched_full: u64,
+    /// Times a step of a watched thread was not seen because too many threads are watched.
+    pub threads_full: u64,
+    /// Times a cgroup could not be watched because too many are.
+    pub cgroups_full: u64,
+    /// Long waits that nobody asked for in time.
+    pub long_waits_dropped: u64,
     /// Slots taken.
     pub slots_taken: u64,
     /// Slots given back by programs.
@@ -58,6 +66,32 @@ pub struct Counters {
     pub disk_overflow: u64,
     /// Block requests not timed because too many were under way.
     pub requests_lost: u64,
+    /// Calls of `tcp_sendmsg` and `tcp_recvmsg` that were told of.
+    pub messages: u64,
+    /// Calls that would have waited (EAGAIN): no messages.
+    pub messages_again: u64,
+    /// Messages whose call's entry was not seen: the time spent is not known.
+    pub messages_unpaired: u64,
+    /// Calls whose return was not seen.
+    pub messages_abandoned: u64,
+    /// Datagrams that watched threads sent.
+    pub udp_sent: u64,
+    /// Datagrams that watched threads received.
+    pub udp_received: u64,
+    /// Sends not recorded one by one because the thread sends often.
+    pub udp_unrecorded: u64,
+    /// Records of single calls put in their sink.
+    pub records_delivered: u64,
+    /// Records of single calls dropped because their sink was full for too long.
+    pub records_dropped: u64,
+    /// Heartbeats handled.
+    pub heartbeats: u64,
+    /// Times that no heartbeat was handled for a second because this side was late.
+    pub stalls: u64,
+    /// Times that none was handled for a second because the kernel sent none.
+    pub heartbeat_gaps: u64,
+    /// The percentiles' own account.
+    pub percentiles: Usage,
     /// Each program's own account.
     pub programs: Vec<ProgramStats>,
 }
@@ -92,8 +126,23 @@ pub struct Shared {
     pub gone: AtomicU64,
     pub reconcile_failed: AtomicU64,
     pub disk_overflow: AtomicU64,
-    pub registry: Mutex<Registry>,
+    pub messages: AtomicU64,
+    pub records_delivered: AtomicU64,
+    pub records_dropped: AtomicU64,
     pub disks: Mutex<Vec<DiskCounters>>,
+    pub long_waits_dropped: AtomicU64,
+    pub heartbeats: AtomicU64,
+    pub stalls: AtomicU64,
+    pub heartbeat_gaps: AtomicU64,
+    registry: Mutex<Registry>,
+}
+
+impl Shared {
+    /// The percentiles. Held for a batch at most.
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Histograms are whole after every record, so a panic elsewhere does not spoil them.
+        lock(&self.registry)
+    }
 }
 
 /// Takes a lock. Nothing panics while it holds one of these.

@@ -12,6 +12,13 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const RAW_TRACEPOINT: u32 = 1;
 const TRACING: u32 = 2;
 const PERF_EVENT: u32 = 7;
+/// Of `enum bpf_perf_event_type`.
+const KPROBE: u32 = 3;
+const EVENT: u32 = 6;
+const PERF_TYPE_SOFTWARE: u32 = 1;
+const PERF_COUNT_SW_CPU_CLOCK: u64 = 0;
+/// The clock's own type on newer kernels: the first number that `perf_event_init` gives away.
+const CPU_CLOCK: u32 = 6;
 const FENTRY: u32 = 24;
 const FEXIT: u32 = 25;
 
@@ -38,8 +45,8 @@ struct Request {
 pub struct Told {
     /// The program's id.
     pub program: u32,
-    /// The hook, such as `tp_btf/tcp_probe`; the name is missing where the kernel does not tell it.
-    pub hook: String,
+    /// The hook, such as `tp_btf/tcp_probe`; `None` where the kernel does not tell it.
+    pub hook: Option<String>,
 }
 
 /// Asks the kernel about a link that this process holds. A raw tracepoint's link is called tp_btf, because only typed programs are
@@ -55,29 +62,39 @@ pub fn told(id: u32, btf: &Btf) -> io::Result<Told> {
             info.variant[0] = name.as_mut_ptr() as u64;
             info.variant[1] = name.len() as u64;
             get(fd, &mut info)?;
-            format!("tp_btf/{}", text(&name))
+            Some(format!("tp_btf/{}", text(&name)))
         }
         TRACING => {
             // attach_type and target_obj_id, then target_btf_id.
             let kind = info.variant[0] as u32;
             let target = btf.name(info.variant[1] as u32).unwrap_or_default();
-            match kind {
+            Some(match kind {
                 FENTRY => format!("fentry/{target}"),
                 FEXIT => format!("fexit/{target}"),
                 other => format!("tracing {other}/{target}"),
-            }
+            })
         }
         PERF_EVENT => {
-            // type, then of a kprobe: func_name, name_len; told since Linux 6.6.
+            // The type, then of a kprobe func_name and name_len, of an event config and type; told
+            // since Linux 6.6.
             let mut info = Info::default();
             info.variant[1] = name.as_mut_ptr() as u64;
             info.variant[2] = name.len() as u64;
-            match get(fd, &mut info) {
-                Ok(()) if !text(&name).is_empty() => format!("kprobe/{}", text(&name)),
-                _ => "kprobe".to_owned(),
+            let told = get(fd, &mut info).is_ok();
+            match info.variant[0] as u32 {
+                KPROBE if told && !text(&name).is_empty() => {
+                    Some(format!("kprobe/{}", text(&name)))
+                }
+                EVENT if told => Some(match (info.variant[2] as u32, info.variant[1]) {
+                    (PERF_TYPE_SOFTWARE | CPU_CLOCK, PERF_COUNT_SW_CPU_CLOCK) => {
+                        "perf_event/cpu-clock".to_owned()
+                    }
+                    (ty, config) => format!("perf_event/type {ty} config {config}"),
+                }),
+                _ => None,
             }
         }
-        other => format!("link type {other}"),
+        other => Some(format!("link type {other}")),
     };
     Ok(Told {
         program: info.program,

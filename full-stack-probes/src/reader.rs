@@ -1,13 +1,14 @@
 //! The collector's thread: drains the rings, sweeps the table, reconciles, and sends batches.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{Event, EventKind, NO_SLOT, SLOTS, VACANT};
+use ebpf_abi::{BlockRecord, Event, EventKind, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
 use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -15,11 +16,17 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::Settings;
+use crate::block;
 use crate::convert;
 use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
+use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
+use crate::message;
 use crate::owner;
+use crate::percentiles::Series;
+use crate::processes::{self, Note};
+use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
 
 /// Events in a batch at most.
@@ -56,6 +63,7 @@ pub struct Reader {
     settings: Settings,
     diag: Diag,
     sink: Sender<Vec<TcpEvent>>,
+    records: Outbox,
     shared: Arc<Shared>,
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
@@ -65,6 +73,7 @@ pub struct Reader {
     next_scan: Timestamp,
     next_reconcile: Timestamp,
     logged_at: Option<Timestamp>,
+    pulse: Pulse,
 }
 
 impl Reader {
@@ -72,7 +81,7 @@ impl Reader {
         sources: Sources,
         mut settings: Settings,
         diag: Diag,
-        sink: Sender<Vec<TcpEvent>>,
+        sinks: Sinks,
         shared: Arc<Shared>,
         stop: OwnedFd,
     ) -> Self {
@@ -86,13 +95,15 @@ impl Reader {
             sources,
             settings,
             diag,
-            sink,
+            sink: sinks.tcp,
+            records: Outbox::new(sinks.records),
             shared,
             stop,
             known: BTreeMap::new(),
             live: BTreeMap::new(),
             out: Vec::new(),
             logged_at: None,
+            pulse: Pulse::new(now),
         }
     }
 
@@ -106,14 +117,18 @@ impl Reader {
             self.apply(&records);
 
             let now = clock::now();
+            self.shared.registry().rotate(now);
+            self.feel_pulse(now);
             if now >= self.next_reconcile {
                 self.reconcile(now);
                 self.find_disks();
+                self.sources.udp.forget_ended();
                 self.next_reconcile = clock::now() + self.settings.reconcile;
             }
             if now >= self.next_scan {
                 self.scan();
                 self.measure_disks();
+                self.account();
                 self.next_scan = now + SCAN;
             }
             if now >= self.next_sweep {
@@ -123,6 +138,7 @@ impl Reader {
                 self.next_sweep = self.next_sweep.min(now);
             }
             open = self.flush();
+            self.records.flush(&self.shared);
         }
     }
 
@@ -139,7 +155,7 @@ impl Reader {
     }
 
     fn measure_disks(&mut self) {
-        self.sources.disks.collect(&mut lock(&self.shared.registry));
+        self.sources.disks.collect(&mut self.shared.registry());
         *lock(&self.shared.disks) = self.sources.disks.counters();
     }
 
@@ -150,6 +166,7 @@ impl Reader {
         let mut fds = [
             PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.sources.bulk.as_fd(), PollFlags::POLLIN),
         ];
         match ppoll(&mut fds, Some(timeout), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -166,10 +183,86 @@ impl Reader {
 
     /// Takes up to `limit` records from each ring, ordered by time. Returns whether more may wait.
     fn drain(&mut self, limit: usize, records: &mut Vec<Event>) -> bool {
-        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &self.shared);
-        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &self.shared);
+        let mut others = Others::default();
+        let shared = &self.shared;
+        let urgent = drain_ring(
+            &mut self.sources.urgent,
+            limit,
+            records,
+            &mut others,
+            shared,
+        );
+        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut others, shared);
+        self.beat(&others.beats);
+        if let Some((processes, _)) = &self.sources.processes {
+            for note in std::mem::take(&mut others.notes) {
+                add(&self.shared.long_waits_dropped, processes.note(note));
+            }
+        }
+        let blocks = others.blocks.iter().map(|r| self.sources.disks.request(r));
+        let blocks = blocks.map(KernelRecord::Block);
+        others.calls.extend(blocks);
+        self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// Records of single calls.
+    fn note(&mut self, calls: Vec<KernelRecord>) {
+        if calls.is_empty() {
+            return;
+        }
+        let mut messages = 0;
+        let mut registry = self.shared.registry();
+        for call in calls {
+            if let KernelRecord::Message(message) = &call {
+                let remote = message.flow.remote.ip();
+                if self.settings.ignore.iter().any(|net| net.contains(&remote)) {
+                    continue;
+                }
+                messages += 1;
+                if let Some((series, nanos)) = message::series(message) {
+                    registry.record(series, nanos, 1);
+                }
+            }
+            self.records.push(call);
+        }
+        drop(registry);
+        add(&self.shared.messages, messages);
+    }
+
+    /// Heartbeats, each with the time of its handling.
+    fn beat(&mut self, beats: &[(Timestamp, Timestamp)]) {
+        let mut registry = self.shared.registry();
+        for (at, now) in beats {
+            let delay = u64::try_from(now.since(*at).as_nanos()).unwrap_or(u64::MAX);
+            registry.record(Series::CollectorDelay, delay, 1);
+            match self.pulse.beat(*at, *now) {
+                Some(Pause::Stalled { for_ }) => {
+                    add(&self.shared.stalls, 1);
+                    tracing::warn!(
+                        ?for_,
+                        "the collector stalled; this host is starved of CPU or was stopped"
+                    );
+                }
+                Some(pause) => tracing::info!(?pause, "heartbeats are back"),
+                None => {}
+            }
+        }
+        add(&self.shared.heartbeats, beats.len() as u64);
+    }
+
+    /// Whether heartbeats are missing although the rings are read.
+    fn feel_pulse(&mut self, now: Timestamp) {
+        if self.sources.heartbeat
+            && let Some(pause) = self.pulse.look(now)
+        {
+            add(&self.shared.heartbeat_gaps, 1);
+            tracing::warn!(
+                ?pause,
+                "no heartbeat from the kernel; is the first CPU offline, or the urgent ring full?"
+            );
+        }
     }
 
     fn apply(&mut self, records: &[Event]) {
@@ -271,6 +364,13 @@ impl Reader {
         }
     }
 
+    /// What the watched threads waited for since the last time.
+    fn account(&mut self) {
+        if let Some((processes, account)) = &mut self.sources.processes {
+            processes.account(account, self.shared.registry());
+        }
+    }
+
     fn sweep(&mut self) {
         let sweep = self.settings.sweep;
         let now = clock::now();
@@ -289,6 +389,7 @@ impl Reader {
             }
         }
         let out = &mut self.out;
+        let mut registry = self.shared.registry();
         let mut vacated = Vec::new();
         for (index, live) in &mut self.live {
             if live.due > now {
@@ -305,6 +406,11 @@ impl Reader {
             let look = live.look(&slot, now, sweep);
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
+            if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
+                let peer = IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical();
+                let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
+                registry.record(Series::Rtt { peer }, nanos, 1);
+            }
             next = next.min(if look.late {
                 now + sweep
             } else {
@@ -324,6 +430,7 @@ impl Reader {
         for index in vacated {
             self.live.remove(&index);
         }
+        drop(registry);
         self.next_sweep = next;
         add(&self.shared.sends, sends);
         add(&self.shared.segments, segments);
@@ -494,16 +601,50 @@ impl Reader {
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE: u8 = 7;
 
+/// Records that are not about connections.
+#[derive(Default)]
+struct Others {
+    /// Heartbeats, each with the time of its handling.
+    beats: Vec<(Timestamp, Timestamp)>,
+    notes: Vec<Note>,
+    calls: Vec<KernelRecord>,
+    blocks: Vec<BlockRecord>,
+}
+
 fn drain_ring(
     ring: &mut RingBuf<MapData>,
     limit: usize,
     records: &mut Vec<Event>,
+    others: &mut Others,
     shared: &Shared,
 ) -> bool {
     for _ in 0..limit {
         let Some(item) = ring.next() else {
             return false;
         };
+        if let Some(at) = heartbeat::parse(&item) {
+            others.beats.push((at, clock::now()));
+            continue;
+        }
+        if let Some(note) = processes::parse(&item) {
+            others.notes.push(note);
+            continue;
+        }
+        let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();
+        if let Some(request) = block::parse(kind, &item) {
+            match request {
+                Some(request) => others.blocks.push(request),
+                None => add(&shared.malformed, 1),
+            }
+            continue;
+        }
+        if let Some(call) = records::parse(kind, &item) {
+            match call {
+                Some(call) => others.calls.push(call),
+                None => add(&shared.malformed, 1),
+            }
+            continue;
+        }
         match convert::parse(&item) {
             Some(record) => records.push(record),
             None => add(&shared.malformed, 1),
@@ -542,7 +683,10 @@ mod tests {
             sources,
             settings,
             Diag::open().unwrap(),
-            sink,
+            Sinks {
+                tcp: sink,
+                records: None,
+            },
             Arc::default(),
             EventFd::new()
                 .unwrap()

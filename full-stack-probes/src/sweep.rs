@@ -33,6 +33,7 @@ pub struct Live {
     received_at: u64,
     sends: u32,
     segments: u32,
+    rtt_us: u32,
 }
 
 /// What a look at a slot gives.
@@ -46,6 +47,8 @@ pub struct Look {
     pub sends: u32,
     /// Segments that came in since the last look.
     pub segments: u32,
+    /// The newest raw round-trip time, if it is another one than at the last look.
+    pub rtt: Option<Duration>,
 }
 
 impl Live {
@@ -62,6 +65,7 @@ impl Live {
             received_at: 0,
             sends: 0,
             segments: 0,
+            rtt_us: 0,
         }
     }
 
@@ -97,8 +101,10 @@ impl Live {
         } else {
             self.late || (moved && self.told_at.is_none_or(|at| beat(at) != beat(now)))
         };
+        let rtt = sample.last_rtt.filter(|_| slot.last_rtt_us != self.rtt_us);
         self.sends = slot.sends;
         self.segments = slot.segments;
+        self.rtt_us = slot.last_rtt_us;
         if tell {
             self.late = is_late;
             self.told_at = Some(now);
@@ -111,6 +117,7 @@ impl Live {
             late: is_late,
             sends,
             segments,
+            rtt,
         }
     }
 }
@@ -203,11 +210,29 @@ mod tests {
     }
 
     #[test]
+    fn a_round_trip_time_is_told_once() {
+        let mut slot = slot();
+        let mut live = Live::new(&slot, false);
+        let mut look = |micros| {
+            slot.last_rtt_us = micros;
+            live.look(&slot, at(1_000), SWEEP).rtt
+        };
+        assert_eq!(look(0), None, "none was measured yet");
+        assert_eq!(look(700), Some(Duration::from_micros(700)));
+        assert_eq!(look(700), None);
+        assert_eq!(look(800), Some(Duration::from_micros(800)));
+    }
+
+    #[test]
     fn nothing_can_be_late_before_it_is_due() {
         let mut slot = slot();
         let mut live = Live::new(&slot, false);
         live.look(&slot, at(1_000), SWEEP);
-        assert_eq!(live.due, at(1_030), "sent at once: 20 ms of round trip and 10 ms");
+        assert_eq!(
+            live.due,
+            at(1_030),
+            "sent at once: 20 ms of round trip and 10 ms"
+        );
         send(&mut slot, 1_010, 100);
         live.look(&slot, at(1_030), SWEEP);
         assert_eq!(live.due, at(1_040));

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use events::{Owner, RetransmitClass, TcpEventKind, TcpState, Timestamp};
-use full_stack_probes::Settings;
+use full_stack_probes::{Series, Settings};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use support::{HERE, PEER, Watch, cookie, held, in_namespace, ip, tcp_info};
@@ -106,6 +106,17 @@ fn a_connection_is_followed_from_connect_to_close_with_the_kernels_own_numbers()
             assert!(sample.last_rtt.unwrap() >= sample.min_rtt);
             assert_eq!(sample.outstanding, None);
             assert!(!sample.zero_window);
+            let peer = server.ip();
+            let rtt = watch
+                .handle
+                .percentiles()
+                .into_iter()
+                .find_map(|(series, found)| (series == Series::Rtt { peer }).then_some(found))
+                .unwrap();
+            // The echo waits 1 to 3 ms; the bucket's middle is within 1/16.
+            assert!(rtt.p50 > expected[2] * 15 / 16, "{rtt:?}");
+            assert!(rtt.p50 <= rtt.p99 && rtt.p99 <= rtt.max, "{rtt:?}");
+            assert!((2..=110).contains(&rtt.count), "{rtt:?}");
             assert!(sample.acked_at.unwrap() < before);
             assert!(sample.sent_at.unwrap() < sample.acked_at.unwrap());
 
@@ -501,10 +512,11 @@ fn nothing_is_left_behind() {
         let (programs, links) = held();
         let programs: Vec<_> = programs.difference(&before.0).copied().collect();
         let links: Vec<_> = links.difference(&before.1).copied().collect();
-        // A probe has one program or several, each with its link.
-        let attached = watch.handle.report().iter().filter(|r| r.hook.is_some());
-        assert!(programs.len() >= attached.count());
-        assert_eq!(links.len(), programs.len());
+        let reports = watch.handle.report();
+        assert_eq!(reports.len(), full_stack_probes::ladders().len());
+        let attached = reports.iter().filter(|report| report.hook.is_some());
+        assert!(links.len() >= attached.count(), "{links:?} for {reports:?}");
+        assert_eq!(programs.len(), links.len());
         watch.handle.stop();
         assert_eq!(held(), before);
 
@@ -528,5 +540,46 @@ fn nothing_is_left_behind() {
             thread::sleep(Duration::from_millis(20));
         }
         panic!("programs {programs:?} or links {links:?} are still there");
+    });
+}
+
+#[test]
+fn heartbeats_measure_the_way_to_user_space() {
+    in_namespace(|_| {
+        let watch = Watch::start();
+        let report = watch
+            .handle
+            .report()
+            .iter()
+            .find(|report| report.name == "heartbeat")
+            .unwrap();
+        // Kernels before 6.6 do not tell the event's name.
+        let hook = report.hook.as_deref().unwrap();
+        assert!(hook.starts_with("perf_event/cpu-clock"), "{hook}");
+        let end = std::time::Instant::now() + Duration::from_secs(8);
+        while watch.handle.counters().heartbeats < 15 {
+            assert!(
+                std::time::Instant::now() < end,
+                "{:?}",
+                watch.handle.counters()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+        let delay = watch
+            .handle
+            .percentiles()
+            .into_iter()
+            .find_map(|(series, found)| (series == Series::CollectorDelay).then_some(found))
+            .unwrap();
+        println!("{delay:?}");
+        assert!(delay.count >= 15);
+        // No record is handled before it is made, and a busy machine is not that busy.
+        assert!(delay.p50 > Duration::from_nanos(100), "{delay:?}");
+        assert!(delay.p50 < Duration::from_secs(1), "{delay:?}");
+        assert!(delay.p50 <= delay.p90 && delay.p90 <= delay.p99 && delay.p99 <= delay.max);
+        let counters = watch.handle.counters();
+        assert_eq!(counters.malformed, 0);
+        assert_eq!(counters.urgent_lost, 0);
+        assert!(counters.urgent_records >= counters.heartbeats);
     });
 }

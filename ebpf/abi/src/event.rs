@@ -95,6 +95,21 @@ pub struct Event {
     pub comm: [u8; 16],
 }
 
+/// [`Heartbeat::kind`].
+pub const HEARTBEAT: u8 = 17;
+
+/// A record that measures how long records take to their reader.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub at: u64,
+    /// [`HEARTBEAT`].
+    pub kind: u8,
+    /// Always zero.
+    pub reserved: [u8; 7],
+}
+
 /// Indices of the per-CPU counters.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,15 +128,33 @@ pub enum Counter {
     Urgent = 5,
     /// Records put in the bulk ring.
     Bulk = 6,
+    /// Sends and receives that would have waited (EAGAIN): no messages.
+    MessageAgain = 7,
+    /// Calls whose return was seen and whose entry was not: the time spent is not known.
+    MessageUnpaired = 8,
+    /// Calls whose entry was seen and whose return was not.
+    MessageAbandoned = 9,
+    /// Datagrams that watched threads sent.
+    UdpSent = 10,
+    /// Datagrams that watched threads received.
+    UdpReceived = 11,
+    /// Sends that were not recorded one by one because the thread sends often.
+    UdpUnrecorded = 12,
     /// Requests issued to disks that user space does not know yet.
-    DiskUnknown = 7,
+    DiskUnknown = 13,
     /// Requests not timed because too many were under way.
-    RequestsLost = 8,
+    RequestsLost = 14,
+    /// Processes not watched because the set was full.
+    WatchedFull = 15,
+    /// Times a thread of a watched process found no room in the table of threads.
+    ThreadsFull = 16,
+    /// Cgroups not watched because too many are.
+    CgroupsFull = 17,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 18;
 }
 
 #[cfg(test)]
@@ -135,6 +168,8 @@ mod tests {
         assert_eq!(size_of::<Event>(), 88);
         assert_eq!(align_of::<Event>(), 8);
         assert_eq!(offset_of!(Event, kind), KIND_OFFSET);
+        assert_eq!(size_of::<Heartbeat>(), 16);
+        assert_eq!(offset_of!(Heartbeat, kind), KIND_OFFSET);
         assert_eq!(offset_of!(Event, error), 12);
         assert_eq!(offset_of!(Event, owner), 60);
         assert_eq!(offset_of!(Event, comm), 72);
