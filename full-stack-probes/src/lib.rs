@@ -21,6 +21,7 @@ mod diag;
 mod heartbeat;
 mod kernel;
 mod link;
+mod lockdown;
 mod mapped;
 mod offsets;
 mod owner;

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::diag::Diag;
 use crate::kernel::{netns, read_btf};
+use crate::lockdown;
 use crate::offsets::Offsets;
 use crate::probes::PROBES;
 
@@ -31,6 +32,7 @@ pub fn preflight() -> Vec<Check> {
     let mut checks = vec![
         kernel_version(),
         privileges(),
+        lockdown(),
         owners(),
         namespace(),
         diag(),
@@ -67,8 +69,12 @@ fn probe_check(probe: &crate::probes::Probe, btf: &crate::btf::Btf, offsets: &Of
     let found = probe
         .rungs
         .iter()
-        .map(|rung| rung.check(btf).map(|()| rung.hook()))
-        .collect::<Vec<_>>();
+        .map(|rung| {
+            rung.check(btf)?;
+            lockdown::permits(rung)?;
+            Ok(rung.hook())
+        })
+        .collect::<Vec<Result<String, String>>>();
     let hook = found.iter().find_map(|rung| rung.as_ref().ok());
     let (ok, detail) = match (missing.is_empty(), hook) {
         (true, Some(hook)) => (true, hook.clone()),
@@ -78,7 +84,12 @@ fn probe_check(probe: &crate::probes::Probe, btf: &crate::btf::Btf, offsets: &Of
         }
         (false, _) => (false, missing.join("; ")),
     };
-    let remedy = format!("a newer kernel; without it unseen: {}", probe.loss);
+    let remedy = if detail.contains(lockdown::REASON) {
+        "boot with lockdown=integrity or less"
+    } else {
+        "a newer kernel"
+    };
+    let remedy = format!("{remedy}; without it unseen: {}", probe.loss);
     check(&format!("probe.{}", probe.name), ok, &detail, Some(&remedy))
 }
 
@@ -89,7 +100,7 @@ fn kernel_version() -> Check {
         "kernel",
         is_recent(release),
         release,
-        Some("Linux 5.12 or later: programs use compare-exchange and socket cookies"),
+        Some("Linux 5.10 or later"),
     )
 }
 
@@ -98,7 +109,7 @@ fn is_recent(release: &str) -> bool {
         .split(|letter: char| !letter.is_ascii_digit())
         .map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) >= (5, 12),
+        (Some(major), Some(minor)) => (major, minor) >= (5, 10),
         _ => false,
     }
 }
@@ -118,15 +129,6 @@ fn privileges() -> Check {
         .filter(|(number, _)| !has(*number) && !has(CAP_SYS_ADMIN))
         .map(|(_, name)| *name)
         .collect();
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if lockdown.contains("[confidentiality]") {
-        return check(
-            "privileges",
-            false,
-            "kernel lockdown is in confidentiality mode: programs may not read kernel memory",
-            Some("boot with lockdown=integrity or less"),
-        );
-    }
     if missing.is_empty() {
         check("privileges", true, "CAP_BPF, CAP_PERFMON", None)
     } else {
@@ -137,6 +139,16 @@ fn privileges() -> Check {
             Some("run as root, or grant both (systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON)"),
         )
     }
+}
+
+fn lockdown() -> Check {
+    let detail = if lockdown::is_on() {
+        "confidentiality: hooks whose programs read kernel memory by address are refused, typed \
+         ones work"
+    } else {
+        "off, or in a mode that does not matter"
+    };
+    check("lockdown", true, detail, None)
 }
 
 fn owners() -> Check {
@@ -188,7 +200,8 @@ mod tests {
     #[test]
     fn versions_compare_by_number() {
         assert!(is_recent("6.1.0-42-cloud-amd64"));
-        assert!(is_recent("5.12"));
+        assert!(is_recent("5.10.0-46-cloud-amd64"));
+        assert!(!is_recent("5.9"));
         assert!(!is_recent("5.4.300"));
         assert!(!is_recent("4.19.0"));
         assert!(!is_recent(""));

@@ -37,6 +37,8 @@ const ALL: &str = "all";
 const NETWATCH: &str = "/t/netwatch";
 /// The test that compares offsets.
 const OFFSETS: &str = "offsets";
+/// The test that also tells what lockdown forbids.
+const EACH_HOOK: &str = "matrix::each_hook_of_each_ladder_attaches";
 /// The job that leaves the kernel's type information on the disk.
 const BTF: &str = "type_information";
 
@@ -208,7 +210,7 @@ impl Matrix<'_> {
         }
         let tests = programs::jobs(&self.tests, |program| format!("/t/{}", program.name));
 
-        let mut jobs = self.chosen(daemon.iter().cloned().chain(tests));
+        let mut jobs = self.chosen(daemon.iter().chain(&tests).cloned());
         jobs.extend([kernel_log(), type_information()]);
         let work = self.cache.folder(&format!("run-{name}"))?;
         let mut outcomes = self.boot(name, &machine("quiet"), &work, &modules, &jobs)?;
@@ -219,7 +221,8 @@ impl Matrix<'_> {
         outcomes.retain(|outcome| outcome.name != BTF);
         collect(name, &outcomes, Expected::Works, document);
 
-        let jobs = self.chosen(daemon);
+        let each_hook = tests.into_iter().filter(|job| job.name == EACH_HOOK);
+        let jobs = self.chosen(daemon.into_iter().chain(each_hook));
         let name = format!("{name}-lockdown");
         let work = self.cache.folder(&format!("run-{name}"))?;
         let lockdown = machine("quiet lsm=lockdown lockdown=confidentiality");
@@ -248,9 +251,14 @@ impl Matrix<'_> {
         let busybox = self.cache.busybox()?.join("bin/busybox");
         let mut archive = guest::base(&busybox, modules, LOADED)?;
         self.add_programs(&mut archive)?;
+        let guest = if machine.options.contains("lockdown") {
+            "lockdown"
+        } else {
+            "full"
+        };
         let environment = [
             ("NETWATCH_TEST_DISK", "/dev/vda"),
-            ("NETWATCH_TEST_GUEST", "1"),
+            ("NETWATCH_TEST_GUEST", guest),
         ];
         guest::add_jobs(&mut archive, jobs, &environment);
         let mut progress = Progress::new(name);
