@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -13,8 +14,10 @@ use ebpf_abi::Counter;
 use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
+use crate::cgroup::Hierarchy;
 use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
+use crate::processes::{self, Processes};
 use crate::table::Table;
 use crate::{ProbeReport, Settings};
 
@@ -86,6 +89,8 @@ pub struct Kernel {
     pub reports: Vec<ProbeReport>,
     /// Per-CPU counters.
     pub counters: PerCpuArray<MapData, u64>,
+    /// Watched processes, if any are declared.
+    pub processes: Option<Arc<Processes>>,
     map_fds: Vec<RawFd>,
 }
 
@@ -101,6 +106,8 @@ pub struct Sources {
     pub disks: Disks,
     /// Heartbeats come.
     pub heartbeat: bool,
+    /// Watched processes, if any are declared.
+    pub processes: Option<(Arc<Processes>, processes::Account)>,
 }
 
 impl Kernel {
@@ -121,13 +128,26 @@ impl Kernel {
         for (place, port) in ports.iter_mut().zip(&settings.ports) {
             *place = *port;
         }
+        let hierarchy = Hierarchy::find().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell this host's cgroups; is /proc mounted?");
+            None
+        });
+        let hierarchy_id = hierarchy.as_ref().map_or(u32::MAX, |found| found.id);
+        let long_wait = u64::try_from(settings.long_wait.as_nanos()).unwrap_or(u64::MAX);
         let mut loader = EbpfLoader::new();
+        if !settings.watch.has_processes() {
+            for map in processes::MAPS {
+                loader.map_max_entries(map, 1);
+            }
+        }
         loader
             .btf(Some(&kernel_btf))
             .override_global("IGNORE_LOCAL", &ignore_local, true)
             .override_global("NETNS", &netns, true)
             .override_global("PORT_COUNT", &port_count, true)
             .override_global("PORTS", &ports[..], true)
+            .override_global("HIERARCHY", &hierarchy_id, true)
+            .override_global("LONG_WAIT", &long_wait, true)
             .override_global("CA_STATE_SHIFT", &offsets.ca_state_shift, true)
             .override_global("CA_STATE_MASK", &offsets.ca_state_mask, true);
         for field in &offsets.fields {
@@ -143,6 +163,14 @@ impl Kernel {
             loader.override_global(symbol, index, true);
         }
         let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+
+        let mut map_fds = Vec::new();
+        let mut processes = None;
+        if settings.watch.has_processes() {
+            let (shared, account, fds) = Processes::new(settings, hierarchy, &mut ebpf)?;
+            map_fds.extend(fds);
+            processes = Some((Arc::new(shared), account));
+        }
 
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
@@ -169,7 +197,9 @@ impl Kernel {
             );
         }
 
-        let mut map_fds = Vec::new();
+        if let Some((processes, _)) = &processes {
+            processes.scan(settings, &reports);
+        }
         let urgent = ring(&mut ebpf, "URGENT", &mut map_fds)?;
         let bulk = ring(&mut ebpf, "BULK", &mut map_fds)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
@@ -194,6 +224,7 @@ impl Kernel {
                 ebpf,
                 reports,
                 counters,
+                processes: processes.as_ref().map(|(shared, _)| Arc::clone(shared)),
                 map_fds,
             },
             Sources {
@@ -202,6 +233,7 @@ impl Kernel {
                 table,
                 disks,
                 heartbeat,
+                processes,
             },
         ))
     }
@@ -315,7 +347,7 @@ fn load_error(error: EbpfError) -> StartError {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
+pub fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
     ebpf.take_map(name).ok_or(StartError::Map {
         name,
         reason: "is not in the object".to_owned(),
@@ -354,18 +386,20 @@ fn disks(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<D
     Ok(disks)
 }
 
-fn map_error(name: &'static str, error: MapError) -> StartError {
+pub fn map_error(name: &'static str, error: MapError) -> StartError {
     StartError::Map {
         name,
         reason: error.to_string(),
     }
 }
 
-fn map_fd(map: &Map) -> Option<RawFd> {
+pub fn map_fd(map: &Map) -> Option<RawFd> {
     match map {
-        Map::RingBuf(data) | Map::PerCpuArray(data) | Map::Array(data) | Map::HashMap(data) => {
-            Some(data.fd().as_fd().as_raw_fd())
-        }
+        Map::RingBuf(data)
+        | Map::PerCpuArray(data)
+        | Map::Array(data)
+        | Map::HashMap(data)
+        | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
 }

@@ -132,11 +132,17 @@ pub enum Counter {
     DiskUnknown = 7,
     /// Requests not timed because too many were under way.
     RequestsLost = 8,
+    /// Processes not watched because the set was full.
+    WatchedFull = 9,
+    /// Times a thread of a watched process found no room in the table of threads.
+    ThreadsFull = 10,
+    /// Cgroups not watched because too many are.
+    CgroupsFull = 11,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 12;
 }
 
 #[cfg(test)]

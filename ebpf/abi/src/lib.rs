@@ -9,6 +9,8 @@ mod event;
 mod fields;
 mod histogram;
 mod slot;
+mod thread;
+mod watch;
 
 pub use block::{BlockRecord, DISKS, Disk, OPERATIONS, Operation, REQUESTS, Requests, device};
 pub use event::{
@@ -20,3 +22,8 @@ pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
 pub use slot::{
     PROBES, RING, SLOTS, Slot, Stamp, VACANT, home, seq_after, stamp_end, stamp_micros,
 };
+pub use thread::{
+    Doing, TAKERS, THREAD_BUCKETS, THREADS, Taker, Thread, WaitRecord, thread_bucket,
+    thread_midpoint,
+};
+pub use watch::{ExecRecord, NAME, Name, NameKind, name, why};

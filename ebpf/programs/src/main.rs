@@ -1,6 +1,6 @@
 //! The eBPF programs of netwatch.
 //!
-//! `tcp` watches connections; `table` keeps what is known of each where user space can read it
+//! `tcp` watches connections, `watch` processes, `sched` their threads; `table` keeps what is known of each where user space can read it
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]
@@ -13,6 +13,7 @@ mod filter;
 mod heartbeat;
 mod histogram;
 mod rings;
+mod sched;
 mod sock;
 mod table;
 mod tcp;
