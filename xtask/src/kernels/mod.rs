@@ -90,7 +90,15 @@ impl Kernels {
         let matrix = Matrix {
             only: self.only.as_deref(),
             named: !self.kernels.iter().any(|name| name == ALL),
-            netwatch: programs::netwatch(&target, &programs)?,
+            netwatch: degrade::jobs("")
+                .iter()
+                .any(|job| {
+                    self.only
+                        .as_ref()
+                        .is_none_or(|only| job.name.contains(only))
+                })
+                .then(|| programs::netwatch(&target, &programs))
+                .transpose()?,
             cache,
             tests,
         };
@@ -154,7 +162,8 @@ struct Matrix<'a> {
     named: bool,
     cache: Cache,
     tests: Vec<TestProgram>,
-    netwatch: PathBuf,
+    /// Only if one of its jobs is wanted.
+    netwatch: Option<PathBuf>,
 }
 
 impl Matrix<'_> {
@@ -298,7 +307,9 @@ impl Matrix<'_> {
     }
 
     fn add_programs(&self, archive: &mut Archive) -> Result<()> {
-        archive.program(&self.netwatch, NETWATCH)?;
+        if let Some(netwatch) = &self.netwatch {
+            archive.program(netwatch, NETWATCH)?;
+        }
         for program in &self.tests {
             archive.program(&program.path, format!("/t/{}", program.name))?;
         }
