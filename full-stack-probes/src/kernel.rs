@@ -19,7 +19,7 @@ use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::processes::{self, Processes};
 use crate::table::Table;
-use crate::{ProbeReport, Settings};
+use crate::{ProbeReport, Settings, message, udp};
 
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
@@ -68,6 +68,9 @@ pub enum StartError {
     /// More ports than the programs compare with.
     #[error("{0} ports to watch, {MAX_PORTS} at most; leave the list empty to watch all")]
     TooManyPorts(usize),
+    /// More ports than the programs compare with.
+    #[error("{0} consensus ports, {MAX_PORTS} at most; name the process instead")]
+    TooManyConsensusPorts(usize),
     /// The network namespace could not be told.
     #[error("cannot tell this thread's network namespace: {0}; is /proc mounted?")]
     Namespace(io::Error),
@@ -92,6 +95,8 @@ pub struct Kernel {
     /// Watched processes, if any are declared.
     pub processes: Option<Arc<Processes>>,
     map_fds: Vec<RawFd>,
+    /// Datagrams by thread.
+    pub udp: udp::Threads,
 }
 
 /// What the collector's thread reads.
@@ -102,6 +107,8 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Datagrams by thread, to forget those that have ended.
+    pub udp: udp::Threads,
     /// Disks.
     pub disks: Disks,
     /// Heartbeats come.
@@ -115,6 +122,10 @@ impl Kernel {
     pub fn load(settings: &Settings) -> Result<(Self, Sources), StartError> {
         if settings.ports.len() > MAX_PORTS {
             return Err(StartError::TooManyPorts(settings.ports.len()));
+        }
+        let consensus_ports = &settings.watch.consensus_ports;
+        if consensus_ports.len() > MAX_PORTS {
+            return Err(StartError::TooManyConsensusPorts(consensus_ports.len()));
         }
         let btf = read_btf()?;
         let offsets = Offsets::of(&btf);
@@ -134,6 +145,12 @@ impl Kernel {
         });
         let hierarchy_id = hierarchy.as_ref().map_or(u32::MAX, |found| found.id);
         let long_wait = u64::try_from(settings.long_wait.as_nanos()).unwrap_or(u64::MAX);
+        let message_port_count = consensus_ports.len() as u32;
+        let mut message_ports = [0u16; MAX_PORTS];
+        for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
+            *place = *port;
+        }
+        let message_processes = u32::from(settings.watch.has_processes());
         let mut loader = EbpfLoader::new();
         if !settings.watch.has_processes() {
             for map in processes::MAPS {
@@ -148,6 +165,9 @@ impl Kernel {
             .override_global("PORTS", &ports[..], true)
             .override_global("HIERARCHY", &hierarchy_id, true)
             .override_global("LONG_WAIT", &long_wait, true)
+            .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
+            .override_global("MESSAGE_PORTS", &message_ports[..], true)
+            .override_global("MESSAGE_PROCESSES", &message_processes, true)
             .override_global("CA_STATE_SHIFT", &offsets.ca_state_shift, true)
             .override_global("CA_STATE_MASK", &offsets.ca_state_mask, true);
         for field in &offsets.fields {
@@ -155,6 +175,13 @@ impl Kernel {
         }
         let block_slow = u64::try_from(settings.block_slow.as_nanos()).unwrap_or(u64::MAX);
         loader.override_global("BLOCK_SLOW", &block_slow, true);
+        // The maps of programs that are not loaded need no memory.
+        if !(message::PROBE.wanted)(settings) {
+            loader.map_max_entries("CALLS", 1);
+        }
+        if !(udp::PROBE.wanted)(settings) {
+            loader.map_max_entries("UDP", 1);
+        }
         let places: Vec<_> = PLACES
             .iter()
             .map(|place| (place.symbol, place.index(&btf)))
@@ -208,6 +235,13 @@ impl Kernel {
             PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
         let table = array(&mut ebpf, "TABLE", &mut map_fds)?;
         let disks = disks(&mut ebpf, settings, &mut map_fds)?;
+        map_fds.extend(ebpf.map("CALLS").and_then(map_fd));
+        let threads = take(&mut ebpf, "UDP")?;
+        map_fds.extend(map_fd(&threads));
+        let (udp, udp_reader) = udp::Threads::pair(threads).map_err(|reason| StartError::Map {
+            name: "UDP",
+            reason,
+        })?;
         let claims = take(&mut ebpf, "CLAIMS")?;
         map_fds.extend(map_fd(&claims));
         let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
@@ -226,11 +260,13 @@ impl Kernel {
                 counters,
                 processes: processes.as_ref().map(|(shared, _)| Arc::clone(shared)),
                 map_fds,
+                udp,
             },
             Sources {
                 urgent,
                 bulk,
                 table,
+                udp: udp_reader,
                 disks,
                 heartbeat,
                 processes,
@@ -399,6 +435,7 @@ pub fn map_fd(map: &Map) -> Option<RawFd> {
         | Map::PerCpuArray(data)
         | Map::Array(data)
         | Map::HashMap(data)
+        | Map::LruHashMap(data)
         | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }

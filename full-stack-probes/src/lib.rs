@@ -24,6 +24,7 @@ mod kernel;
 mod link;
 mod lockdown;
 mod mapped;
+mod message;
 mod offsets;
 mod owner;
 mod percentiles;
@@ -31,9 +32,11 @@ mod preflight;
 mod probes;
 mod processes;
 mod reader;
+mod records;
 mod sched;
 mod sweep;
 mod table;
+mod udp;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -45,11 +48,14 @@ use ipnet::IpNet;
 pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
+pub use events::BlockOperation;
 pub use kernel::{ProgramStats, StartError};
-pub use percentiles::{BlockOperation, Percentiles, Registry, Series, Usage};
+pub use percentiles::{Percentiles, Registry, Series, Usage};
 pub use preflight::{Check, preflight};
 pub use probes::RungKind;
+pub use records::{KernelRecord, Sinks};
 pub use sched::{LongWait, Preemptor, WatchedThread};
+pub use udp::UdpThread;
 pub use watch::{Selector, WatchedProcess};
 
 /// What is watched, and how closely.
@@ -91,7 +97,7 @@ pub struct Watch {
     pub units: Vec<String>,
     /// Cgroups, as absolute paths below the cgroup mount, such as `/system.slice/gaiad.service`.
     pub cgroups: Vec<PathBuf>,
-    /// TCP ports, of either end, whose messages are recorded one by one.
+    /// TCP ports, of either end, whose messages are recorded one by one. Eight at most.
     pub consensus_ports: Vec<u16>,
 }
 

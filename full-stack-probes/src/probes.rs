@@ -90,6 +90,8 @@ pub struct Place {
 pub enum Of {
     /// The first that points to this struct.
     Pointer(&'static str),
+    /// The function's argument of this name.
+    Named(&'static str),
     /// What the function returns: after its last argument.
     Return,
     /// The one at this index, where there are so many.
@@ -97,11 +99,43 @@ pub enum Of {
 }
 
 /// Arguments to look up.
-pub const PLACES: &[Place] = &[Place {
-    symbol: "SWITCH_STATE",
-    hook: Hook::TpBtf("sched_switch"),
-    of: Of::At(3),
-}];
+pub const PLACES: &[Place] = &[
+    Place {
+        symbol: "SWITCH_STATE",
+        hook: Hook::TpBtf("sched_switch"),
+        of: Of::At(3),
+    },
+    Place {
+        symbol: "TCP_RECV_FLAGS",
+        hook: Hook::Fexit("tcp_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "TCP_RECV_RETURN",
+        hook: Hook::Fexit("tcp_recvmsg"),
+        of: Of::Return,
+    },
+    Place {
+        symbol: "UDP_RECV_FLAGS",
+        hook: Hook::Fexit("udp_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "UDP_RECV_RETURN",
+        hook: Hook::Fexit("udp_recvmsg"),
+        of: Of::Return,
+    },
+    Place {
+        symbol: "UDP6_RECV_FLAGS",
+        hook: Hook::Fexit("udpv6_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "UDP6_RECV_RETURN",
+        hook: Hook::Fexit("udpv6_recvmsg"),
+        of: Of::Return,
+    },
+];
 
 const BLOCK: &[&str] = &["RQ_FLAGS", "RQ_LEN", "GD_MAJOR", "GD_MINOR"];
 
@@ -300,6 +334,8 @@ pub const PROBES: &[Probe] = &[
         }],
         fields: &[],
     },
+    crate::message::PROBE,
+    crate::udp::PROBE,
     Probe {
         name: "block",
         loss: "latency and errors of disks",
@@ -639,6 +675,12 @@ impl Place {
         let index = match self.of {
             Of::Return => Some(found.len()),
             Of::At(index) => Some(index as usize).filter(|index| *index < found.len()),
+            Of::Named(wanted) => match self.hook {
+                Hook::Fentry(function) | Hook::Fexit(function) | Hook::Kprobe(function) => {
+                    btf.parameter(function, wanted).ok().flatten()
+                }
+                Hook::TpBtf(_) | Hook::CpuClock(_) => None,
+            },
             Of::Pointer(wanted) => found
                 .iter()
                 .position(|argument| matches!(argument, Argument::Pointer(name) if name == wanted)),

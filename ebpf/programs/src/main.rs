@@ -7,16 +7,20 @@
 #![feature(asm_experimental_arch)]
 
 mod access;
+mod arguments;
 mod block;
+mod ends;
 mod fields;
 mod filter;
 mod heartbeat;
 mod histogram;
+mod message;
 mod rings;
 mod sched;
 mod sock;
 mod table;
 mod tcp;
+mod udp;
 mod watch;
 
 #[unsafe(no_mangle)]
