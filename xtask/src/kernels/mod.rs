@@ -169,12 +169,12 @@ struct Matrix<'a> {
 impl Matrix<'_> {
     fn host(&self, document: &mut Document) -> Result<()> {
         let path = |program: &TestProgram| program.path.display().to_string();
-        let doctor = degrade::doctor(&self.netwatch.display().to_string());
-        let jobs = self.chosen(
-            [doctor]
-                .into_iter()
-                .chain(programs::jobs(&self.tests, path)),
-        );
+        let doctor = self
+            .netwatch
+            .as_ref()
+            .map(|netwatch| degrade::doctor(&netwatch.display().to_string()));
+        let tests = programs::jobs(&self.tests, path);
+        let jobs = self.chosen(doctor.into_iter().chain(tests));
         step(&format!(
             "{HOST}: {} jobs on this machine's own kernel",
             jobs.len()
