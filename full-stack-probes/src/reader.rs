@@ -352,7 +352,7 @@ impl Reader {
     /// Looks for slots that no event told of: the ring may have been full.
     fn scan(&mut self) {
         for index in 0..SLOTS {
-            let cookie = self.sources.table.cookie(index);
+            let cookie = self.sources.table.key(index);
             if cookie != VACANT
                 && self
                     .live
