@@ -22,6 +22,7 @@ mod diag;
 mod heartbeat;
 mod kernel;
 mod link;
+mod lockdown;
 mod mapped;
 mod message;
 mod offsets;
