@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use ebpf_abi::Counter;
-use events::{TcpEvent, Timestamp};
+use events::{LossStage, TcpEvent, Timestamp};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 
-use crate::counters::{Counters, Shared};
+use crate::block::DiskCounters;
+use crate::counters::{Counters, Shared, lock};
 use crate::diag::{Diag, Listing};
 use crate::kernel::{Kernel, Sources, StartError};
 use crate::reader::Reader;
@@ -68,7 +69,7 @@ impl Collector {
     /// What was seen and lost so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        counters(&self.kernel, &Shared::default())
+        counters(&self.kernel, &Shared::default(), true)
     }
 
     /// Bytes that the kernel charges for programs and maps.
@@ -132,13 +133,25 @@ impl Handle {
     /// What was seen and lost so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        counters(&self.kernel, &self.shared)
+        counters(&self.kernel, &self.shared, true)
+    }
+
+    /// Losses so far that lower the detector's confidence, by stage: cheaper than all counters.
+    #[must_use]
+    pub fn losses(&self) -> [(LossStage, u64); 4] {
+        counters(&self.kernel, &self.shared, false).losses()
     }
 
     /// Bytes that the kernel charges for programs and maps.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.kernel.memory_bytes()
+    }
+
+    /// Requests by disk and operation since the start, as of the last second.
+    #[must_use]
+    pub fn disks(&self) -> Vec<DiskCounters> {
+        lock(&self.shared.disks).clone()
     }
 
     /// What the last minute was like, by peer, disk and thread.
@@ -203,7 +216,7 @@ impl Drop for Handle {
     }
 }
 
-fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
+fn counters(kernel: &Kernel, shared: &Shared, programs: bool) -> Counters {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Counters {
         urgent_records: kernel.counter(Counter::Urgent),
@@ -230,11 +243,18 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         found: load(&shared.found),
         gone: load(&shared.gone),
         reconcile_failed: load(&shared.reconcile_failed),
+        disk_unknown: kernel.counter(Counter::DiskUnknown),
+        disk_overflow: load(&shared.disk_overflow),
+        requests_lost: kernel.counter(Counter::RequestsLost),
         heartbeats: load(&shared.heartbeats),
         stalls: load(&shared.stalls),
         heartbeat_gaps: load(&shared.heartbeat_gaps),
         percentiles: shared.registry().usage(),
-        programs: kernel.program_stats(),
+        programs: if programs {
+            kernel.program_stats()
+        } else {
+            Vec::new()
+        },
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use events::LossStage;
 
+use crate::block::DiskCounters;
 use crate::kernel::ProgramStats;
 use crate::percentiles::{Registry, Usage};
 
@@ -59,6 +60,12 @@ pub struct Counters {
     pub gone: u64,
     /// Reconciliations that failed or were cut short.
     pub reconcile_failed: u64,
+    /// Requests issued to disks that were not known yet.
+    pub disk_unknown: u64,
+    /// Disks for which there was no place.
+    pub disk_overflow: u64,
+    /// Block requests not timed because too many were under way.
+    pub requests_lost: u64,
     /// Heartbeats handled.
     pub heartbeats: u64,
     /// Times that no heartbeat was handled for a second because this side was late.
@@ -84,7 +91,7 @@ impl Counters {
     }
 }
 
-/// The counters that the collector's thread keeps.
+/// What the collector's thread keeps and others may look at.
 #[derive(Debug, Default)]
 pub struct Shared {
     pub slots_orphaned: AtomicU64,
@@ -100,6 +107,8 @@ pub struct Shared {
     pub found: AtomicU64,
     pub gone: AtomicU64,
     pub reconcile_failed: AtomicU64,
+    pub disk_overflow: AtomicU64,
+    pub disks: Mutex<Vec<DiskCounters>>,
     pub long_waits_dropped: AtomicU64,
     pub heartbeats: AtomicU64,
     pub stalls: AtomicU64,
@@ -111,8 +120,13 @@ impl Shared {
     /// The percentiles. Held for a batch at most.
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
         // Histograms are whole after every record, so a panic elsewhere does not spoil them.
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.registry)
     }
+}
+
+/// Takes a lock. Nothing panics while it holds one of these.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts. The values are independent of each other, so no order is needed.

@@ -12,6 +12,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use ebpf_abi::Counter;
 
 use crate::attach::{Held, attach};
+use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::cgroup::Hierarchy;
 use crate::offsets::Offsets;
@@ -101,6 +102,8 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Disks.
+    pub disks: Disks,
     /// Heartbeats come.
     pub heartbeat: bool,
     /// Watched processes, if any are declared.
@@ -150,6 +153,8 @@ impl Kernel {
         for field in &offsets.fields {
             loader.override_global(field.symbol, &field.value, true);
         }
+        let block_slow = u64::try_from(settings.block_slow.as_nanos()).unwrap_or(u64::MAX);
+        loader.override_global("BLOCK_SLOW", &block_slow, true);
         let places: Vec<_> = PLACES
             .iter()
             .map(|place| (place.symbol, place.index(&btf)))
@@ -201,16 +206,8 @@ impl Kernel {
         map_fds.extend(map_fd(&counters));
         let counters =
             PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
-        let table = match take(&mut ebpf, "TABLE")? {
-            Map::Array(data) => data,
-            other => {
-                return Err(StartError::Map {
-                    name: "TABLE",
-                    reason: format!("is no array: {other:?}"),
-                });
-            }
-        };
-        map_fds.push(table.fd().as_fd().as_raw_fd());
+        let table = array(&mut ebpf, "TABLE", &mut map_fds)?;
+        let disks = disks(&mut ebpf, settings, &mut map_fds)?;
         let claims = take(&mut ebpf, "CLAIMS")?;
         map_fds.extend(map_fd(&claims));
         let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
@@ -234,6 +231,7 @@ impl Kernel {
                 urgent,
                 bulk,
                 table,
+                disks,
                 heartbeat,
                 processes,
             },
@@ -354,6 +352,42 @@ pub fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
         name,
         reason: "is not in the object".to_owned(),
     })
+}
+
+/// An array, to be mapped.
+pub fn array(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    fds: &mut Vec<RawFd>,
+) -> Result<MapData, StartError> {
+    match take(ebpf, name)? {
+        Map::Array(data) => {
+            fds.push(data.fd().as_fd().as_raw_fd());
+            Ok(data)
+        }
+        other => Err(StartError::Map {
+            name,
+            reason: format!("is no array: {other:?}"),
+        }),
+    }
+}
+
+fn disks(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<Disks, StartError> {
+    let issued = take(ebpf, "ISSUED")?;
+    fds.extend(map_fd(&issued));
+    let index = take(ebpf, "DISK_INDEX")?;
+    fds.extend(map_fd(&index));
+    let index = HashMap::try_from(index).map_err(|error| map_error("DISK_INDEX", error))?;
+    let table = array(ebpf, "DISK_TABLE", fds)?;
+    let failed = |error: io::Error| StartError::Map {
+        name: "DISK_TABLE",
+        reason: error.to_string(),
+    };
+    let mut disks = Disks::new(index, table, &settings.devices).map_err(failed)?;
+    if settings.block {
+        disks.scan().map_err(failed)?;
+    }
+    Ok(disks)
 }
 
 pub fn map_error(name: &'static str, error: MapError) -> StartError {

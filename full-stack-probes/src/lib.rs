@@ -12,6 +12,7 @@
 //! ```
 
 mod attach;
+mod block;
 pub mod btf;
 mod cgroup;
 mod collector;
@@ -21,6 +22,7 @@ mod diag;
 mod heartbeat;
 mod kernel;
 mod link;
+mod mapped;
 mod offsets;
 mod owner;
 mod percentiles;
@@ -39,6 +41,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
 pub use kernel::{ProgramStats, StartError};
@@ -63,6 +66,12 @@ pub struct Settings {
     pub reconcile: Duration,
     /// What on this host is the validator.
     pub watch: Watch,
+    /// Whether disks are watched.
+    pub block: bool,
+    /// Only these disks, such as `nvme0n1`; empty: all.
+    pub devices: Vec<String>,
+    /// A block request that takes longer is told of at once.
+    pub block_slow: Duration,
     /// A wait of a watched thread for a CPU from which on it is told by itself.
     pub long_wait: Duration,
     /// Probes that must use one kind of hook, by name, whatever else the kernel offers.
@@ -117,6 +126,9 @@ impl Default for Settings {
             sweep: Duration::from_millis(5),
             reconcile: Duration::from_secs(10),
             watch: Watch::default(),
+            block: true,
+            devices: Vec::new(),
+            block_slow: Duration::from_millis(100),
             long_wait: Duration::from_millis(50),
             force: BTreeMap::new(),
         }

@@ -103,6 +103,8 @@ pub const PLACES: &[Place] = &[Place {
     of: Of::At(3),
 }];
 
+const BLOCK: &[&str] = &["RQ_FLAGS", "RQ_LEN", "GD_MAJOR", "GD_MINOR"];
+
 fn always(_: &Settings) -> bool {
     true
 }
@@ -297,6 +299,78 @@ pub const PROBES: &[Probe] = &[
             loss: "",
         }],
         fields: &[],
+    },
+    Probe {
+        name: "block",
+        loss: "latency and errors of disks",
+        wanted: |settings| settings.block,
+        rungs: &[
+            Rung {
+                kind: RungKind::TpBtf,
+                attachments: &[
+                    Attachment {
+                        program: "block_issue",
+                        hook: Hook::TpBtf("block_rq_issue"),
+                        arguments: &["request"],
+                    },
+                    Attachment {
+                        program: "block_complete",
+                        hook: Hook::TpBtf("block_rq_complete"),
+                        arguments: &["request", "", ""],
+                    },
+                ],
+                loss: "",
+            },
+            Rung {
+                kind: RungKind::TpBtf,
+                attachments: &[
+                    Attachment {
+                        program: "block_issue_second",
+                        hook: Hook::TpBtf("block_rq_issue"),
+                        arguments: &["request_queue", "request"],
+                    },
+                    Attachment {
+                        program: "block_complete",
+                        hook: Hook::TpBtf("block_rq_complete"),
+                        arguments: &["request", "", ""],
+                    },
+                ],
+                loss: "",
+            },
+            Rung {
+                kind: RungKind::Function,
+                attachments: &[
+                    Attachment {
+                        program: "block_issue_entry",
+                        hook: Hook::Fentry("blk_mq_start_request"),
+                        arguments: &["request"],
+                    },
+                    Attachment {
+                        program: "block_complete_entry",
+                        hook: Hook::Fentry("blk_update_request"),
+                        arguments: &["request", "", ""],
+                    },
+                ],
+                loss: "requests that complete in batches",
+            },
+            Rung {
+                kind: RungKind::Kprobe,
+                attachments: &[
+                    Attachment {
+                        program: "block_issue_kprobe",
+                        hook: Hook::Kprobe("blk_mq_start_request"),
+                        arguments: &["request"],
+                    },
+                    Attachment {
+                        program: "block_complete_kprobe",
+                        hook: Hook::Kprobe("blk_update_request"),
+                        arguments: &["request", "", ""],
+                    },
+                ],
+                loss: "requests that complete in batches, or while another probe runs on that CPU",
+            },
+        ],
+        fields: BLOCK,
     },
     Probe {
         name: HEARTBEAT,

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::Settings;
 use crate::convert;
-use crate::counters::{Shared, add};
+use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
@@ -36,8 +36,11 @@ const WAITING: usize = 10_000;
 const KNOWN: usize = 4 * SLOTS as usize;
 /// How often all of the table is searched for slots that no event told of.
 const SCAN: Duration = Duration::from_secs(1);
-/// While no data is late, one sweep in so many is made.
-const HEALTHY: u32 = 4;
+/// While no data is late, a sweep comes at most so many intervals after the first moment at which
+/// some could be. Nobody decides within 30 ms of that moment.
+const HEALTHY: u32 = 5;
+/// However late that moment is: edges that do not hurry wait for a sweep.
+const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
@@ -113,10 +116,12 @@ impl Reader {
             self.feel_pulse(now);
             if now >= self.next_reconcile {
                 self.reconcile(now);
+                self.find_disks();
                 self.next_reconcile = clock::now() + self.settings.reconcile;
             }
             if now >= self.next_scan {
                 self.scan();
+                self.measure_disks();
                 self.account();
                 self.next_scan = now + SCAN;
             }
@@ -128,6 +133,23 @@ impl Reader {
             }
             open = self.flush();
         }
+    }
+
+    fn find_disks(&mut self) {
+        if !self.settings.block {
+            return;
+        }
+        if let Err(error) = self.sources.disks.scan() {
+            self.complain("cannot list the disks", &error);
+        }
+        self.shared
+            .disk_overflow
+            .store(self.sources.disks.overflow, Ordering::Relaxed);
+    }
+
+    fn measure_disks(&mut self) {
+        self.sources.disks.collect(&mut self.shared.registry());
+        *lock(&self.shared.disks) = self.sources.disks.counters();
     }
 
     /// Sleeps until something is due. Returns whether to go on.
@@ -320,30 +342,44 @@ impl Reader {
             + if self.live.is_empty() {
                 REST
             } else {
-                sweep * HEALTHY
+                LONGEST_SWEEP.max(sweep)
             };
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
+        // The lines are another CPU's: fetched one after the other, most of a sweep is waiting.
+        for (index, live) in &self.live {
+            if live.due <= now {
+                table.touch(*index);
+            }
+        }
         let out = &mut self.out;
         let mut registry = self.shared.registry();
-        self.live.retain(|index, live| {
+        let mut vacated = Vec::new();
+        for (index, live) in &mut self.live {
+            if live.due > now {
+                next = next.min(live.due + sweep * HEALTHY);
+                continue;
+            }
             let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
-                return false;
+                vacated.push(*index);
+                continue;
             };
             if slot.state != TCP_ESTABLISHED {
-                return true;
+                continue;
             }
             let look = live.look(&slot, now, sweep);
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
-            if look.late {
-                next = next.min(now + sweep);
-            }
             if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
                 let peer = IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical();
                 let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
                 registry.record(Series::Rtt { peer }, nanos, 1);
             }
+            next = next.min(if look.late {
+                now + sweep
+            } else {
+                live.due + sweep * HEALTHY
+            });
             if let Some(sample) = look.sample.filter(|_| !live.ignored) {
                 // The kernel may have written since the sweep began.
                 let newest = slot.sent_at.max(slot.received_at);
@@ -354,8 +390,10 @@ impl Reader {
                     kind: TcpEventKind::Sample(sample),
                 });
             }
-            true
-        });
+        }
+        for index in vacated {
+            self.live.remove(&index);
+        }
         drop(registry);
         self.next_sweep = next;
         add(&self.shared.sends, sends);

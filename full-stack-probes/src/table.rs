@@ -1,61 +1,65 @@
-//! The kernel's table of connections, mapped: reading it costs no system call.
+//! The kernel's table of connections, mapped.
 
 use std::io;
-use std::mem::size_of;
-use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aya::maps::{HashMap, MapData};
-use ebpf_abi::{PROBES, SLOTS, Slot, VACANT, home};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use ebpf_abi::{PROBES, RING, SLOTS, Slot, VACANT, home};
 
-/// The mapping. Holds the map, so the kernel keeps it while we read.
+use crate::mapped::Mapped;
+
+/// The mapping, and which slots are taken.
 pub struct Table {
-    base: NonNull<Slot>,
-    _map: MapData,
+    slots: Mapped<Slot>,
     claims: HashMap<MapData, u32, u64>,
 }
 
-// SAFETY: the mapping is shared memory that other CPUs write at any time anyway; all access is by
-// volatile reads and atomics, and the pointer is valid as long as the table.
-unsafe impl Send for Table {}
-
-const LENGTH: usize = SLOTS as usize * size_of::<Slot>();
+/// Words of a slot before its ring.
+const HEAD: usize = std::mem::offset_of!(Slot, ring) / size_of::<u64>();
 
 impl Table {
     /// Maps the table.
     pub fn map(map: MapData, claims: HashMap<MapData, u32, u64>) -> io::Result<Self> {
-        let length = NonZeroUsize::new(LENGTH).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new shared mapping of a map's whole memory; nothing else is replaced.
-        let base = unsafe {
-            mmap(
-                None,
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                map.fd().as_fd(),
-                0,
-            )
-        }?;
         Ok(Self {
-            base: base.cast(),
-            _map: map,
+            slots: Mapped::map(map, SLOTS)?,
             claims,
         })
     }
 
-    /// A copy of a slot that is in use and filled in.
+    /// A copy of a slot that is in use and filled in. Where everything is acknowledged the ring of
+    /// transmissions is not looked at: its cache lines are another CPU's.
     pub fn read(&self, index: u32) -> Option<Slot> {
-        let slot = self.slot(index)?;
-        // SAFETY: within the mapping; a slot is plain numbers, so any bytes are a valid one. The
-        // kernel may write while we copy: the cookie, read again, tells whether it is still the
-        // same connection, and every other word is used on its own.
-        let copy = unsafe { slot.read_volatile() };
+        let slot = self.slots.get(index)?.as_ptr();
+        // SAFETY: a slot is plain numbers.
+        let mut copy: Slot = unsafe { std::mem::zeroed() };
+        // SAFETY: within the mapping and within `copy`: all words before the ring. The kernel may
+        // write meanwhile: every word stands on its own.
+        unsafe {
+            let head = slot.cast::<[u64; HEAD]>().read_volatile();
+            (&raw mut copy).cast::<[u64; HEAD]>().write(head);
+        }
+        copy.ring = if copy.snd_nxt == copy.snd_una {
+            [u64::from(copy.snd_una) << 32; RING]
+        } else {
+            // SAFETY: as above.
+            unsafe { (&raw const (*slot).ring).read_volatile() }
+        };
+        // The cookie, read again, tells whether it is still the same connection.
         fence(Ordering::Acquire);
         let still = self.cookie(index);
         (copy.cookie != VACANT && copy.ready != 0 && still == copy.cookie).then_some(copy)
+    }
+
+    /// Has a slot's first cache lines fetched, without waiting for them.
+    pub fn touch(&self, index: u32) {
+        if let Some(slot) = self.slots.get(index) {
+            // SAFETY: words within the mapping.
+            unsafe {
+                (&raw const (*slot.as_ptr()).cookie).read_volatile();
+                (&raw const (*slot.as_ptr()).received_at).read_volatile();
+            }
+        }
     }
 
     /// The cookie of a slot; [`VACANT`] where it is free or out of range.
@@ -86,24 +90,10 @@ impl Table {
         released
     }
 
-    fn slot(&self, index: u32) -> Option<NonNull<Slot>> {
-        // SAFETY: the index is within the mapping.
-        (index < SLOTS).then(|| unsafe { self.base.add(index as usize) })
-    }
-
     fn atomic_cookie(&self, index: u32) -> Option<&AtomicU64> {
-        let slot = self.slot(index)?;
+        let slot: NonNull<Slot> = self.slots.get(index)?;
         // SAFETY: an aligned word within the mapping that lives as long as `self`; the kernel
-        // changes it by single stores and compare-exchanges only.
+        // changes it by single stores only.
         Some(unsafe { AtomicU64::from_ptr(&raw mut (*slot.as_ptr()).cookie) })
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, and nothing borrowed from it outlives `self`.
-        if let Err(error) = unsafe { munmap(self.base.cast(), LENGTH) } {
-            tracing::warn!(%error, "the table of connections stays mapped");
-        }
     }
 }

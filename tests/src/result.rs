@@ -32,6 +32,12 @@ pub struct Measure {
     /// A single value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
+    /// Whose figure it is, where it is not netwatch's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Ours over the best peer's in the same run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
 }
 
 impl Measure {
@@ -55,6 +61,8 @@ impl Measure {
             p99: rank(0.99),
             max: Some(round(*samples.last()?)),
             value: None,
+            peer: None,
+            ratio: None,
         })
     }
 
@@ -71,6 +79,8 @@ impl Measure {
             p99: None,
             max: None,
             value: Some((value * 1_000.0).round() / 1_000.0),
+            peer: None,
+            ratio: None,
         }
     }
 }

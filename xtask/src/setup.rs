@@ -47,6 +47,11 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
+/// Installs packages that only some commands need.
+pub fn install(packages: &[&str]) -> Result<()> {
+    Apt::default().install(packages)
+}
+
 /// The LLVM major version of the compiler that will build the eBPF programs, chosen in the same order
 /// as `full-stack-probes/build.rs` does.
 fn bpf_compiler_llvm(apt: &mut Apt) -> Result<u32> {
@@ -145,6 +150,11 @@ fn install_linker(apt: &mut Apt, llvm: u32) -> Result<()> {
     let stamp = linker_stamp();
     fs::write(&stamp, linker_version(llvm))
         .with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// The peer that the overhead benchmark compares with.
+pub fn install_bpftrace() -> Result<()> {
+    Apt::default().install(&["bpftrace"])
 }
 
 /// Only the tests want it, so only they install it.

@@ -4,6 +4,9 @@ pub const NO_SLOT: u32 = u32::MAX;
 /// Where a record has its kind: records of all types begin with `at: u64, kind: u8`.
 pub const KIND_OFFSET: usize = 8;
 
+/// A [`crate::BlockRecord`].
+pub const KIND_BLOCK: u8 = 18;
+
 /// What a record tells. The number gives its type: [`Event`] below 16.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,17 +128,21 @@ pub enum Counter {
     Urgent = 5,
     /// Records put in the bulk ring.
     Bulk = 6,
+    /// Requests issued to disks that user space does not know yet.
+    DiskUnknown = 7,
+    /// Requests not timed because too many were under way.
+    RequestsLost = 8,
     /// Processes not watched because the set was full.
-    WatchedFull = 7,
+    WatchedFull = 9,
     /// Times a thread of a watched process found no room in the table of threads.
-    ThreadsFull = 8,
+    ThreadsFull = 10,
     /// Cgroups not watched because too many are.
-    CgroupsFull = 9,
+    CgroupsFull = 11,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 12;
 }
 
 #[cfg(test)]

@@ -39,6 +39,14 @@ macro_rules! kernel_fields {
             ICSK_CA_STATE: "tcp_sock", "inet_conn.icsk_ca_state", 1;
             SKB_CB: "sk_buff", "cb", 48;
             CB_ACK_SEQ: "tcp_skb_cb", "ack_seq", 4;
+            RQ_Q: "request", "q", 8;
+            RQ_DISK: "request", "rq_disk", 8;
+            RQ_FLAGS: "request", "cmd_flags", 4;
+            RQ_LEN: "request", "__data_len", 4;
+            RQ_START: "request", "start_time_ns", 8;
+            Q_DISK: "request_queue", "disk", 8;
+            GD_MAJOR: "gendisk", "major", 4;
+            GD_MINOR: "gendisk", "first_minor", 4;
             TASK_PID: "task_struct", "pid", 4;
             TASK_TGID: "task_struct", "tgid", 4;
             TASK_COMM: "task_struct", "comm", 16;

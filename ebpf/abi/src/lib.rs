@@ -4,6 +4,7 @@
 //! IPv6 addresses in network byte order (IPv4 as IPv4-mapped).
 #![no_std]
 
+mod block;
 mod event;
 mod fields;
 mod histogram;
@@ -11,8 +12,10 @@ mod slot;
 mod thread;
 mod watch;
 
+pub use block::{BlockRecord, DISKS, Disk, OPERATIONS, Operation, REQUESTS, Requests, device};
 pub use event::{
-    Counter, Event, EventKind, HEARTBEAT, Heartbeat, KIND_OFFSET, NO_SLOT, RetransmitCause,
+    Counter, Event, EventKind, HEARTBEAT, Heartbeat, KIND_BLOCK, KIND_OFFSET, NO_SLOT,
+    RetransmitCause,
 };
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};

@@ -4,11 +4,14 @@
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod access;
+mod block;
 mod fields;
 mod filter;
 mod heartbeat;
+mod histogram;
 mod rings;
 mod sched;
 mod sock;

@@ -22,11 +22,12 @@ use config::Config;
 use engine::Engine;
 use events::{
     BgpSignal, Effect, EgressName, Entry, EntryKind, HostSignal, IncidentId, Input, LossStage,
-    OperatorCommand, Outcome, Prefix, ProbeResult, TcpEvent, Timestamp, Verdict,
+    OperatorCommand, Outcome, Prefix, TcpEvent, Timestamp, Verdict,
 };
 use nix::fcntl::{Flock, FlockArg};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::answers::View;
@@ -60,7 +61,7 @@ const STOP_PAGER: Duration = Duration::from_secs(3);
 struct Inputs {
     tcp: mpsc::Receiver<Vec<TcpEvent>>,
     bgp: mpsc::Receiver<BgpSignal>,
-    probe: mpsc::Receiver<ProbeResult>,
+    probe: probing::Results,
     host: mpsc::Receiver<HostSignal>,
     routes: mpsc::Receiver<routes::Report>,
     outcome: mpsc::Receiver<Outcome>,
@@ -112,13 +113,21 @@ pub struct Totals {
 }
 
 /// `netwatch run`, from start to SIGTERM.
-pub async fn run(config: Config) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+///
+/// The engine's task has this thread to itself: what adapters do on their runtime does not hold it
+/// up, and what wakes it wakes no other thread first.
+pub fn run(config: Config, adapters: &Runtime) -> Result<()> {
     for warning in config.warnings() {
         tracing::warn!("configuration: {warning}");
     }
-    let (mut daemon, mut inputs, doors) = Daemon::start(config).await?;
+    let alone = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let (mut daemon, mut inputs, doors, mut stop) = adapters.block_on(async {
+        let stop = stop_signal()?;
+        let (daemon, inputs, doors) = Daemon::start(config).await?;
+        anyhow::Ok((daemon, inputs, doors, stop))
+    })?;
     tracing::info!(
         egresses = daemon.config.egress.len(),
         probes = wiring::probes(&daemon.config),
@@ -128,19 +137,36 @@ pub async fn run(config: Config) -> Result<()> {
         failover = ?daemon.config.failover.mode,
         "netwatch is running"
     );
-    loop {
-        tokio::select! {
-            biased;
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = daemon.step(&mut inputs) => {}
+    alone.block_on(async {
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                () = daemon.step(&mut inputs) => {}
+            }
         }
-    }
-    tracing::info!("stopping");
-    daemon.stop(&mut inputs).await;
-    doors.close().await;
+        tracing::info!("stopping");
+        daemon.stop(&mut inputs).await;
+    });
+    adapters.block_on(doors.close());
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Resolves with SIGTERM or SIGINT.
+fn stop_signal() -> Result<oneshot::Receiver<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Nobody waits any more: the daemon ends anyway.
+        let _ = stop.send(());
+    });
+    Ok(stopped)
 }
 
 impl Daemon {
@@ -165,7 +191,7 @@ impl Daemon {
         let started = clock::now();
         let (tcp_tx, tcp) = mpsc::channel(TCP_BATCHES);
         let (bgp_tx, bgp_rx) = mpsc::channel(BGP_SIGNALS);
-        let (probe_tx, probe) = mpsc::channel(PROBES);
+        let (probe_tx, probe) = probing::results(PROBES);
         let (host_tx, host) = mpsc::channel(HOST_SIGNALS);
         let (outcome_tx, outcome) = mpsc::channel(OUTCOMES);
         let (operator_tx, operator) = mpsc::channel(OPERATORS);
@@ -307,7 +333,7 @@ impl Daemon {
         while self.totals.inputs < most {
             if let Ok(batch) = inputs.tcp.try_recv() {
                 self.batch(batch);
-            } else if let Ok(result) = inputs.probe.try_recv() {
+            } else if let Some(result) = inputs.probe.try_recv() {
                 self.handle(Input::Probe(result));
             } else if let Ok(report) = inputs.routes.try_recv() {
                 self.report(report);
@@ -333,7 +359,7 @@ impl Daemon {
         let Some(collector) = &self.collector else {
             return;
         };
-        for (stage, total) in collector.counters().losses() {
+        for (stage, total) in collector.losses() {
             let before = self.losses.insert(stage, total).unwrap_or(0);
             if total > before {
                 self.handle(Input::Host(HostSignal::Lost {

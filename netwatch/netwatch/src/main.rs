@@ -66,12 +66,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 fn run(arguments: &Configured) -> Result<ExitCode> {
     let config = wiring::load(arguments.config.as_deref())?;
     log(&config.host.log)?;
-    // Two workers: a full BGP table that is taken in never holds up the engine's task.
+    // Two workers: a full BGP table that is taken in never holds up the pager.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(daemon::run(config));
+    let result = daemon::run(config, &runtime);
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result.map(|()| ExitCode::SUCCESS)
 }

@@ -18,8 +18,15 @@
 //! receive timestamp, and what has arrived is read before anything is declared lost, so a delay of
 //! this thread is not taken for one of the network.
 //!
+//! The thread wakes on a fixed tick, sends what is due by then and reads the answers that came since
+//! the last one: an answer wakes nobody. It wakes between ticks when a probe's deadline passes.
+//! From then on, and after a burst was asked for, it is attentive for a while: it wakes for every
+//! answer, and tells every result at once. Else only what is not an answer, and the first answer
+//! after that, wakes the reader of [`Results`]; others wait there until it looks, 1 s at most.
+//!
 //! With no egress no socket is opened and no packet sent; only timer lag is told.
 
+mod batch;
 mod check;
 mod counters;
 mod estimator;
@@ -29,6 +36,7 @@ mod outstanding;
 mod packet;
 mod path;
 mod prober;
+mod results;
 mod schedule;
 mod settings;
 mod socket;
@@ -39,4 +47,5 @@ pub use check::{Check, check};
 pub use counters::Counters;
 pub use path::PathStatus;
 pub use prober::{Handle, NotAccepted, Prober};
+pub use results::{ResultSink, Results, results};
 pub use settings::{EgressSettings, Settings, StartError};

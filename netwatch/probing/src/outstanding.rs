@@ -58,9 +58,10 @@ impl Outstanding {
         }
     }
 
-    /// Whether one more may be sent. Makes room by forgetting the oldest if that one is lost.
-    pub(crate) fn has_room(&mut self) -> bool {
-        if self.probes.len() < self.capacity {
+    /// Whether one more than those about to leave may be sent. Makes room by forgetting the oldest
+    /// if that one is lost.
+    pub(crate) fn has_room(&mut self, leaving: usize) -> bool {
+        if self.probes.len() + leaving < self.capacity {
             return true;
         }
         match self.probes.first_key_value() {
@@ -173,9 +174,9 @@ mod tests {
         let mut all = Outstanding::new(2);
         all.insert(1, probe(0, 10));
         all.insert(2, probe(0, 50));
-        assert!(!all.has_room());
+        assert!(!all.has_room(0));
         assert!(all.expire(Timestamp::from_millis(20)).is_some());
-        assert!(all.has_room());
+        assert!(all.has_room(0));
         assert!(all.get(1).is_none() && all.get(2).is_some());
     }
 

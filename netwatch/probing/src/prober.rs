@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 
-use events::{HostSignal, ProbeRequest, ProbeResult};
+use events::{HostSignal, ProbeRequest};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::counters::{Counters, Shared};
 use crate::path::PathStatus;
+use crate::results::ResultSink;
 use crate::settings::{Settings, StartError};
 use crate::socket::wake_pipe;
 use crate::worker::{Command, Sinks, Worker};
@@ -34,7 +35,7 @@ impl Prober {
     /// A socket or the thread could not be made.
     pub fn spawn(
         settings: Settings,
-        sink: mpsc::Sender<ProbeResult>,
+        sink: ResultSink,
         host_sink: mpsc::Sender<HostSignal>,
     ) -> Result<Handle, StartError> {
         let (wake_reader, wake) = wake_pipe().map_err(StartError::Thread)?;

@@ -25,12 +25,7 @@ impl Schedule {
         }
     }
 
-    /// When the next probe is due.
-    pub(crate) fn next(&self) -> Option<Timestamp> {
-        self.due.peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// A series whose probe is due, by its number in the order of adding, and how many of its
+    /// A series whose probe is due by `now`, by its number in the order of adding, and how many of its
     /// probes were missed meanwhile: these are skipped, a standstill is not followed by a burst.
     pub(crate) fn pop(&mut self, now: Timestamp) -> Option<(usize, u64)> {
         let Reverse((at, series)) = *self.due.peek().filter(|Reverse((at, _))| *at <= now)?;
@@ -89,6 +84,7 @@ mod tests {
         schedule.add(at(0), Duration::from_millis(20), 1);
         assert_eq!(schedule.pop(at(1005)), Some((0, 50)));
         assert_eq!(schedule.pop(at(1005)), None);
-        assert_eq!(schedule.next(), Some(at(1020)));
+        assert_eq!(schedule.pop(at(1019)), None);
+        assert_eq!(schedule.pop(at(1020)), Some((0, 0)));
     }
 }

@@ -5,19 +5,17 @@
 //! overrides (`ip6_route_output_flags`), only a bound socket makes the lookup strict. Answers come
 //! in by one unbound socket per family, because a flow's answer may return by another uplink.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use events::Timestamp;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
-    sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
+use crate::batch::{self, BATCH, Buffers, Datagram};
 use crate::packet::{Answer, Mark};
 
 /// A raw ICMP socket of one family.
@@ -50,56 +48,51 @@ impl Sender {
         })
     }
 
-    /// Sends one probe from `source` through the interface with this index.
+    /// Sends probes, in this order, all through one egress. `done` learns of each when it left, or
+    /// why not.
     pub(crate) fn send(
         &mut self,
-        interface: u32,
-        source: IpAddr,
-        target: IpAddr,
-        packet: &[u8],
-    ) -> io::Result<()> {
-        if self.bound != Some(interface) {
-            let index = NonZeroU32::new(interface);
+        probes: &[Datagram],
+        mut done: impl FnMut(usize, Result<Timestamp, i32>),
+    ) {
+        let mut next = 0;
+        while let Some(rest) = probes.get(next..).filter(|rest| !rest.is_empty()) {
+            let begun = clock::now();
+            let sent = self
+                .bind(rest)
+                .and_then(|()| batch::send(self.socket.as_raw_fd(), rest));
+            match sent {
+                Ok(count) if count > 0 => {
+                    // One call sends them one after the other: each is taken to need the same time.
+                    let each = clock::now().since(begun) / u32::try_from(count).unwrap_or(u32::MAX);
+                    let mut at = begun;
+                    for nth in next..next + count {
+                        done(nth, Ok(at));
+                        at = at + each;
+                    }
+                    next += count;
+                }
+                Ok(_) => return,
+                Err(error) => {
+                    done(next, Err(error.raw_os_error().unwrap_or(libc::EIO)));
+                    next += 1;
+                }
+            }
+        }
+    }
+
+    /// The interface may have come anew, with another index.
+    fn bind(&mut self, probes: &[Datagram]) -> io::Result<()> {
+        let interface = probes.first().map(|probe| probe.interface);
+        if self.bound != interface {
+            let index = interface.and_then(NonZeroU32::new);
             self.bound = None;
             if self.v4 {
                 self.socket.bind_device_by_index_v4(index)?;
             } else {
                 self.socket.bind_device_by_index_v6(index)?;
             }
-            self.bound = Some(interface);
-        }
-        let payload = [IoSlice::new(packet)];
-        let fd = self.socket.as_raw_fd();
-        let scope = match target {
-            IpAddr::V6(a) if a.is_unicast_link_local() => interface,
-            _ => 0,
-        };
-        let to = SockaddrStorage::from(match target {
-            IpAddr::V4(a) => SocketAddr::from((a, 0)),
-            IpAddr::V6(a) => SocketAddr::V6(SocketAddrV6::new(a, 0, 0, scope)),
-        });
-        match source {
-            IpAddr::V4(a) => {
-                let info = libc::in_pktinfo {
-                    ipi_ifindex: i32::try_from(interface).unwrap_or(0),
-                    ipi_spec_dst: libc::in_addr {
-                        s_addr: u32::from_ne_bytes(a.octets()),
-                    },
-                    ipi_addr: libc::in_addr { s_addr: 0 },
-                };
-                let control = [ControlMessage::Ipv4PacketInfo(&info)];
-                sendmsg(fd, &payload, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
-            }
-            IpAddr::V6(a) => {
-                let info = libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr {
-                        s6_addr: a.octets(),
-                    },
-                    ipi6_ifindex: interface,
-                };
-                let control = [ControlMessage::Ipv6PacketInfo(&info)];
-                sendmsg(fd, &payload, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
-            }
+            self.bound = interface;
         }
         Ok(())
     }
@@ -109,8 +102,7 @@ impl Sender {
 pub(crate) struct Receiver {
     socket: Socket,
     v4: bool,
-    buffer: Vec<u8>,
-    control: Vec<u8>,
+    buffers: Buffers,
 }
 
 impl Receiver {
@@ -126,45 +118,35 @@ impl Receiver {
         Ok(Self {
             socket,
             v4,
-            buffer: vec![0; 2048],
-            control: nix::cmsg_space!(nix::sys::time::TimeSpec),
+            buffers: Buffers::new(),
         })
     }
 
-    /// What is waiting: an answer (if it is one to a probe of ours) and when the kernel received
-    /// it. `None`: nothing is waiting.
+    /// Takes what is waiting, a batch at most: answers (if they are to probes of ours) and when
+    /// the kernel received them. Returns whether more may wait.
     pub(crate) fn receive(
         &mut self,
         mark: &Mark,
-    ) -> io::Result<Option<(Option<Answer>, Timestamp)>> {
-        let mut slices = [IoSliceMut::new(&mut self.buffer)];
-        let message = match recvmsg::<SockaddrStorage>(
-            self.socket.as_raw_fd(),
-            &mut slices,
-            Some(&mut self.control),
-            MsgFlags::MSG_DONTWAIT,
-        ) {
-            Ok(message) => message,
-            Err(nix::Error::EAGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let mut at = clock::now();
-        for control in message.cmsgs().into_iter().flatten() {
-            if let ControlMessageOwned::ScmTimestampns(stamp) = control {
-                at = monotonic(at, Duration::from(stamp));
-            }
-        }
-        let from = message.address;
-        let length = message.bytes;
-        let bytes = self.buffer.get(..length).unwrap_or_default();
-        let answer = from.and_then(|from| {
-            if self.v4 {
-                mark.read_v4(from.as_sockaddr_in()?.ip(), bytes)
-            } else {
-                mark.read_v6(from.as_sockaddr_in6()?.ip(), bytes)
-            }
-        });
-        Ok(Some((answer, at)))
+        answers: &mut Vec<(Option<Answer>, Timestamp)>,
+    ) -> io::Result<bool> {
+        let mut clocks = None;
+        let v4 = self.v4;
+        let received = self.buffers.receive(self.socket.as_raw_fd(), |received| {
+            let (now, wall) = *clocks.get_or_insert_with(|| {
+                let now = clock::now();
+                (now, clock::wall(now).as_nanosecond())
+            });
+            let at = received
+                .stamp
+                .map_or(now, |stamp| monotonic(now, wall, stamp));
+            let answer = match received.from {
+                IpAddr::V4(from) if v4 => mark.read_v4(from, received.bytes),
+                IpAddr::V6(from) if !v4 => mark.read_v6(from, received.bytes),
+                _ => None,
+            };
+            answers.push((answer, at));
+        })?;
+        Ok(received == BATCH)
     }
 
     /// How many packets the kernel dropped because this socket's buffer was full.
@@ -194,9 +176,8 @@ impl AsFd for Receiver {
 }
 
 /// The kernel stamps packets with wall time: their age is taken from it, so that neither our own
-/// delay nor a step of the clock long before counts.
-fn monotonic(now: Timestamp, stamp: Duration) -> Timestamp {
-    let wall = clock::wall(now).as_nanosecond();
+/// delay nor a step of the clock long before counts. `wall` is `now` by the wall clock.
+fn monotonic(now: Timestamp, wall: i128, stamp: Duration) -> Timestamp {
     let age = wall - i128::try_from(stamp.as_nanos()).unwrap_or(wall);
     match u64::try_from(age) {
         Ok(age) if age < 10_000_000_000 => now - Duration::from_nanos(age),

@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::batch::Datagram;
 use crate::counters::{Shared, add};
 use crate::links::{GROUPS, Links, Step};
 use crate::netlink::{Netlink, Received};
@@ -27,12 +28,24 @@ use crate::packet::{Answer, Mark};
 use crate::path::{PathKey, PathState, PathStatus};
 use crate::schedule::Schedule;
 use crate::settings::{Settings, StartError};
+use crate::results::ResultSink;
 use crate::socket::{Receiver, Sender};
 use crate::suspects::Suspects;
 
 /// Beyond this a late timer is told: the notes on detection take it as the mark of a sick host.
 const LAG_TOLD: Duration = Duration::from_millis(50);
+/// The longest time between two ticks ...
 const TICK: Duration = Duration::from_millis(20);
+/// ... and where nothing is sent: a tick only finds out whether the host stood still.
+const IDLE_TICK: Duration = Duration::from_millis(40);
+/// However short an interval is, the host is not kept busy.
+const SHORTEST_TICK: Duration = Duration::from_millis(1);
+/// A deadline that passes so shortly before a tick waits for it: by then the answer has mostly come.
+const NEARLY: Duration = Duration::from_millis(5);
+/// After a loss, and after a burst was asked for, every answer counts at once for so long ...
+const ATTENTION: Duration = Duration::from_secs(3);
+/// ... unless the path has not been answered for so long: it is dark, and that is known.
+const KNOWN_DARK: Duration = Duration::from_secs(10);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// All anchors together: at most so many probes a second.
 const ANCHOR_RATE: u32 = 2000;
@@ -41,7 +54,7 @@ const MOST_OUTSTANDING: usize = 8192;
 /// Paths to suspects that are remembered for their round-trip times.
 const MOST_SUSPECTS: usize = 1024;
 /// Packets read from one socket before the timers get their turn.
-const BATCH: usize = 512;
+const AT_HAND: usize = 512;
 
 pub(crate) enum Command {
     Probe(ProbeRequest),
@@ -50,8 +63,23 @@ pub(crate) enum Command {
 
 /// Where results go.
 pub(crate) struct Sinks {
-    pub(crate) results: mpsc::Sender<ProbeResult>,
+    pub(crate) results: ResultSink,
     pub(crate) signals: mpsc::Sender<HostSignal>,
+}
+
+/// A probe that is about to leave.
+struct Prepared {
+    number: u64,
+    path: PathKey,
+    patience: Duration,
+}
+
+/// When the thread woke last, and who had something to be read.
+#[derive(Clone, Copy)]
+struct Woken {
+    at: Timestamp,
+    wake: bool,
+    netlink: bool,
 }
 
 pub(crate) struct Worker {
@@ -73,7 +101,14 @@ pub(crate) struct Worker {
     paths: BTreeMap<PathKey, PathState>,
     outstanding: Outstanding,
     next_number: u64,
+    /// Prepared and not sent yet, by sender.
+    prepared: BTreeMap<(usize, bool), (Vec<Prepared>, Vec<Datagram>)>,
+    preparing: usize,
+    answers: Vec<(Option<Answer>, Timestamp)>,
+    tick: Duration,
     next_tick: Timestamp,
+    attentive_until: Timestamp,
+    woken: Woken,
     next_housekeeping: Timestamp,
     told_loss: u64,
     /// States of links and neighbours that found no room: one per link and gateway.
@@ -107,6 +142,7 @@ impl Worker {
                 }
             }
         }
+        let tick = tick(&settings);
         let (schedule, series) = plan(&settings, now);
         let mut worker = Self {
             links: Links::new(settings.egresses.clone()),
@@ -127,7 +163,17 @@ impl Worker {
             paths: BTreeMap::new(),
             outstanding: Outstanding::new(MOST_OUTSTANDING),
             next_number: 1,
-            next_tick: now + TICK,
+            prepared: BTreeMap::new(),
+            preparing: 0,
+            answers: Vec::new(),
+            tick,
+            next_tick: now + tick,
+            attentive_until: now,
+            woken: Woken {
+                at: now,
+                wake: true,
+                netlink: true,
+            },
             next_housekeeping: now + HOUSEKEEPING,
             told_loss: 0,
             untold: VecDeque::new(),
@@ -137,62 +183,102 @@ impl Worker {
     }
 
     pub(crate) fn run(mut self) {
-        self.next_tick = clock::now() + TICK;
+        self.next_tick = clock::now() + self.tick;
         while !self.stop.load(Ordering::Acquire) {
             let now = clock::now();
-            self.tick(now);
-            self.obey(now);
-            self.read_netlink();
+            self.woken.at = now;
+            let is_tick = self.tick(now);
+            if self.woken.wake {
+                self.obey(now);
+            }
+            if self.woken.netlink {
+                self.read_netlink();
+            }
             // What had arrived by `now` is read before anything counts as lost by `now`.
             if self.receive() {
                 self.expire(now);
             }
-            self.send(clock::now());
+            self.prepare(now, is_tick);
+            self.send();
+            if is_tick {
+                self.sinks.results.remind(now);
+            }
             self.wait();
         }
     }
 
     fn wait(&mut self) {
+        let now = clock::now();
+        let attentive = self.attentive();
+        let deadline = self
+            .outstanding
+            .next()
+            .filter(|at| attentive || *at + NEARLY < self.next_tick);
         let next = [
-            Some(self.next_tick),
-            self.schedule.next().filter(|_| self.links.ready()),
+            deadline,
             self.suspects.next().filter(|_| self.links.ready()),
-            self.outstanding.next(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(self.next_tick);
-        let timeout = TimeSpec::from(next.since(clock::now()));
-        let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+            Some(self.next_tick),
+        ];
+        let next = next.into_iter().flatten().min().unwrap_or(now);
+        let timeout = TimeSpec::from(next.since(now));
+        let mut fds = Vec::with_capacity(4);
+        fds.push(PollFd::new(self.wake.as_fd(), PollFlags::POLLIN));
         if let Some(netlink) = &self.netlink {
             fds.push(PollFd::new(netlink.as_fd(), PollFlags::POLLIN));
         }
-        for receiver in &self.receivers {
-            fds.push(PollFd::new(receiver.as_fd(), PollFlags::POLLIN));
+        if attentive {
+            for receiver in &self.receivers {
+                fds.push(PollFd::new(receiver.as_fd(), PollFlags::POLLIN));
+            }
         }
         match ppoll(&mut fds, Some(timeout), None) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
+            Ok(_) => {
+                let any = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::any).unwrap_or(false);
+                self.woken.wake = any(fds.first());
+                self.woken.netlink = self.netlink.is_some() && any(fds.get(1));
+            }
+            Err(nix::Error::EINTR) => {}
             // Out of memory, and nothing else that can happen here: not in a tight loop.
             Err(_) => std::thread::sleep(TICK),
         }
     }
 
-    fn tick(&mut self, now: Timestamp) {
+    /// Every answer counts at once from now on, for a while.
+    fn attend(&mut self, now: Timestamp) {
+        self.attentive_until = self.attentive_until.max(now + ATTENTION);
+    }
+
+    fn attend_unless_dark(&mut self, replied: Option<Timestamp>, now: Timestamp) {
+        if replied.is_some_and(|at| now.since(at) < KNOWN_DARK) {
+            self.attend(now);
+        }
+    }
+
+    fn attentive(&self) -> bool {
+        self.woken.at < self.attentive_until
+    }
+
+    /// Whether a tick has come, and what is to be done with one.
+    fn tick(&mut self, now: Timestamp) -> bool {
         if now < self.next_tick {
-            return;
+            return false;
         }
         let lag = now.since(self.next_tick);
         if lag > LAG_TOLD {
             add(&self.counters.timer_lags, 1);
             self.tell(HostSignal::TimerLag { lag });
         }
-        self.next_tick = now + TICK;
+        self.next_tick = if lag < self.tick {
+            self.next_tick + self.tick
+        } else {
+            now + self.tick
+        };
         self.tell_states();
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.keep_house();
         }
+        true
     }
 
     fn keep_house(&mut self) {
@@ -223,6 +309,7 @@ impl Worker {
                     let dropped = if self.receivers.is_empty() {
                         1
                     } else {
+                        self.attend(now);
                         self.suspects.add(&request, &self.settings.egresses, now)
                     };
                     add(&self.counters.suspects_dropped, dropped);
@@ -238,7 +325,7 @@ impl Worker {
     fn read_netlink(&mut self) {
         let mut signals = Vec::new();
         let mut broken = false;
-        for _ in 0..BATCH {
+        for _ in 0..AT_HAND {
             let Some(netlink) = &mut self.netlink else {
                 break;
             };
@@ -299,24 +386,28 @@ impl Worker {
     /// Reads answers; true where none is left.
     fn receive(&mut self) -> bool {
         let mut dry = true;
-        for index in 0..self.receivers.len() {
-            let mut read = 0;
-            while let Some(receiver) = self.receivers.get_mut(index) {
-                match receiver.receive(&self.mark) {
-                    Ok(None) => break,
-                    Ok(Some((answer, at))) => self.answer(answer, at),
+        let mut answers = std::mem::take(&mut self.answers);
+        for receiver in &mut self.receivers {
+            let first = answers.len();
+            loop {
+                match receiver.receive(&self.mark, &mut answers) {
+                    Ok(false) => break,
+                    Ok(true) if answers.len() - first < AT_HAND => {}
+                    Ok(true) => {
+                        dry = false;
+                        break;
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "receiving answers to probes");
                         break;
                     }
                 }
-                read += 1;
-                if read == BATCH {
-                    dry = false;
-                    break;
-                }
             }
         }
+        for (answer, at) in answers.drain(..) {
+            self.answer(answer, at);
+        }
+        self.answers = answers;
         dry
     }
 
@@ -360,16 +451,19 @@ impl Worker {
             let state = self.paths.entry(probe.path).or_default();
             state.estimator.failed();
             state.not_refused();
+            let replied = state.estimator.last_reply;
+            self.attend_unless_dark(replied, now);
             add(&self.counters.lost, 1);
             self.report(&probe, ProbeOutcome::Lost);
         }
     }
 
-    fn send(&mut self, now: Timestamp) {
+    /// On a tick, what is due until half a tick later: a probe is sent on the tick that is nearest.
+    fn prepare(&mut self, now: Timestamp, is_tick: bool) {
         if !self.links.ready() {
             return;
         }
-        while let Some((series, missed)) = self.schedule.pop(now) {
+        while is_tick && let Some((series, missed)) = self.schedule.pop(now + self.tick / 2) {
             add(&self.counters.skipped, missed);
             if let Some(path) = self.series.get(series).copied() {
                 self.probe(path);
@@ -403,10 +497,10 @@ impl Worker {
 
     fn probe(&mut self, path: PathKey) {
         let target = path.target.address();
-        let sent_at = clock::now();
+        let now = clock::now();
         let index = self.links.index(path.egress);
         let state = self.paths.entry(path).or_default();
-        state.last_used = sent_at;
+        state.last_used = now;
         let own = path.flow.or_else(|| self.links.source(index?, target));
         let source = match (own, state.last_source, index) {
             (Some(source), _, _) => {
@@ -419,32 +513,72 @@ impl Worker {
             (None, None, None) if target.is_ipv4() => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             (None, None, None) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let probe = Pending::new(path, sent_at, source, state.estimator.patience());
-        let (Some(index), Some(_)) = (index, own) else {
+        let patience = state.estimator.patience();
+        let (Some(interface), Some(_)) = (index, own) else {
             let errno = if index.is_none() {
                 libc::ENODEV
             } else {
                 libc::EADDRNOTAVAIL
             };
-            return self.refuse(&probe, errno);
+            return self.refuse(&Pending::new(path, now, source, patience), errno);
         };
-        if !self.outstanding.has_room() {
+        let sender = (path.egress, target.is_ipv4());
+        if !self.senders.contains_key(&sender) {
+            let probe = Pending::new(path, now, source, patience);
+            return self.refuse(&probe, libc::EAFNOSUPPORT);
+        }
+        if !self.outstanding.has_room(self.preparing) {
             add(&self.counters.skipped, 1);
             return;
         }
-        let Some(sender) = self.senders.get_mut(&(path.egress, target.is_ipv4())) else {
-            return self.refuse(&probe, libc::EAFNOSUPPORT);
-        };
+        self.preparing += 1;
         let number = self.next_number;
         self.next_number += 1;
-        let packet = self.mark.request(number, target);
-        match sender.send(index, source, target, &packet) {
-            Ok(()) => {
-                state.sent += 1;
-                add(&self.counters.sent, 1);
-                self.outstanding.insert(number, probe);
+        let (probes, datagrams) = self.prepared.entry(sender).or_default();
+        probes.push(Prepared {
+            number,
+            path,
+            patience,
+        });
+        datagrams.push(Datagram {
+            interface,
+            source,
+            target,
+            packet: self.mark.request(number, target),
+        });
+    }
+
+    /// Sends what is prepared, with one system call per egress and family as a rule.
+    fn send(&mut self) {
+        let mut all = std::mem::take(&mut self.prepared);
+        for (key, (probes, datagrams)) in &mut all {
+            if let Some(mut sender) = self.senders.remove(key) {
+                sender.send(datagrams, |nth, result| {
+                    if let (Some(probe), Some(datagram)) = (probes.get(nth), datagrams.get(nth)) {
+                        self.sent(probe, datagram.source, result);
+                    }
+                });
+                self.senders.insert(*key, sender);
             }
-            Err(error) => self.refuse(&probe, error.raw_os_error().unwrap_or(libc::EIO)),
+            probes.clear();
+            datagrams.clear();
+        }
+        self.prepared = all;
+        self.preparing = 0;
+    }
+
+    fn sent(&mut self, probe: &Prepared, source: IpAddr, result: Result<Timestamp, i32>) {
+        let at = result.unwrap_or_else(|_| clock::now());
+        let pending = Pending::new(probe.path, at, source, probe.patience);
+        match result {
+            Ok(_) => {
+                if let Some(state) = self.paths.get_mut(&probe.path) {
+                    state.sent += 1;
+                }
+                add(&self.counters.sent, 1);
+                self.outstanding.insert(probe.number, pending);
+            }
+            Err(errno) => self.refuse(&pending, errno),
         }
     }
 
@@ -452,14 +586,20 @@ impl Worker {
         add(&self.counters.refused, 1);
         let state = self.paths.entry(probe.path).or_default();
         state.estimator.failed();
-        if state.refused(probe.sent_at) {
+        let replied = state.estimator.last_reply;
+        let report = state.refused(probe.sent_at);
+        self.attend_unless_dark(replied, probe.sent_at);
+        if report {
             self.report(probe, ProbeOutcome::Refused { errno });
         }
     }
 
     fn report(&mut self, probe: &Pending, outcome: ProbeOutcome) {
+        let is_reply = |outcome: &ProbeOutcome| matches!(outcome, ProbeOutcome::Reply { .. });
+        let mut urgent = self.attentive() || !is_reply(&outcome);
         if let Some(state) = self.paths.get_mut(&probe.path) {
-            state.last_outcome = Some(outcome);
+            let before = state.last_outcome.replace(outcome);
+            urgent |= before.is_none_or(|before| !is_reply(&before));
         }
         let Some(egress) = self.settings.egresses.get(probe.path.egress) else {
             return;
@@ -472,7 +612,7 @@ impl Worker {
             source_address: probe.source,
             outcome,
         };
-        if self.sinks.results.try_send(result).is_err() {
+        if !self.sinks.results.push(result, urgent) {
             add(&self.counters.results_dropped, 1);
         }
     }
@@ -486,6 +626,9 @@ impl Worker {
                 }
             }
             about => {
+                if is_broken(&signal) {
+                    self.attend(clock::now());
+                }
                 match self.untold.iter_mut().find(|s| subject(s) == about) {
                     Some(waiting) => *waiting = signal,
                     None => self.untold.push_back(signal),
@@ -523,6 +666,17 @@ impl Worker {
     }
 }
 
+const fn is_broken(signal: &HostSignal) -> bool {
+    matches!(
+        signal,
+        HostSignal::Carrier { up: false, .. }
+            | HostSignal::Neighbor {
+                reachable: false,
+                ..
+            }
+    )
+}
+
 /// Whose state a signal tells, if it tells a state.
 fn subject(signal: &HostSignal) -> Option<(&EgressName, Option<IpAddr>)> {
     match signal {
@@ -550,6 +704,18 @@ fn open_family(
         senders.insert((egress, v4), Sender::open(v4)?);
     }
     Ok(())
+}
+
+/// A whole share of the shortest interval, so that this is kept exactly.
+fn tick(settings: &Settings) -> Duration {
+    let gateways = settings.egresses.iter().any(|of| !of.gateways.is_empty());
+    let interval = match settings.enabled {
+        true if gateways => settings.gateway_interval.min(settings.anchor_interval),
+        true if !settings.egresses.is_empty() => settings.anchor_interval,
+        _ => return IDLE_TICK,
+    };
+    let ticks = interval.as_nanos().div_ceil(TICK.as_nanos()).max(1);
+    (interval / u32::try_from(ticks).unwrap_or(u32::MAX)).clamp(SHORTEST_TICK, TICK)
 }
 
 /// The always-on series: each egress's gateways from the link's address; each anchor through each

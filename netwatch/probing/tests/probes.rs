@@ -246,7 +246,7 @@ fn carrier_and_interfaces_that_come_and_go() {
 #[test]
 fn a_state_that_finds_no_room_waits() {
     let lab = Lab::new();
-    let (sink, _results) = tokio::sync::mpsc::channel(1);
+    let (sink, _results) = probing::results(1);
     let (host_sink, mut signals) = tokio::sync::mpsc::channel(1);
     let settings = Lab::settings();
     let handle = lab

@@ -8,7 +8,7 @@ use probing::{Prober, Settings};
 
 #[test]
 fn a_process_that_stood_still_says_so() {
-    let (sink, _results) = tokio::sync::mpsc::channel(16);
+    let (sink, _results) = probing::results(16);
     let (host_sink, mut signals) = tokio::sync::mpsc::channel(16);
     let handle = Prober::spawn(Settings::default(), sink, host_sink).unwrap();
     // Once it answers, its thread runs.

@@ -21,7 +21,7 @@ use futures_util::{Stream, StreamExt};
 use nix::fcntl::Flock;
 use rtnetlink::MulticastGroup;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::files;
 use crate::kernel::{Kernel, KernelError, words};
@@ -37,9 +37,11 @@ const REPORTS: usize = 4096;
 const MAX_WATCHED: usize = 4096;
 /// Changes of routes come in bursts: wait for the rest of one.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// How often leases are looked at, and (every twentieth time) routes without a notification.
+/// How often leases are looked at, while there are any.
 const INTERVAL: Duration = Duration::from_millis(250);
-const RESCAN_EVERY: u32 = 20;
+/// How often routes are looked at without a notification. Every change is notified, and a queue of
+/// notifications that overflows counts as one: this is for what nobody thought of.
+const RESCAN: Duration = Duration::from_secs(30);
 /// After the stream of notifications ended. Until then the periodic scan sees changes.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// The patience with the program that permits.
@@ -383,9 +385,8 @@ struct Executor {
 
 impl Executor {
     async fn run(mut self, mut queue: mpsc::Receiver<Command>, changed: Arc<Notify>) {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut count = 0_u32;
+        let mut leases_at = Instant::now() + INTERVAL;
+        let mut rescan_at = Instant::now() + RESCAN;
         // When a scan is due, and the earliest that the next may be: a churning table must not
         // cost more than a tenth of a core.
         let mut scan_at: Option<Instant> = None;
@@ -423,13 +424,15 @@ impl Executor {
                     }
                     not_before = Instant::now() + started.elapsed() * 10;
                 }
-                _ = ticks.tick() => {
+                () = tokio::time::sleep_until(leases_at), if !self.plans.is_empty() => {
+                    leases_at = Instant::now() + INTERVAL;
                     self.revive();
                     self.expire(clock::now()).await;
-                    count = count.wrapping_add(1);
-                    if count.is_multiple_of(RESCAN_EVERY) && scan_at.is_none() {
-                        scan_at = Some(Instant::now());
-                    }
+                }
+                () = tokio::time::sleep_until(rescan_at) => {
+                    rescan_at = Instant::now() + RESCAN;
+                    self.revive();
+                    scan_at.get_or_insert_with(Instant::now);
                 }
             }
         }

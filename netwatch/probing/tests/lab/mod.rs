@@ -186,7 +186,7 @@ pub fn always_on() -> Vec<Path> {
 /// A prober, and everything it said.
 pub struct Running {
     pub handle: Handle,
-    results: tokio::sync::mpsc::Receiver<ProbeResult>,
+    results: probing::Results,
     signals: tokio::sync::mpsc::Receiver<HostSignal>,
     pub all: Vec<ProbeResult>,
     pub told: Vec<HostSignal>,
@@ -194,7 +194,7 @@ pub struct Running {
 
 impl Running {
     pub fn start(settings: Settings) -> Self {
-        let (sink, results) = tokio::sync::mpsc::channel(65536);
+        let (sink, results) = probing::results(65536);
         let (host_sink, signals) = tokio::sync::mpsc::channel(1024);
         Self {
             handle: Prober::spawn(settings, sink, host_sink).unwrap(),
@@ -206,7 +206,7 @@ impl Running {
     }
 
     pub fn collect(&mut self) {
-        while let Ok(result) = self.results.try_recv() {
+        while let Some(result) = self.results.try_recv() {
             self.all.push(result);
         }
         while let Ok(signal) = self.signals.try_recv() {
@@ -238,7 +238,7 @@ impl Running {
     /// Stops the prober; what it said stays.
     pub fn stop(mut self) -> Said {
         self.handle.stop();
-        while let Ok(result) = self.results.try_recv() {
+        while let Some(result) = self.results.try_recv() {
             self.all.push(result);
         }
         Said { all: self.all }

@@ -1,0 +1,474 @@
+//! Nanoseconds per run of each program, less those of an empty program at the same hook in the same
+//! run, beside a bpftrace script's.
+//!
+//! Both ends of the load are sockets of this kernel, but the daemon watches only one: what a program
+//! spends on the other end's is measured with a daemon that watches a third namespace, and taken
+//! out by their share of the runs.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use anyhow::Context;
+use lab::result::Measure;
+use lab::sys;
+
+use crate::bench::{Bench, spread};
+use crate::bpf::{Cost, Program, Stats, TRACING};
+use crate::bpftrace::{Bpftrace, HOOKS};
+use crate::churn::{Churn, KINDS};
+use crate::daemon::{Attached, Daemon, Hook};
+use crate::load::{Load, segments_in};
+use crate::world::{Config, FAR, HOST, NEAR};
+
+/// The load of these figures.
+const PEERS: usize = 100;
+/// Programs that ran less often have no figure.
+const FEWEST_RUNS: u64 = 50;
+/// `BPF_TRACE_RAW_TP`.
+const RAW_TP: u32 = 23;
+
+/// At most, on the paths of received segments and of sends.
+const LIMIT_NS: f64 = 250.0;
+/// At most, of what the bpftrace script costs.
+const LIMIT_RATIO: f64 = 0.4;
+
+/// Empty programs on the hooks of others.
+pub struct Empties {
+    /// By BTF id of the hook.
+    programs: BTreeMap<u32, Program>,
+    _links: Vec<OwnedFd>,
+}
+
+impl Empties {
+    /// One on each hook of these that takes tracing programs.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn beside<'a>(hooks: impl IntoIterator<Item = (&'a Hook, u32)>) -> anyhow::Result<Self> {
+        let mut programs = BTreeMap::new();
+        let mut links = Vec::new();
+        for (hook, id) in hooks {
+            let kind = match hook {
+                Hook::Tracepoint(_) => RAW_TP,
+                Hook::Tracing(kind) => *kind,
+                Hook::Other(_) => continue,
+            };
+            if id == 0 || programs.contains_key(&id) {
+                continue;
+            }
+            let program = Program::empty(kind, id)
+                .with_context(|| format!("cannot load an empty program for {hook:?}"))?;
+            links.push(
+                program
+                    .attach()
+                    .with_context(|| format!("cannot attach to {hook:?}"))?,
+            );
+            programs.insert(id, program);
+        }
+        Ok(Self {
+            programs,
+            _links: links,
+        })
+    }
+
+    /// Beside the daemon's own programs.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn of(attached: &[Attached]) -> anyhow::Result<Self> {
+        Self::beside(
+            attached
+                .iter()
+                .filter(|program| program.kind == TRACING)
+                .map(|program| (&program.hook, program.attach_btf_id)),
+        )
+    }
+
+    /// What the one on this hook cost so far.
+    pub fn cost(&self, attach_btf_id: u32) -> anyhow::Result<Cost> {
+        match self.programs.get(&attach_btf_id) {
+            Some(program) => Ok(program.info()?.cost),
+            None => Ok(Cost::default()),
+        }
+    }
+}
+
+/// A program's cost in one block, and its empty neighbour's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Block {
+    /// The program.
+    pub program: Cost,
+    /// The empty one.
+    pub empty: Cost,
+}
+
+/// Measures programs, with an empty one beside each, in blocks.
+///
+/// # Errors
+/// A program is gone, or interrupted.
+pub fn blocks(
+    programs: &[(&Program, u32)],
+    empties: &Empties,
+    count: usize,
+    time: Duration,
+) -> anyhow::Result<Vec<Vec<Block>>> {
+    let read = || -> anyhow::Result<Vec<Block>> {
+        programs
+            .iter()
+            .map(|(program, id)| {
+                Ok(Block {
+                    program: program.info()?.cost,
+                    empty: empties.cost(*id)?,
+                })
+            })
+            .collect()
+    };
+    let mut found = vec![Vec::new(); programs.len()];
+    let mut before = read()?;
+    for _ in 0..count {
+        sys::sleep(time)?;
+        let now = read()?;
+        for ((found, before), now) in found.iter_mut().zip(&before).zip(&now) {
+            found.push(Block {
+                program: now.program.since(before.program),
+                empty: now.empty.since(before.empty),
+            });
+        }
+        before = now;
+    }
+    Ok(found)
+}
+
+/// Sums of blocks.
+pub fn sum(blocks: &[Block]) -> Block {
+    let mut sum = Block::default();
+    for block in blocks {
+        sum.program += block.program;
+        sum.empty += block.empty;
+    }
+    sum
+}
+
+/// What one program cost, over all phases.
+#[derive(Default)]
+struct Found {
+    hook: Option<Hook>,
+    /// The daemon watches one end.
+    ours: Vec<Block>,
+    /// It watches neither.
+    foreign: Vec<Block>,
+    /// Opening and closing connections instead of messages.
+    churn: Vec<Block>,
+}
+
+/// Of programs that look at sockets, what a run costs that concerns a socket of another namespace.
+pub type Foreign = BTreeMap<String, f64>;
+
+/// Whether a program decides by the socket's namespace.
+pub fn by_namespace(hook: &Hook) -> bool {
+    match hook {
+        Hook::Tracepoint(name) => ["tcp", "sock", "inet"].iter().any(|p| name.starts_with(p)),
+        Hook::Tracing(_) | Hook::Other(_) => true,
+    }
+}
+
+/// Measures and reports; returns what runs for other namespaces' sockets cost.
+///
+/// # Errors
+/// Something cannot be started, or interrupted.
+pub fn measure(bench: &mut Bench) -> anyhow::Result<Foreign> {
+    let rounds = bench.count(2, 1);
+    let mut found: BTreeMap<String, Found> = BTreeMap::new();
+    let mut peers: Vec<Vec<Block>> = vec![Vec::new(); HOOKS.len()];
+    let mut share = Shares::default();
+    for round in 0..rounds {
+        let mut load = Load::start(&bench.space, PEERS)?;
+        let mut phases = ["bpftrace", "ours", "foreign"];
+        if round % 2 == 1 {
+            phases.reverse();
+        }
+        // The hooks' BTF ids are the daemon's to tell, so bpftrace comes after it in the first round.
+        if round == 0 {
+            phases.rotate_left(1);
+        }
+        for phase in phases {
+            match phase {
+                "ours" => daemon_phase(bench, HOST, &mut found, Some((&load, &mut share)))?,
+                "foreign" => daemon_phase(bench, FAR, &mut found, None)?,
+                _ => bpftrace_phase(bench, &mut peers)?,
+            }
+        }
+        load.check()?;
+    }
+    churn_phase(bench, &mut found)?;
+    Ok(report(bench, &found, &peers, share))
+}
+
+/// Of the runs on a hook, those for the watched end.
+#[derive(Clone, Copy, Default)]
+struct Shares {
+    segments: (u64, u64),
+    sends: (u64, u64),
+}
+
+impl Shares {
+    fn of(&self, hook: &Hook) -> f64 {
+        let (ours, all) = match hook {
+            Hook::Tracepoint(name) if name == "tcp_probe" => self.segments,
+            _ => self.sends,
+        };
+        if all == 0 {
+            0.5
+        } else {
+            ours as f64 / all as f64
+        }
+    }
+}
+
+fn daemon_phase(
+    bench: &mut Bench,
+    role: &str,
+    found: &mut BTreeMap<String, Found>,
+    shares: Option<(&Load, &mut Shares)>,
+) -> anyhow::Result<()> {
+    let daemon = bench.daemon(role, Config::Passive)?;
+    let attached = daemon.objects()?.attached()?;
+    let empties = Empties::of(&attached)?;
+    let _stats = Stats::enable().context("cannot enable the statistics of programs")?;
+    sys::sleep(bench.time(3.0, 1.0))?;
+    let counts = |bench: &Bench, load: &Load| -> anyhow::Result<_> {
+        Ok((
+            load.done(),
+            segments_in(&bench.space, HOST)?,
+            segments_in(&bench.space, NEAR)?,
+        ))
+    };
+    let before = shares
+        .as_ref()
+        .map(|(load, _)| counts(bench, load))
+        .transpose()?;
+    let programs: Vec<_> = attached
+        .iter()
+        .map(|one| (&one.program, one.attach_btf_id))
+        .collect();
+    let measured = blocks(&programs, &empties, bench.count(5, 3), bench.time(2.0, 1.0))?;
+    if let (Some((load, shares)), Some(before)) = (shares, before) {
+        let now = counts(bench, load)?;
+        let segments = (now.1 - before.1, now.2 - before.2);
+        let sends = (now.0.host - before.0.host, now.0.peers - before.0.peers);
+        for (sum, more) in [(&mut shares.segments, segments), (&mut shares.sends, sends)] {
+            sum.0 += more.0;
+            sum.1 += more.0 + more.1;
+        }
+    }
+    for (one, blocks) in attached.iter().zip(measured) {
+        let found = found.entry(one.name.clone()).or_default();
+        found.hook = Some(one.hook.clone());
+        if role == HOST {
+            found.ours.extend(blocks);
+        } else {
+            found.foreign.extend(blocks);
+        }
+    }
+    drop((empties, attached));
+    daemon.stop()
+}
+
+/// The BTF ids of the script's hooks are asked of a daemon that is started for that.
+fn bpftrace_phase(bench: &mut Bench, peers: &mut [Vec<Block>]) -> anyhow::Result<()> {
+    let daemon = bench.daemon(FAR, Config::Passive)?;
+    let attached = daemon.objects()?.attached()?;
+    let ids = HOOKS.map(|name| {
+        attached
+            .iter()
+            .find(|one| one.hook == Hook::Tracepoint(name.to_owned()))
+            .map(|one| (one.hook.clone(), one.attach_btf_id))
+    });
+    drop(attached);
+    daemon.stop()?;
+    let empties = Empties::beside(ids.iter().flatten().map(|(hook, id)| (hook, *id)))?;
+    let bpftrace = Bpftrace::start(bench.space.directory())?;
+    let _stats = Stats::enable().context("cannot enable the statistics of programs")?;
+    sys::sleep(bench.time(2.0, 1.0))?;
+    let programs: Vec<_> = bpftrace
+        .programs
+        .iter()
+        .zip(&ids)
+        .map(|(program, id)| (program, id.as_ref().map_or(0, |(_, id)| *id)))
+        .collect();
+    let measured = blocks(&programs, &empties, bench.count(5, 3), bench.time(2.0, 1.0))?;
+    for (peer, blocks) in peers.iter_mut().zip(measured) {
+        peer.extend(blocks);
+    }
+    Ok(())
+}
+
+/// Programs that do not run while messages go back and forth.
+fn churn_phase(bench: &mut Bench, found: &mut BTreeMap<String, Found>) -> anyhow::Result<()> {
+    let daemon = bench.daemon(HOST, Config::Passive)?;
+    let attached = daemon.objects()?.attached()?;
+    let empties = Empties::of(&attached)?;
+    let churn = Churn::start(&bench.space, &KINDS, 400)?;
+    let _stats = Stats::enable().context("cannot enable the statistics of programs")?;
+    sys::sleep(bench.time(1.0, 0.5))?;
+    let programs: Vec<_> = attached
+        .iter()
+        .map(|one| (&one.program, one.attach_btf_id))
+        .collect();
+    let measured = blocks(&programs, &empties, bench.count(5, 2), bench.time(1.0, 1.0))?;
+    for (one, blocks) in attached.iter().zip(measured) {
+        let found = found.entry(one.name.clone()).or_default();
+        found.hook = Some(one.hook.clone());
+        found.churn = blocks;
+    }
+    drop(churn);
+    drop((empties, attached));
+    daemon.stop()
+}
+
+/// A block's mean less the empty program's; without an empty one the mean.
+fn net(block: &Block) -> Option<f64> {
+    Some(block.program.mean()? - block.empty.mean().unwrap_or(0.0))
+}
+
+fn report(
+    bench: &mut Bench,
+    found: &BTreeMap<String, Found>,
+    peers: &[Vec<Block>],
+    shares: Shares,
+) -> Foreign {
+    let load = format!("{PEERS}x20");
+    let mut foreign_costs = Foreign::new();
+    for (name, found) in found {
+        let Some(hook) = &found.hook else { continue };
+        let metric = format!("hook_ns.{name}");
+        let foreign = sum(&found.foreign);
+        if let Some(mean) = foreign.program.mean().filter(|_| by_namespace(hook)) {
+            foreign_costs.insert(name.clone(), mean);
+        }
+        let all = sum(&found.ours);
+        if all.program.runs < FEWEST_RUNS {
+            churned(bench, &metric, &found.churn);
+            continue;
+        }
+        // The watched end's runs alone.
+        let share = shares.of(hook);
+        let foreign_mean = foreign_costs.get(name).copied();
+        let watched = |mean: f64| match foreign_mean {
+            Some(foreign) => (mean - (1.0 - share) * foreign) / share,
+            None => mean,
+        };
+        let nets: Vec<f64> = found
+            .ours
+            .iter()
+            .filter_map(|b| Some(watched(b.program.mean()?) - b.empty.mean().unwrap_or(0.0)))
+            .collect();
+        let (Some(mean), empty) = (all.program.mean(), all.empty.mean()) else {
+            continue;
+        };
+        let value = watched(mean) - empty.unwrap_or(0.0);
+        let mut measure = spread(&metric, &format!("{load}/net"), "ns", value, &nets);
+        let peer = HOOKS
+            .iter()
+            .position(|peer| *hook == Hook::Tracepoint((*peer).to_owned()))
+            .and_then(|at| peers.get(at))
+            .map(|blocks| (sum(blocks), blocks));
+        let peer_net = peer.as_ref().and_then(|(sum, _)| net(sum));
+        measure.ratio = peer_net.map(|peer| (value / peer * 1_000.0).round() / 1_000.0);
+        bench.add(measure);
+        bench.single(&metric, &format!("{load}/raw"), "ns", watched(mean));
+        if let Some(empty) = empty {
+            bench.single(&metric, &format!("{load}/empty"), "ns", empty);
+        }
+        if let Some(foreign) = foreign_mean {
+            bench.single(&metric, &format!("{load}/unwatched_raw"), "ns", foreign);
+        }
+        if let (Some((sum, blocks)), Some(peer_net)) = (peer, peer_net) {
+            let nets: Vec<f64> = blocks.iter().filter_map(net).collect();
+            let peer = Some("bpftrace".to_owned());
+            bench.add(Measure {
+                peer: peer.clone(),
+                ..spread(&metric, &format!("{load}/net"), "ns", peer_net, &nets)
+            });
+            let raw = sum.program.mean().unwrap_or(0.0);
+            bench.add(Measure {
+                peer,
+                ..Measure::single(&metric, &format!("{load}/raw"), "ns", raw)
+            });
+            bench.at_most(
+                format!("{metric}/net"),
+                value,
+                LIMIT_NS,
+                &format!("ns per run at {load}, less an empty program"),
+            );
+            bench.at_most(
+                format!("{metric}/bpftrace"),
+                value / peer_net,
+                LIMIT_RATIO,
+                &format!("of bpftrace's {peer_net:.0} ns at {load}, both less an empty program"),
+            );
+        }
+    }
+    foreign_costs
+}
+
+/// A program that messages do not run. Both ends' sockets are in it.
+fn churned(bench: &mut Bench, metric: &str, blocks: &[Block]) {
+    let all = sum(blocks);
+    if all.program.runs < FEWEST_RUNS {
+        return;
+    }
+    if let (Some(value), Some(raw)) = (net(&all), all.program.mean()) {
+        let nets: Vec<f64> = blocks.iter().filter_map(net).collect();
+        bench.add(spread(metric, "churn_400/s/net", "ns", value, &nets));
+        bench.single(metric, "churn_400/s/raw", "ns", raw);
+    }
+}
+
+/// Time that programs took in a window, in percent of one core: all of it, and what remains when
+/// runs for sockets of the load's other end and the statistics' own time are taken out.
+pub struct KernelTime {
+    /// All that `bpf_stats` counted.
+    pub raw: f64,
+    /// Of the watched end, less an empty program for each run.
+    pub net: f64,
+}
+
+/// Measures all of the daemon's programs for so long under whatever load there is.
+///
+/// # Errors
+/// A program is gone, or interrupted.
+pub fn kernel_time(
+    daemon: &Daemon,
+    foreign: &Foreign,
+    time: Duration,
+) -> anyhow::Result<KernelTime> {
+    let attached = daemon.objects()?.attached()?;
+    let empties = Empties::of(&attached)?;
+    let _stats = Stats::enable().context("cannot enable the statistics of programs")?;
+    sys::sleep(Duration::from_secs(1))?;
+    let programs: Vec<_> = attached
+        .iter()
+        .map(|one| (&one.program, one.attach_btf_id))
+        .collect();
+    let start = sys::now();
+    let measured = blocks(&programs, &empties, 1, time)?;
+    let elapsed = (sys::now() - start) as f64;
+    let (mut raw, mut net) = (0.0, 0.0);
+    for (one, blocks) in attached.iter().zip(&measured) {
+        let Block { program, empty } = sum(blocks);
+        raw += program.nanos as f64;
+        let (nanos, runs) = (program.nanos as f64, program.runs as f64);
+        // Both ends do the same.
+        let (others, other_nanos) = match foreign.get(&one.name) {
+            Some(mean) => (runs / 2.0, runs / 2.0 * mean),
+            None => (0.0, 0.0),
+        };
+        net += nanos - other_nanos - (runs - others) * empty.mean().unwrap_or(0.0);
+    }
+    Ok(KernelTime {
+        raw: raw * 100.0 / elapsed,
+        net: net * 100.0 / elapsed,
+    })
+}
