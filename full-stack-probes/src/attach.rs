@@ -194,7 +194,7 @@ fn hold(program: &mut Program, hook: Hook, btf: &aya::Btf) -> Result<Held, Progr
             let id = program.attach(function, 0)?;
             let link = program.take_link(id)?;
             match FdLink::try_from(link) {
-                Ok(link) => Held::Link { link: link },
+                Ok(link) => Held::Link { link },
                 // Consumed by the attempt; attach once more and keep it as it is.
                 Err(_) => {
                     let id = program.attach(function, 0)?;

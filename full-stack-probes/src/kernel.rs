@@ -451,7 +451,11 @@ fn peers(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<(
 }
 
 /// An array, to be mapped.
-fn array(ebpf: &mut Ebpf, name: &'static str, fds: &mut Vec<RawFd>) -> Result<MapData, StartError> {
+pub fn array(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    fds: &mut Vec<RawFd>,
+) -> Result<MapData, StartError> {
     match take(ebpf, name)? {
         Map::Array(data) => {
             fds.push(data.fd().as_fd().as_raw_fd());
