@@ -22,6 +22,14 @@ pub struct Counters {
     pub bulk_lost: u64,
     /// Times a connection found no slot in the table.
     pub table_full: u64,
+    /// Times a process could not be watched because too many are.
+    pub watched_full: u64,
+    /// Times a step of a watched thread was not seen because too many threads are watched.
+    pub threads_full: u64,
+    /// Times a cgroup could not be watched because too many are.
+    pub cgroups_full: u64,
+    /// Long waits that nobody asked for in time.
+    pub long_waits_dropped: u64,
     /// Slots taken.
     pub slots_taken: u64,
     /// Slots given back by programs.
@@ -122,6 +130,7 @@ pub struct Shared {
     pub records_delivered: AtomicU64,
     pub records_dropped: AtomicU64,
     pub disks: Mutex<Vec<DiskCounters>>,
+    pub long_waits_dropped: AtomicU64,
     pub heartbeats: AtomicU64,
     pub stalls: AtomicU64,
     pub heartbeat_gaps: AtomicU64,

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -13,8 +14,10 @@ use ebpf_abi::Counter;
 use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
+use crate::cgroup::Hierarchy;
 use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
+use crate::processes::{self, Processes};
 use crate::table::Table;
 use crate::{ProbeReport, Settings, message, udp};
 
@@ -89,6 +92,8 @@ pub struct Kernel {
     pub reports: Vec<ProbeReport>,
     /// Per-CPU counters.
     pub counters: PerCpuArray<MapData, u64>,
+    /// Watched processes, if any are declared.
+    pub processes: Option<Arc<Processes>>,
     map_fds: Vec<RawFd>,
     /// Datagrams by thread.
     pub udp: udp::Threads,
@@ -108,6 +113,8 @@ pub struct Sources {
     pub disks: Disks,
     /// Heartbeats come.
     pub heartbeat: bool,
+    /// Watched processes, if any are declared.
+    pub processes: Option<(Arc<Processes>, processes::Account)>,
 }
 
 impl Kernel {
@@ -132,6 +139,12 @@ impl Kernel {
         for (place, port) in ports.iter_mut().zip(&settings.ports) {
             *place = *port;
         }
+        let hierarchy = Hierarchy::find().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell this host's cgroups; is /proc mounted?");
+            None
+        });
+        let hierarchy_id = hierarchy.as_ref().map_or(u32::MAX, |found| found.id);
+        let long_wait = u64::try_from(settings.long_wait.as_nanos()).unwrap_or(u64::MAX);
         let message_port_count = consensus_ports.len() as u32;
         let mut message_ports = [0u16; MAX_PORTS];
         for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
@@ -139,12 +152,19 @@ impl Kernel {
         }
         let message_processes = u32::from(settings.watch.has_processes());
         let mut loader = EbpfLoader::new();
+        if !settings.watch.has_processes() {
+            for map in processes::MAPS {
+                loader.map_max_entries(map, 1);
+            }
+        }
         loader
             .btf(Some(&kernel_btf))
             .override_global("IGNORE_LOCAL", &ignore_local, true)
             .override_global("NETNS", &netns, true)
             .override_global("PORT_COUNT", &port_count, true)
             .override_global("PORTS", &ports[..], true)
+            .override_global("HIERARCHY", &hierarchy_id, true)
+            .override_global("LONG_WAIT", &long_wait, true)
             .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
             .override_global("MESSAGE_PORTS", &message_ports[..], true)
             .override_global("MESSAGE_PROCESSES", &message_processes, true)
@@ -171,6 +191,14 @@ impl Kernel {
         }
         let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
 
+        let mut map_fds = Vec::new();
+        let mut processes = None;
+        if settings.watch.has_processes() {
+            let (shared, account, fds) = Processes::new(settings, hierarchy, &mut ebpf)?;
+            map_fds.extend(fds);
+            processes = Some((Arc::new(shared), account));
+        }
+
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
             .iter()
@@ -196,7 +224,9 @@ impl Kernel {
             );
         }
 
-        let mut map_fds = Vec::new();
+        if let Some((processes, _)) = &processes {
+            processes.scan(settings, &reports);
+        }
         let urgent = ring(&mut ebpf, "URGENT", &mut map_fds)?;
         let bulk = ring(&mut ebpf, "BULK", &mut map_fds)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
@@ -228,6 +258,7 @@ impl Kernel {
                 ebpf,
                 reports,
                 counters,
+                processes: processes.as_ref().map(|(shared, _)| Arc::clone(shared)),
                 map_fds,
                 udp,
             },
@@ -238,6 +269,7 @@ impl Kernel {
                 udp: udp_reader,
                 disks,
                 heartbeat,
+                processes,
             },
         ))
     }
@@ -351,7 +383,7 @@ fn load_error(error: EbpfError) -> StartError {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
+pub fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
     ebpf.take_map(name).ok_or(StartError::Map {
         name,
         reason: "is not in the object".to_owned(),
@@ -390,20 +422,21 @@ fn disks(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<D
     Ok(disks)
 }
 
-fn map_error(name: &'static str, error: MapError) -> StartError {
+pub fn map_error(name: &'static str, error: MapError) -> StartError {
     StartError::Map {
         name,
         reason: error.to_string(),
     }
 }
 
-fn map_fd(map: &Map) -> Option<RawFd> {
+pub fn map_fd(map: &Map) -> Option<RawFd> {
     match map {
         Map::RingBuf(data)
         | Map::PerCpuArray(data)
         | Map::Array(data)
         | Map::HashMap(data)
-        | Map::LruHashMap(data) => Some(data.fd().as_fd().as_raw_fd()),
+        | Map::LruHashMap(data)
+        | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
 }

@@ -14,6 +14,7 @@
 mod attach;
 mod block;
 pub mod btf;
+mod cgroup;
 mod collector;
 mod convert;
 mod counters;
@@ -28,11 +29,14 @@ mod owner;
 mod percentiles;
 mod preflight;
 mod probes;
+mod processes;
 mod reader;
 mod records;
+mod sched;
 mod sweep;
 mod table;
 mod udp;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,7 +52,9 @@ pub use percentiles::{BlockOperation, Percentiles, Registry, Series, Usage};
 pub use preflight::{Check, preflight};
 pub use probes::RungKind;
 pub use records::{KernelRecord, Sinks};
+pub use sched::{LongWait, Preemptor, WatchedThread};
 pub use udp::UdpThread;
+pub use watch::{Selector, WatchedProcess};
 
 /// What is watched, and how closely.
 #[derive(Clone, Debug)]
@@ -71,6 +77,8 @@ pub struct Settings {
     pub devices: Vec<String>,
     /// A block request that takes longer is told of at once.
     pub block_slow: Duration,
+    /// A wait of a watched thread for a CPU from which on it is told by itself.
+    pub long_wait: Duration,
     /// Probes that must use one kind of hook, by name, whatever else the kernel offers.
     pub force: BTreeMap<&'static str, RungKind>,
 }
@@ -79,11 +87,11 @@ pub struct Settings {
 /// watched. Empty: nothing is declared, and the connections of all processes are followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
-    /// Names (`comm`), 15 bytes at most.
+    /// Names (`comm`); as in the kernel, only the first 15 bytes count.
     pub processes: Vec<String>,
     /// Absolute paths of executables.
     pub executables: Vec<PathBuf>,
-    /// systemd units, such as `gaiad.service`.
+    /// systemd units, such as `gaiad.service` (which is meant where there is no suffix).
     pub units: Vec<String>,
     /// Cgroups, as absolute paths below the cgroup mount, such as `/system.slice/gaiad.service`.
     pub cgroups: Vec<PathBuf>,
@@ -126,6 +134,7 @@ impl Default for Settings {
             block: true,
             devices: Vec::new(),
             block_slow: Duration::from_millis(100),
+            long_wait: Duration::from_millis(50),
             force: BTreeMap::new(),
         }
     }

@@ -24,6 +24,7 @@ use crate::kernel::Sources;
 use crate::message;
 use crate::owner;
 use crate::percentiles::Series;
+use crate::processes::{self, Note};
 use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
 
@@ -37,8 +38,11 @@ const WAITING: usize = 10_000;
 const KNOWN: usize = 4 * SLOTS as usize;
 /// How often all of the table is searched for slots that no event told of.
 const SCAN: Duration = Duration::from_secs(1);
-/// While no data is late, one sweep in so many is made.
-const HEALTHY: u32 = 4;
+/// While no data is late, a sweep comes at most so many intervals after the first moment at which
+/// some could be. Nobody decides within 30 ms of that moment.
+const HEALTHY: u32 = 5;
+/// However late that moment is: edges that do not hurry wait for a sweep.
+const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
@@ -123,6 +127,7 @@ impl Reader {
             if now >= self.next_scan {
                 self.scan();
                 self.measure_disks();
+                self.account();
                 self.next_scan = now + SCAN;
             }
             if now >= self.next_sweep {
@@ -188,6 +193,11 @@ impl Reader {
         );
         let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut others, shared);
         self.beat(&others.beats);
+        if let Some((processes, _)) = &self.sources.processes {
+            for note in std::mem::take(&mut others.notes) {
+                add(&self.shared.long_waits_dropped, processes.note(note));
+            }
+        }
         self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
@@ -350,6 +360,13 @@ impl Reader {
         }
     }
 
+    /// What the watched threads waited for since the last time.
+    fn account(&mut self) {
+        if let Some((processes, account)) = &mut self.sources.processes {
+            processes.account(account, self.shared.registry());
+        }
+    }
+
     fn sweep(&mut self) {
         let sweep = self.settings.sweep;
         let now = clock::now();
@@ -357,30 +374,44 @@ impl Reader {
             + if self.live.is_empty() {
                 REST
             } else {
-                sweep * HEALTHY
+                LONGEST_SWEEP.max(sweep)
             };
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
+        // The lines are another CPU's: fetched one after the other, most of a sweep is waiting.
+        for (index, live) in &self.live {
+            if live.due <= now {
+                table.touch(*index);
+            }
+        }
         let out = &mut self.out;
         let mut registry = self.shared.registry();
-        self.live.retain(|index, live| {
+        let mut vacated = Vec::new();
+        for (index, live) in &mut self.live {
+            if live.due > now {
+                next = next.min(live.due + sweep * HEALTHY);
+                continue;
+            }
             let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
-                return false;
+                vacated.push(*index);
+                continue;
             };
             if slot.state != TCP_ESTABLISHED {
-                return true;
+                continue;
             }
             let look = live.look(&slot, now, sweep);
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
-            if look.late {
-                next = next.min(now + sweep);
-            }
             if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
                 let peer = IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical();
                 let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
                 registry.record(Series::Rtt { peer }, nanos, 1);
             }
+            next = next.min(if look.late {
+                now + sweep
+            } else {
+                live.due + sweep * HEALTHY
+            });
             if let Some(sample) = look.sample.filter(|_| !live.ignored) {
                 // The kernel may have written since the sweep began.
                 let newest = slot.sent_at.max(slot.received_at);
@@ -391,8 +422,10 @@ impl Reader {
                     kind: TcpEventKind::Sample(sample),
                 });
             }
-            true
-        });
+        }
+        for index in vacated {
+            self.live.remove(&index);
+        }
         drop(registry);
         self.next_sweep = next;
         add(&self.shared.sends, sends);
@@ -567,8 +600,9 @@ const TCP_CLOSE: u8 = 7;
 /// Records that are not about connections.
 #[derive(Default)]
 struct Others {
-    /// When heartbeats were sent and handled.
+    /// Heartbeats, each with the time of its handling.
     beats: Vec<(Timestamp, Timestamp)>,
+    notes: Vec<Note>,
     calls: Vec<KernelRecord>,
 }
 
@@ -585,6 +619,10 @@ fn drain_ring(
         };
         if let Some(at) = heartbeat::parse(&item) {
             others.beats.push((at, clock::now()));
+            continue;
+        }
+        if let Some(note) = processes::parse(&item) {
+            others.notes.push(note);
             continue;
         }
         let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();

@@ -553,7 +553,9 @@ fn heartbeats_measure_the_way_to_user_space() {
             .iter()
             .find(|report| report.name == "heartbeat")
             .unwrap();
-        assert_eq!(report.hook.as_deref(), Some("perf_event/cpu-clock"));
+        // Kernels before 6.6 do not tell the event's name.
+        let hook = report.hook.as_deref().unwrap();
+        assert!(hook.starts_with("perf_event/cpu-clock"), "{hook}");
         let end = std::time::Instant::now() + Duration::from_secs(8);
         while watch.handle.counters().heartbeats < 15 {
             assert!(

@@ -2,7 +2,9 @@
 
 mod bench;
 mod checks;
+mod kernels;
 mod lab;
+mod report;
 mod setup;
 mod shell;
 
@@ -17,6 +19,7 @@ use clap::{Parser, Subcommand};
     after_help = "Examples:
   cargo xtask demo                      the main job, live, in network namespaces
   cargo xtask test                      everything that CI runs
+  cargo xtask kernels 6.1               the kernel tests on Debian 12's kernel
   cargo xtask lab --list                the scenarios
   cargo xtask lab gateway-dead --seed 7 one of them, with everything drawn anew"
 )]
@@ -33,6 +36,8 @@ enum Command {
     Demo(lab::Demo),
     /// Run scenarios in the lab
     Lab(lab::Lab),
+    /// The live kernel tests on other kernels, booted in QEMU, and on this machine's own
+    Kernels(kernels::Kernels),
     /// Benchmarks, each beside its peers in the same run
     Bench(bench::Bench),
     /// Churn for minutes with the real daemon: nothing leaks, nothing is lost unaccounted
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Demo(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Lab(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Kernels(arguments) => arguments.run(),
         Command::Bench(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Soak(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Test(arguments) => setup::run().and_then(|()| arguments.run()),

@@ -47,6 +47,11 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
+/// Installs packages that only some commands need.
+pub fn install(packages: &[&str]) -> Result<()> {
+    Apt::default().install(packages)
+}
+
 /// The LLVM major version of the compiler that will build the eBPF programs, chosen in the same order
 /// as `full-stack-probes/build.rs` does.
 fn bpf_compiler_llvm(apt: &mut Apt) -> Result<u32> {

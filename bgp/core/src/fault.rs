@@ -14,6 +14,10 @@ pub mod code {
     pub const FSM: u8 = 5;
     /// Cease; subcodes of RFC 4486.
     pub const CEASE: u8 = 6;
+    /// ROUTE-REFRESH Message Error (RFC 7313).
+    pub const ROUTE_REFRESH: u8 = 7;
+    /// Send Hold Timer Expired (RFC 9687).
+    pub const SEND_HOLD: u8 = 8;
 }
 
 /// Subcodes of Cease (RFC 4486).
@@ -22,10 +26,14 @@ pub mod cease {
     pub const MAX_PREFIXES: u8 = 1;
     /// Administrative Shutdown.
     pub const SHUTDOWN: u8 = 2;
+    /// Administrative Reset.
+    pub const RESET: u8 = 4;
     /// Connection Rejected.
     pub const REJECTED: u8 = 5;
     /// Connection Collision Resolution.
     pub const COLLISION: u8 = 7;
+    /// Hard Reset (RFC 8538).
+    pub const HARD_RESET: u8 = 9;
 }
 
 /// An error that ends a session with a NOTIFICATION (RFC 4271 section 6).

@@ -10,6 +10,9 @@ pub const HEADER_LENGTH: usize = 19;
 /// The longest message without the extended message capability (RFC 8654).
 pub const MAX_LENGTH: usize = 4096;
 
+/// The longest message with it.
+pub const EXTENDED_LENGTH: usize = 65535;
+
 const MARKER: [u8; 16] = [0xff; 16];
 
 /// Types of message.
@@ -47,14 +50,15 @@ impl MessageType {
         }
     }
 
-    /// Shortest and longest legal length of the whole message.
-    const fn lengths(self) -> (usize, usize) {
+    /// Shortest and longest legal length of the whole message (RFC 4271 section 4, RFC 8654
+    /// section 4). That of ROUTE-REFRESH has an error of its own ([`crate::RouteRefresh`]).
+    const fn lengths(self, longest: usize) -> (usize, usize) {
         match self {
             Self::Open => (29, MAX_LENGTH),
-            Self::Update => (23, MAX_LENGTH),
-            Self::Notification => (21, MAX_LENGTH),
+            Self::Update => (23, longest),
+            Self::Notification => (21, longest),
             Self::Keepalive => (HEADER_LENGTH, HEADER_LENGTH),
-            Self::RouteRefresh => (23, 23),
+            Self::RouteRefresh => (23, longest),
         }
     }
 }
@@ -72,12 +76,25 @@ pub struct Frame {
 #[derive(Debug, Default)]
 pub struct Framer {
     buffer: BytesMut,
+    extended: bool,
 }
 
 impl Framer {
     /// Appends bytes as they came.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Takes messages up to [`EXTENDED_LENGTH`] from here on: the capability was negotiated
+    /// (RFC 8654). OPEN and KEEPALIVE stay as they are.
+    pub const fn extend(&mut self) {
+        self.extended = true;
+    }
+
+    /// How many bytes wait for the rest of their message.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.buffer.len()
     }
 
     /// The next whole message; `None` until more bytes come.
@@ -89,7 +106,7 @@ impl Framer {
         let Some(header) = self.buffer.first_chunk::<HEADER_LENGTH>() else {
             return Ok(None);
         };
-        let (length, kind) = check_header(header)?;
+        let (length, kind) = check_header(header, self.extended)?;
         if self.buffer.len() < length {
             return Ok(None);
         }
@@ -102,7 +119,10 @@ impl Framer {
     }
 }
 
-fn check_header(header: &[u8; HEADER_LENGTH]) -> Result<(usize, MessageType), Fault> {
+fn check_header(
+    header: &[u8; HEADER_LENGTH],
+    extended: bool,
+) -> Result<(usize, MessageType), Fault> {
     let [marker @ .., high, low, number] = header;
     if *marker != MARKER {
         return Err(Fault::new(
@@ -118,7 +138,11 @@ fn check_header(header: &[u8; HEADER_LENGTH]) -> Result<(usize, MessageType), Fa
                 .with_data(&[*number]),
         );
     };
-    let (shortest, longest) = kind.lengths();
+    let (shortest, longest) = kind.lengths(if extended {
+        EXTENDED_LENGTH
+    } else {
+        MAX_LENGTH
+    });
     if length < shortest || length > longest {
         return Err(Fault::new(
             code::HEADER,
@@ -191,7 +215,7 @@ mod tests {
 
     #[test]
     fn header_errors_have_the_code_and_data_of_rfc_4271_section_6_1() {
-        let cases: [(&str, Vec<u8>, u8, Vec<u8>); 10] = [
+        let cases: [(&str, Vec<u8>, u8, Vec<u8>); 12] = [
             ("bad marker", raw(0xfe, 19, 4, &[]), 1, vec![]),
             (
                 "length below the header",
@@ -209,7 +233,14 @@ mod tests {
             ("UPDATE of 22", raw(0xff, 22, 2, &[0; 3]), 2, vec![0, 22]),
             ("UPDATE of 4097", raw(0xff, 4097, 2, &[]), 2, vec![16, 1]),
             ("NOTIFICATION of 20", raw(0xff, 20, 3, &[0]), 2, vec![0, 20]),
-            ("ROUTE-REFRESH of 24", raw(0xff, 24, 5, &[]), 2, vec![0, 24]),
+            (
+                "NOTIFICATION of 4097",
+                raw(0xff, 4097, 3, &[]),
+                2,
+                vec![16, 1],
+            ),
+            ("ROUTE-REFRESH of 22", raw(0xff, 22, 5, &[]), 2, vec![0, 22]),
+            ("OPEN of 4097", raw(0xff, 4097, 1, &[]), 2, vec![16, 1]),
             ("type 0", raw(0xff, 19, 0, &[]), 3, vec![0]),
             ("type 6", raw(0xff, 19, 6, &[]), 3, vec![6]),
         ];
@@ -231,5 +262,37 @@ mod tests {
         let whole = encode(MessageType::Update, &[0; 40]);
         framer.push(&whole[..whole.len() - 1]);
         assert_eq!(framer.next_frame(), Ok(None));
+    }
+
+    /// RFC 8654 section 4: up to 65535 octets, but OPEN and KEEPALIVE stay as they are.
+    #[test]
+    fn extended_messages_only_once_negotiated() {
+        let whole = raw(0xff, u16::MAX, 2, &vec![0; 65535 - 19]);
+        let mut framer = Framer::default();
+        framer.push(&whole);
+        assert_eq!(framer.next_frame().unwrap_err().subcode, 2);
+        let mut framer = Framer::default();
+        framer.extend();
+        framer.push(&whole);
+        let frame = framer.next_frame().unwrap().unwrap();
+        assert_eq!((frame.kind, frame.body.len()), (MessageType::Update, 65516));
+        assert_eq!(framer.pending(), 0);
+        for (length, kind) in [(4097, 1), (20, 4), (4097, 4)] {
+            let mut framer = Framer::default();
+            framer.extend();
+            framer.push(&raw(0xff, length, kind, &[]));
+            let fault = framer.next_frame().unwrap_err();
+            assert_eq!((fault.code, fault.subcode), (1, 2), "{kind} of {length}");
+        }
+    }
+
+    /// RFC 4271 section 6.1: the marker is looked at first, and an error needs no whole message.
+    #[test]
+    fn errors_show_as_soon_as_the_header_is_there() {
+        let mut framer = Framer::default();
+        framer.push(&raw(0, 19, 4, &[])[..18]);
+        assert_eq!(framer.next_frame(), Ok(None));
+        framer.push(&[4]);
+        assert_eq!(framer.next_frame().unwrap_err().subcode, 1);
     }
 }

@@ -2,31 +2,47 @@
 //!
 //! Bytes become messages ([`Framer`], [`Session::event_of`]), messages become actions
 //! ([`Session::step`]), and UPDATEs become signals about watched peers ([`Rib`]). Nothing here reads
-//! a clock, a socket or randomness. bgpkit-parser serves capabilities and the encoding of OPEN; its
-//! parser of whole messages is not used, since it accepts what RFC 4271 and RFC 7606 refuse.
+//! a clock, a socket or randomness.
 
 mod arena;
 mod attributes;
+mod capability;
 mod fault;
 mod frame;
 mod nlri;
+mod notification;
 mod open;
 mod outbox;
 mod path;
+mod refresh;
 mod rib;
+mod role;
 mod session;
 mod table;
 mod update;
+mod values;
 
 pub use attributes::{AttributeError, Attributes, ErrorLevel, Origin};
+pub use capability::Capability;
 pub use fault::{Fault, cease, code};
 pub use frame::{
-    Frame, Framer, HEADER_LENGTH, MAX_LENGTH, MessageType, encode, encode_notification,
+    EXTENDED_LENGTH, Frame, Framer, HEADER_LENGTH, MAX_LENGTH, MessageType, encode,
+    encode_notification,
 };
-pub use nlri::{Families, Family};
-pub use open::{AS_TRANS, Open, decode as decode_open, encode as encode_open};
+pub use nlri::{Families, Family, Nlri, NlriField, NlriIter};
+pub use notification::{Notification, error_name};
+pub use open::{
+    AS_TRANS, GracefulRestart, Open, capabilities as open_capabilities, check_role,
+    decode as decode_open, encode as encode_open, my_as as open_my_as,
+};
 pub use outbox::Outbox;
 pub use path::{AsPath, Segment, SegmentKind};
+pub use refresh::{RefreshKind, RouteRefresh};
 pub use rib::{END_OF_RIB_WAIT, MaxPrefixes, NeighborConfig, Rib, RibQuery, RibRoute, TableStatus};
+pub use role::{OtcRule, Role, RouteLeak};
 pub use session::{Action, Event, Negotiated, Session, SessionConfig, State, Stop};
-pub use update::{Announcement, Context, Update, decode as decode_update};
+pub use update::{
+    Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
+    decode as decode_update, view as view_update,
+};
+pub use values::{AttributeValue, attribute_values};

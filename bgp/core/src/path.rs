@@ -51,6 +51,62 @@ pub struct Segment {
     pub members: Vec<Asn>,
 }
 
+/// What a scan of an AS_PATH's value shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scanned {
+    /// It has a confederation's segment.
+    pub confederation: bool,
+}
+
+/// Checks an AS_PATH's value without decoding it.
+///
+/// # Errors
+/// What RFC 7606 section 7.2 calls malformed: an unknown kind, a count of zero, a segment that
+/// ends beyond the value, a single byte at the end; and AS 0 (RFC 7607 section 2).
+pub(crate) fn scan(mut value: &[u8], four_octets: bool) -> Result<Scanned, &'static str> {
+    let width = if four_octets { 4 } else { 2 };
+    let mut scanned = Scanned::default();
+    while !value.is_empty() {
+        let [kind, count, rest @ ..] = value else {
+            return Err("a segment header is cut off");
+        };
+        let kind = SegmentKind::from_wire(*kind).ok_or("a segment has an unknown type")?;
+        if *count == 0 {
+            return Err("a segment has no members");
+        }
+        let (members, rest) = rest
+            .split_at_checked(usize::from(*count) * width)
+            .ok_or("a segment is cut off")?;
+        let zero = if four_octets {
+            members.as_chunks::<4>().0.contains(&[0; 4])
+        } else {
+            members.as_chunks::<2>().0.contains(&[0; 2])
+        };
+        if zero {
+            return Err("it has AS 0 (RFC 7607)");
+        }
+        scanned.confederation |= kind.confederation();
+        value = rest;
+    }
+    Ok(scanned)
+}
+
+/// A value in two octets that [`scan`] accepted, in four.
+pub(crate) fn widened(mut value: &[u8]) -> Vec<u8> {
+    let mut wide = Vec::with_capacity(value.len() * 2);
+    while let [kind, count, rest @ ..] = value {
+        let Some((members, rest)) = rest.split_at_checked(usize::from(*count) * 2) else {
+            break;
+        };
+        wide.extend_from_slice(&[*kind, *count]);
+        for [high, low] in members.as_chunks::<2>().0 {
+            wide.extend_from_slice(&[0, 0, *high, *low]);
+        }
+        value = rest;
+    }
+    wide
+}
+
 /// An AS_PATH; empty for a route of the neighbour's own AS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AsPath(pub Vec<Segment>);
@@ -59,19 +115,13 @@ impl AsPath {
     /// Decodes the attribute's value with AS numbers of four octets or of two.
     ///
     /// # Errors
-    /// What RFC 7606 section 7.2 calls malformed: an unknown kind, a count of zero, a segment that
-    /// ends beyond the value, a single byte at the end.
+    /// A value that [`scan`] refuses.
     pub(crate) fn decode(mut value: &[u8], four_octets: bool) -> Result<Self, &'static str> {
+        scan(value, four_octets)?;
         let width = if four_octets { 4 } else { 2 };
         let mut segments = Vec::new();
-        while !value.is_empty() {
-            let [kind, count, rest @ ..] = value else {
-                return Err("a segment header is cut off");
-            };
+        while let [kind, count, rest @ ..] = value {
             let kind = SegmentKind::from_wire(*kind).ok_or("a segment has an unknown type")?;
-            if *count == 0 {
-                return Err("a segment has no members");
-            }
             let (members, rest) = rest
                 .split_at_checked(usize::from(*count) * width)
                 .ok_or("a segment is cut off")?;
@@ -109,10 +159,6 @@ impl AsPath {
             .collect()
     }
 
-    pub(crate) fn has_confederation(&self) -> bool {
-        self.0.iter().any(|segment| segment.kind.confederation())
-    }
-
     /// Length as RFC 4271 section 9.1.2.2 counts it: a set is one, confederations are nothing.
     fn length(&self) -> usize {
         let count = |segment: &Segment| match segment.kind {
@@ -124,9 +170,11 @@ impl AsPath {
     }
 
     /// The true path out of a two-octet AS_PATH and the AS4_PATH beside it (RFC 6793 section
-    /// 4.2.3): the leading part that AS4_PATH lacks, then AS4_PATH.
+    /// 4.2.3): the leading part that AS4_PATH lacks, then AS4_PATH, whose confederation segments
+    /// are dropped (section 6).
     #[must_use]
-    pub(crate) fn merged_with_as4(self, as4: Self) -> Self {
+    pub(crate) fn merged_with_as4(self, mut as4: Self) -> Self {
+        as4.0.retain(|segment| !segment.kind.confederation());
         let Some(mut missing) = self.length().checked_sub(as4.length()) else {
             return self;
         };
@@ -143,7 +191,21 @@ impl AsPath {
             }
             segments.push(segment);
         }
-        segments.extend(as4.0);
+        let mut tail = as4.0.into_iter();
+        if let Some(first) = tail.next() {
+            match segments.last_mut() {
+                // One sequence that the merge had cut in two.
+                Some(last)
+                    if last.kind == SegmentKind::Sequence
+                        && first.kind == SegmentKind::Sequence
+                        && last.members.len() + first.members.len() <= usize::from(u8::MAX) =>
+                {
+                    last.members.extend(first.members);
+                }
+                _ => segments.push(first),
+            }
+        }
+        segments.extend(tail);
         Self(segments)
     }
 }
@@ -197,6 +259,7 @@ mod tests {
             &[0, 1, 0, 0, 0, 1],
             &[2, 2, 0, 0, 0, 1],
             &[2, 1, 0, 0, 0, 1, 9],
+            &[2, 2, 0, 0, 0, 1, 0, 0, 0, 0],
         ] {
             assert!(AsPath::decode(value, true).is_err(), "{value:?}");
         }
@@ -223,6 +286,16 @@ mod tests {
             merged(path(&[(Sequence, &[10])]), path(&[(Sequence, &[1, 2])])),
             [Asn(10)],
             "an AS4_PATH longer than AS_PATH is ignored"
+        );
+        // RFC 6793 section 6: confederation segments of AS4_PATH are discarded.
+        assert_eq!(
+            path(&[(ConfederationSequence, &[65001]), (Sequence, &[10, 23456])]).merged_with_as4(
+                path(&[(ConfederationSequence, &[65002]), (Sequence, &[211_396])])
+            ),
+            path(&[
+                (ConfederationSequence, &[65001]),
+                (Sequence, &[10, 211_396])
+            ])
         );
     }
 }

@@ -212,14 +212,20 @@ impl Rib {
             return (signals, None);
         }
         let mut touched = BTreeSet::new();
-        for prefix in &update.withdrawn {
-            self.withdraw(id, *prefix, &mut signals, &mut touched);
+        for nlri in &update.withdrawn {
+            self.withdraw(id, nlri.prefix, &mut signals, &mut touched);
         }
         let mut exceeded = None;
         'all: for announcement in &update.announced {
+            if announcement.ineligible.is_some() {
+                for prefix in announcement.prefixes() {
+                    self.withdraw(id, prefix, &mut signals, &mut touched);
+                }
+                continue;
+            }
             let packed = announcement.attributes.pack();
-            for prefix in &announcement.prefixes {
-                exceeded = self.announce(id, *prefix, &packed, now, &mut signals, &mut touched);
+            for prefix in announcement.prefixes() {
+                exceeded = self.announce(id, prefix, &packed, now, &mut signals, &mut touched);
                 if exceeded.is_some() {
                     break 'all;
                 }
@@ -542,6 +548,7 @@ fn covered_best(table: &Table, prefix: &Prefix, mut peers: Vec<PeerKey>) -> Vec<
 mod tests {
     use super::*;
     use crate::attributes::Origin;
+    use crate::nlri::Nlri;
     use crate::path::{AsPath, Segment, SegmentKind};
     use crate::update::{Announcement, Context};
     use events::Asn;
@@ -568,6 +575,7 @@ mod tests {
                 four_octet_as: true,
                 internal: false,
                 families: Families::BOTH,
+                ..Context::default()
             },
         }
     }
@@ -584,8 +592,14 @@ mod tests {
                 members: path.iter().copied().map(Asn).collect(),
             }]),
             next_hop: IpAddr::V4(Ipv4Addr::new(192, 0, 2, hop)),
+            link_local: None,
             other: other.to_vec(),
         }
+    }
+
+    fn nlri(prefixes: &[&str]) -> Vec<Nlri> {
+        let parsed = |prefix: &&str| Nlri::from(prefix.parse::<Prefix>().unwrap());
+        prefixes.iter().map(parsed).collect()
     }
 
     fn announce(prefixes: &[&str], path: &[u32]) -> Update {
@@ -596,10 +610,8 @@ mod tests {
         Update {
             announced: vec![Announcement {
                 attributes,
-                prefixes: prefixes
-                    .iter()
-                    .map(|prefix| prefix.parse().unwrap())
-                    .collect(),
+                nlri: nlri(prefixes),
+                ineligible: None,
             }],
             ..Update::default()
         }
@@ -607,10 +619,7 @@ mod tests {
 
     fn withdraw(prefixes: &[&str]) -> Update {
         Update {
-            withdrawn: prefixes
-                .iter()
-                .map(|prefix| prefix.parse().unwrap())
-                .collect(),
+            withdrawn: nlri(prefixes),
             ..Update::default()
         }
     }

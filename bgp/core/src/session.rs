@@ -12,6 +12,7 @@ use crate::fault::{Fault, cease, code};
 use crate::frame::{self, Frame, MessageType};
 use crate::nlri::{Families, Family};
 use crate::open::{self, Open};
+use crate::refresh::RouteRefresh;
 use crate::update::{self, Context, Update};
 
 /// Hold time until the neighbour's OPEN is there (RFC 4271 section 8.2.2 suggests 4 minutes).
@@ -212,7 +213,9 @@ impl Session {
                 _ => Ok(Event::Update(Update::default())),
             },
             MessageType::Keepalive => Ok(Event::Keepalive),
-            MessageType::RouteRefresh => Ok(Event::RouteRefresh),
+            MessageType::RouteRefresh => {
+                RouteRefresh::decode(&frame.body, false).map(|_| Event::RouteRefresh)
+            }
             MessageType::Notification => {
                 let mut codes = frame.body.iter().copied();
                 Ok(Event::Notification {
@@ -330,11 +333,14 @@ impl Session {
             asn: open.asn,
             router_id: open.router_id,
             hold_time,
-            graceful_restart: open.graceful_restart,
+            graceful_restart: open.graceful_restart.is_some(),
             context: Context {
                 four_octet_as: open.four_octet_as,
                 internal,
                 families: open.families.intersection(Families::BOTH),
+                // Our OPEN says that we take them.
+                extended_next_hop: true,
+                ..Context::default()
             },
         });
         self.state = State::OpenConfirm;
@@ -462,13 +468,11 @@ mod tests {
 
     fn their_open() -> Open {
         Open {
-            asn: Asn(211_396),
-            hold_time: 30,
-            router_id: ID,
             four_octet_as: true,
             families: Families::BOTH,
             route_refresh: true,
-            graceful_restart: true,
+            graceful_restart: Some(open::GracefulRestart::default()),
+            ..Open::new(Asn(211_396), 30, ID)
         }
     }
 

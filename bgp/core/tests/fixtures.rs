@@ -43,6 +43,7 @@ fn check(text: &str) {
         four_octet_as: true,
         internal: true,
         families: Families::BOTH,
+        ..Context::default()
     };
     let update = decode_update(&frame.body, &context).unwrap();
     let ours: Vec<String> = update
@@ -51,8 +52,7 @@ fn check(text: &str) {
         .flat_map(|announcement| {
             let hop = announcement.attributes.next_hop;
             announcement
-                .prefixes
-                .iter()
+                .prefixes()
                 .map(move |prefix| format!("{hop} {prefix}"))
         })
         .collect();

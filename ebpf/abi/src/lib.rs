@@ -10,7 +10,9 @@ mod fields;
 mod histogram;
 mod message;
 mod slot;
+mod thread;
 mod udp;
+mod watch;
 
 pub use block::{BlockRecord, DISKS, Disk, OPERATIONS, Operation, REQUESTS, Requests, device};
 pub use event::{
@@ -23,4 +25,9 @@ pub use message::{CALLS, Direction, MESSAGE, Message, TOOK_UNKNOWN};
 pub use slot::{
     PROBES, RING, SLOTS, Slot, Stamp, VACANT, home, seq_after, stamp_end, stamp_micros,
 };
+pub use thread::{
+    Doing, TAKERS, THREAD_BUCKETS, THREADS, Taker, Thread, WaitRecord, thread_bucket,
+    thread_midpoint,
+};
 pub use udp::{DATAGRAM, Datagram, RARE, UDP_THREADS, UdpThread, WINDOW};
+pub use watch::{ExecRecord, NAME, Name, NameKind, name, why};

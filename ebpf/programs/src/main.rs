@@ -1,6 +1,6 @@
 //! The eBPF programs of netwatch.
 //!
-//! `tcp` watches connections; `table` keeps what is known of each where user space can read it
+//! `tcp` watches connections, `watch` processes, `sched` their threads; `table` keeps what is known of each where user space can read it
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]
@@ -16,6 +16,7 @@ mod heartbeat;
 mod histogram;
 mod message;
 mod rings;
+mod sched;
 mod sock;
 mod table;
 mod tcp;

@@ -1,6 +1,9 @@
 //! Two network namespaces joined by a veth pair, each held by a thread: both are gone when the
 //! threads are.
 
+// Each test file uses its part.
+#![allow(dead_code)]
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -171,12 +174,12 @@ impl Watch {
 
     pub fn with(settings: Settings) -> Self {
         let collector = Collector::start(settings).unwrap();
-        let off: Vec<_> = collector
-            .report()
-            .iter()
-            .filter(|report| report.hook.is_none())
-            .collect();
-        assert!(off.is_empty(), "{off:?}");
+        for report in collector.report() {
+            if report.hook.is_none() && !report.reason.starts_with("not asked for") {
+                assert!(report.reason.contains("this kernel has no"), "{report:?}");
+                println!("SKIPPED: {}: {}", report.name, report.reason);
+            }
+        }
         let (sink, receiver) = channel(1024);
         Self {
             handle: collector.spawn(sink).unwrap(),

@@ -59,6 +59,8 @@ impl Daemon {
             add("kernel_records_lost_total{ring=\"bulk\"}", c.bulk_lost);
             add("kernel_records_malformed_total", c.malformed);
             add("socket_table_full_total", c.table_full);
+            add("socket_table_slots_taken_total", c.slots_taken);
+            add("socket_table_slots_freed_total", c.slots_freed);
             add("socket_table_slots_in_use", c.slots_in_use);
             add("socket_table_orphans_total", c.slots_orphaned);
             add("connections_untracked_total", c.untracked);

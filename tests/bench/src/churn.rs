@@ -14,7 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::world::{CLOSED_PORT, HOST, NEAR, OWN, SILENT, at, peer};
 
-const PORT: u16 = 8020;
+/// Both ends listen here.
+pub const PORT: u16 = 8020;
 /// Peers that are connected to in turn.
 const PEERS: usize = 200;
 

@@ -149,9 +149,14 @@ impl Daemon {
         Objects::of(self.pid())
     }
 
+    /// Its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("netwatch.log")).unwrap_or_default()
+    }
+
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
-        let text = std::fs::read_to_string(self.directory.join("netwatch.log")).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
@@ -404,31 +409,21 @@ impl Objects {
         maps + self.programs.values().sum::<u64>()
     }
 
-    /// How many of it still exist: a program, a map, a link of these ids.
-    pub fn living(&self) -> usize {
-        let listed = |kind: &str| -> Vec<u64> {
-            let output = Command::new("bpftool").args(["-j", kind, "show"]).output();
-            let value: Option<Value> = output
-                .ok()
-                .and_then(|output| serde_json::from_slice(&output.stdout).ok());
-            value
-                .as_ref()
-                .and_then(Value::as_array)
-                .map(|items| {
-                    items
-                        .iter()
-                        .filter_map(|item| item["id"].as_u64())
-                        .collect()
-                })
-                .unwrap_or_default()
+    /// How many of it still exist: programs, maps and links of these ids.
+    ///
+    /// # Errors
+    /// bpftool does not tell.
+    pub fn living(&self) -> anyhow::Result<usize> {
+        let count = |kind: &str, ours: Vec<u64>| -> anyhow::Result<usize> {
+            let output = lab::ns::run(Command::new("bpftool").args(["-j", kind, "show"]))?;
+            let listed: Value = serde_json::from_str(&output)?;
+            let listed = listed.as_array().context("bpftool printed no list")?;
+            let ids = listed.iter().filter_map(|item| item["id"].as_u64());
+            Ok(ids.filter(|id| ours.contains(id)).count())
         };
-        let (programs, maps, links) = (listed("prog"), listed("map"), listed("link"));
-        self.programs
-            .keys()
-            .filter(|id| programs.contains(id))
-            .count()
-            + self.maps.keys().filter(|id| maps.contains(id)).count()
-            + self.links.keys().filter(|id| links.contains(id)).count()
+        Ok(count("prog", self.programs.keys().copied().collect())?
+            + count("map", self.maps.keys().copied().collect())?
+            + count("link", self.links.keys().copied().collect())?)
     }
 }
 

@@ -32,49 +32,40 @@ enum Running {
     Bpftrace(Bpftrace),
 }
 
-struct Side {
-    core: usize,
-    bulk_core: usize,
-}
-
 /// Measures and reports.
 ///
 /// # Errors
 /// A connection breaks, something does not start, or interrupted.
 pub fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cores = cores();
-    let (first, last) = (
-        cores.first().copied().unwrap_or(0),
-        cores.last().copied().unwrap_or(0),
-    );
-    // Both ends of the ping-pong share a core: no inter-processor interrupts, no idle states.
-    let _server = Server::start(&bench.space, first, last)?;
-    let side = Side {
-        core: first,
-        bulk_core: first,
-    };
+    // Both ends share a core: no inter-processor interrupts, no idle states, and a bulk stream is as
+    // fast as its work is little.
+    let core = cores.first().copied().unwrap_or(0);
+    let _server = Server::start(&bench.space, core)?;
+    let mut best = None;
     for (who, rounds) in [
-        (Who::Netwatch, bench.count(14, 4)),
         (Who::Bpftrace, bench.count(7, 3)),
+        (Who::Netwatch, bench.count(14, 4)),
     ] {
         let mut pairs = Vec::new();
         for round in 0..rounds {
             eprint!("\r    {} of {rounds} ", round + 1);
-            let off_before = block(bench, &side)?;
+            let off_before = block(bench, core)?;
             let running = start(bench, who)?;
-            sys::sleep(bench.time(1.0, 0.5))?;
-            let on_first = block(bench, &side)?;
-            let on_second = block(bench, &side)?;
+            sys::sleep(bench.time(2.0, 1.0))?;
+            let on_first = block(bench, core)?;
+            let on_second = block(bench, core)?;
             match running {
                 Running::Netwatch(daemon) => daemon.stop()?,
                 Running::Bpftrace(bpftrace) => drop(bpftrace),
             }
-            let off_after = block(bench, &side)?;
+            let off_after = block(bench, core)?;
             pairs.push((off_before, on_first));
             pairs.push((off_after, on_second));
         }
         eprintln!();
-        report(bench, who, &pairs);
+        let found = report(bench, who, &pairs, best.as_deref());
+        best = best.or(Some(found));
     }
     Ok(())
 }
@@ -86,20 +77,22 @@ fn start(bench: &mut Bench, who: Who) -> anyhow::Result<Running> {
     })
 }
 
-fn block(bench: &Bench, side: &Side) -> anyhow::Result<Block> {
+fn block(bench: &Bench, core: usize) -> anyhow::Result<Block> {
     sys::sleep(bench.time(0.3, 0.1))?;
     let time = bench.time(1.0, 0.4);
     let trips = SIZES
         .iter()
-        .map(|bytes| trips(&bench.space, side.core, *bytes, time))
+        .map(|bytes| trips(&bench.space, core, *bytes, time))
         .collect::<anyhow::Result<_>>()?;
     Ok(Block {
         trips,
-        throughput: bulk(&bench.space, side.bulk_core, time)?,
+        throughput: bulk(&bench.space, core, time)?,
     })
 }
 
-fn report(bench: &mut Bench, who: Who, pairs: &[(Block, Block)]) {
+/// Reports, beside the peer's medians by size where they are there; returns the medians.
+fn report(bench: &mut Bench, who: Who, pairs: &[(Block, Block)], best: Option<&[f64]>) -> Vec<f64> {
+    let mut medians = Vec::new();
     let peer = (who == Who::Bpftrace).then(|| "bpftrace".to_owned());
     let round = |value: f64| (value * 1_000.0).round() / 1_000.0;
     for (index, bytes) in SIZES.iter().enumerate() {
@@ -114,14 +107,18 @@ fn report(bench: &mut Bench, who: Who, pairs: &[(Block, Block)]) {
             Median::of(&differences(|trips| trips.p50)),
             Median::of(&differences(|trips| trips.p99)),
         ) else {
-            continue;
+            return medians;
         };
+        medians.push(p50.value);
         let case = format!("pingpong_{bytes}B");
         let mut measure = Measure::single("added_latency_us", &case, "us", p50.value);
         measure.n = Some(pairs.len());
         measure.p50 = Some(round(p50.value));
         measure.p99 = Some(round(p99.value));
         measure.peer.clone_from(&peer);
+        measure.ratio = best
+            .and_then(|best| best.get(index))
+            .map(|best| round(p50.value / best));
         bench.add(measure);
         let off: Vec<f64> = pairs
             .iter()
@@ -146,7 +143,7 @@ fn report(bench: &mut Bench, who: Who, pairs: &[(Block, Block)]) {
                 format!("added_latency_us/{case}"),
                 p50.value <= 2.0 && p50.interval.is_some_and(|(_, high)| high < 5.0),
                 format!(
-                    "p50 {p50} us, p99 {p99} us, of {total} round trips off; at most 2 wanted, interval below 5"
+                    "p50 {p50} us, p99 {p99} us, of {total} round trips without; at most 2 wanted, interval below 5"
                 ),
             );
         }
@@ -175,4 +172,5 @@ fn report(bench: &mut Bench, who: Who, pairs: &[(Block, Block)]) {
             );
         }
     }
+    medians
 }

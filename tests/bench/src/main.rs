@@ -14,7 +14,9 @@ mod latency;
 mod load;
 mod loss;
 mod pingpong;
+mod soak;
 mod stats;
+mod worker;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +44,20 @@ struct Cli {
 enum Command {
     /// Nanoseconds per hook, added latency, CPU, memory, events until the first loss
     Overhead(Overhead),
+    /// Churn for minutes: nothing leaks, nothing is lost unaccounted, nothing stays behind
+    Soak(Soak),
+    /// A process that the soak starts and kills
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Args)]
+struct Soak {
+    /// For how long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    minutes: u64,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Args)]
@@ -82,6 +98,10 @@ fn main() -> ExitCode {
     sys::catch_signals();
     let result = match Cli::parse().command {
         Command::Overhead(arguments) => overhead(&arguments),
+        Command::Soak(arguments) => reported("soak", &arguments.common, false, |bench| {
+            soak::run(bench, arguments.minutes)
+        }),
+        Command::Worker => worker::run().map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
