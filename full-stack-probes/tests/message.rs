@@ -381,6 +381,44 @@ fn a_receive_that_gets_less_than_it_waits_for_is_told_with_the_next() {
 }
 
 #[test]
+fn messages_of_a_watched_process_are_told_on_any_port() {
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+    for rung in RUNGS {
+        for (process, is_watched) in [(name.trim_end().to_owned(), true), ("none".into(), false)] {
+            in_namespace(move |peer| {
+                let (server, accepted) = peer.listen(PEER[1]);
+                let watch = Watched {
+                    processes: vec![process],
+                    ..Watched::default()
+                };
+                let Some(mut recorder) = Recorder::start(rung, watch) else {
+                    return;
+                };
+                let stream = TcpStream::connect(server).unwrap();
+                echo(accepted.recv().unwrap());
+                let mut calls = Calls::default();
+                for bytes in 1..=20 {
+                    calls.send(&stream, bytes);
+                    let mut left = bytes as u32;
+                    while left > 0 {
+                        left -= calls.receive(&stream, 64);
+                    }
+                }
+                let id = cookie(&stream);
+                if is_watched {
+                    recorder.until(calls.sent.len() + calls.received.len());
+                    assert_eq!(recorder.of(id, Direction::Send), calls.sent);
+                    assert_eq!(recorder.of(id, Direction::Receive), calls.received);
+                } else {
+                    recorder.until(0);
+                    assert_eq!(recorder.messages, []);
+                }
+            });
+        }
+    }
+}
+
+#[test]
 fn without_a_declared_port_or_process_nothing_is_attached() {
     in_namespace(|_| {
         let collector = Collector::start(Settings::default()).unwrap();
