@@ -256,13 +256,7 @@ fn thread(now: u64) -> Option<*mut UdpThread> {
 }
 
 #[inline(always)]
-unsafe fn tell<A: Access>(
-    sk: *const c_void,
-    msg: *const c_void,
-    now: u64,
-    result: i32,
-    asked: u8,
-) {
+unsafe fn tell<A: Access>(sk: *const c_void, msg: *const c_void, now: u64, result: i32, asked: u8) {
     // SAFETY: by the caller's promise.
     unsafe {
         let ends = ends::<A>(sk);
