@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{Event, EventKind, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
+use ebpf_abi::{BlockRecord, Event, EventKind, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
 use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::Settings;
+use crate::block;
 use crate::convert;
 use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
@@ -198,6 +199,9 @@ impl Reader {
                 add(&self.shared.long_waits_dropped, processes.note(note));
             }
         }
+        let blocks = others.blocks.iter().map(|r| self.sources.disks.request(r));
+        let blocks = blocks.map(KernelRecord::Block);
+        others.calls.extend(blocks);
         self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
@@ -348,7 +352,7 @@ impl Reader {
     /// Looks for slots that no event told of: the ring may have been full.
     fn scan(&mut self) {
         for index in 0..SLOTS {
-            let cookie = self.sources.table.cookie(index);
+            let cookie = self.sources.table.key(index);
             if cookie != VACANT
                 && self
                     .live
@@ -604,6 +608,7 @@ struct Others {
     beats: Vec<(Timestamp, Timestamp)>,
     notes: Vec<Note>,
     calls: Vec<KernelRecord>,
+    blocks: Vec<BlockRecord>,
 }
 
 fn drain_ring(
@@ -626,6 +631,13 @@ fn drain_ring(
             continue;
         }
         let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();
+        if let Some(request) = block::parse(kind, &item) {
+            match request {
+                Some(request) => others.blocks.push(request),
+                None => add(&shared.malformed, 1),
+            }
+            continue;
+        }
         if let Some(call) = records::parse(kind, &item) {
             match call {
                 Some(call) => others.calls.push(call),
