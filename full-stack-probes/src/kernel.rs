@@ -28,6 +28,11 @@ const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// How many ports the programs can compare with.
 pub const MAX_PORTS: usize = 8;
 
+/// Bytes of the bulk ring: room for some 2,700 records of connections.
+const BULK: u32 = 256 * 1024;
+/// Bytes of the bulk ring where single messages are recorded: room for some 10,000.
+const MESSAGE_BULK: u32 = 1024 * 1024;
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
 
 /// Why collection cannot start. Every message names the cause and the remedy, complete in itself.
@@ -168,6 +173,11 @@ impl Kernel {
         for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
             *place = *port;
         }
+        let bulk_size = if (message::PROBE.wanted)(settings) {
+            MESSAGE_BULK
+        } else {
+            BULK
+        };
         let message_processes = u32::from(settings.watch.has_processes());
         // The helper's own function is in the type information of kernels that have it.
         let makes_cookies = matches!(btf.function("bpf_get_socket_ptr_cookie"), Ok(Some(_)));
@@ -191,6 +201,8 @@ impl Kernel {
             .override_global("PORTS", &ports[..], true)
             .override_global("HIERARCHY", &hierarchy_id, true)
             .override_global("LONG_WAIT", &long_wait, true)
+            .map_max_entries("BULK", bulk_size)
+            .override_global("BULK_SIZE", &bulk_size, true)
             .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
             .override_global("MESSAGE_PORTS", &message_ports[..], true)
             .override_global("MESSAGE_PROCESSES", &message_processes, true)
