@@ -14,11 +14,12 @@ mod read;
 mod secret;
 mod types;
 mod warnings;
+mod watch;
 
 pub use maintenance::Maintenance;
 pub use problem::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use types::{
-    Anchor, Bgp, Config, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager, PagerProvider,
-    Probe, RoutingKey, Tcp,
+    Anchor, Bgp, Block, Config, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
+    PagerProvider, Probe, RoutingKey, Tcp, Watch,
 };

@@ -11,6 +11,7 @@ use toml::de::DeTable;
 use crate::maintenance::maintenance;
 use crate::read::{At, Item, Report, Section, offset};
 use crate::secret::routing_key;
+use crate::watch::{block, watch};
 use crate::{
     Anchor, Bgp, Config, ConfigError, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
     PagerProvider, Probe, RoutingKey, Tcp,
@@ -68,6 +69,8 @@ fn document<'t>(table: toml::Spanned<DeTable<'t>>, report: &Report<'t>) -> Confi
     let mut root = Section::root(table, report);
     let host = section(&mut root, "host", |s| host(s, report)).unwrap_or_default();
     let tcp = section(&mut root, "tcp", |s| tcp(s, report)).unwrap_or_default();
+    let watch = section(&mut root, "watch", |s| watch(s, report)).unwrap_or_default();
+    let block = section(&mut root, "block", |s| block(s, report)).unwrap_or_default();
     let egress = egresses(root.take("egress"), report);
     let probe = section(&mut root, "probe", |s| probe(s, report)).unwrap_or_default();
     let bgp = section(&mut root, "bgp", |s| bgp(s, &egress, report)).flatten();
@@ -78,6 +81,8 @@ fn document<'t>(table: toml::Spanned<DeTable<'t>>, report: &Report<'t>) -> Confi
     Config {
         host,
         tcp,
+        watch,
+        block,
         egress,
         probe,
         bgp,
@@ -126,16 +131,27 @@ fn path(item: Option<Item<'_>>, report: &Report<'_>) -> Option<PathBuf> {
 fn tcp(s: &mut Section<'_>, report: &Report<'_>) -> Tcp {
     let default = Tcp::default();
     let ports = s.take("ports").map_or_else(Vec::new, |i| i.array("ports"));
+    let peers = prefixes(s.take("peers"), report);
+    let ignore = prefixes(s.take("ignore"), report);
+    for prefix in &peers {
+        if let Some(cover) = ignore.iter().find(|p| p.value.contains(&prefix.value)) {
+            prefix.problem(
+                report,
+                format!(
+                    "{} is wholly inside tcp.ignore ({}), so no peer in it would be watched; remove one of the two",
+                    prefix.value, cover.value
+                ),
+            );
+        }
+    }
     Tcp {
         ports: ports
             .iter()
             .filter_map(|i| i.integer(1..=65535, "a port number"))
             .map(|p| p.value)
             .collect(),
-        ignore: prefixes(s.take("ignore"), report)
-            .into_iter()
-            .map(|p| p.value)
-            .collect(),
+        peers: peers.into_iter().map(|p| p.value).collect(),
+        ignore: ignore.into_iter().map(|p| p.value).collect(),
         ebpf: s.take("ebpf").and_then(|i| i.boolean()).unwrap_or(true),
         ack_overdue_floor: s
             .take("ack_overdue_floor")

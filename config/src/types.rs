@@ -13,8 +13,12 @@ use crate::{Maintenance, Secret};
 pub struct Config {
     /// This host and the daemon's places on it.
     pub host: Host,
-    /// What is watched.
+    /// Which connections are watched.
     pub tcp: Tcp,
+    /// What on this host is the validator.
+    pub watch: Watch,
+    /// Which disks are watched.
+    pub block: Block,
     /// The uplinks in order of preference, the primary first.
     pub egress: Vec<Egress>,
     /// Active probes.
@@ -53,11 +57,13 @@ impl Default for Host {
     }
 }
 
-/// What is watched.
+/// Which connections are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tcp {
     /// Only connections with one of these ports at either end; empty: all.
     pub ports: BTreeSet<u16>,
+    /// Only peers inside these prefixes are watched; empty: all.
+    pub peers: Vec<IpNet>,
     /// Peers inside these prefixes are not watched.
     pub ignore: Vec<IpNet>,
     /// Load the kernel programs; without them active probes stand alone.
@@ -70,9 +76,73 @@ impl Default for Tcp {
     fn default() -> Self {
         Self {
             ports: BTreeSet::new(),
+            peers: Vec::new(),
             ignore: Vec::new(),
             ebpf: true,
             ack_overdue_floor: Duration::from_millis(40),
+        }
+    }
+}
+
+/// What on this host is the validator. Processes by any of four names; none: connections of all
+/// processes are watched, threads of none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Names (`comm`), 15 bytes at most.
+    pub processes: Vec<String>,
+    /// Absolute paths of executables.
+    pub executables: Vec<PathBuf>,
+    /// systemd units that have processes: services and scopes.
+    pub units: Vec<String>,
+    /// Cgroups, as absolute paths below the cgroup mount.
+    pub cgroups: Vec<PathBuf>,
+    /// TCP ports, of either end, whose messages are recorded one by one.
+    pub consensus_ports: BTreeSet<u16>,
+    /// A watched thread's wait for a CPU that is told at once when it was longer.
+    pub wait: Duration,
+}
+
+impl Watch {
+    /// Whether any process is declared.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        !(self.processes.is_empty()
+            && self.executables.is_empty()
+            && self.units.is_empty()
+            && self.cgroups.is_empty())
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            processes: Vec::new(),
+            executables: Vec::new(),
+            units: Vec::new(),
+            cgroups: Vec::new(),
+            consensus_ports: BTreeSet::new(),
+            wait: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Which disks are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Whether any is.
+    pub enabled: bool,
+    /// Names of whole disks, such as `nvme0n1`; empty: all.
+    pub devices: Vec<String>,
+    /// A request that is told at once when it took longer.
+    pub slow: Duration,
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            devices: Vec::new(),
+            slow: Duration::from_millis(100),
         }
     }
 }

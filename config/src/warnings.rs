@@ -9,6 +9,16 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut warn = |text: &str| found.push(text.to_owned());
+        if !self.tcp.ebpf && (self.watch.has_processes() || !self.watch.consensus_ports.is_empty())
+        {
+            warn("watch: tcp.ebpf is false, so nothing of it is watched");
+        }
+        let ports = &self.tcp.ports;
+        if !ports.is_empty() && !self.watch.consensus_ports.is_subset(ports) {
+            warn(
+                "watch.consensus_ports: some are not in tcp.ports; their messages are recorded, their connections are not watched",
+            );
+        }
         if self.bgp.as_ref().is_some_and(|b| b.neighbors.is_empty()) {
             warn("bgp: no [[bgp.neighbor]], so no router can connect");
         }

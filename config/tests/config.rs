@@ -43,6 +43,17 @@ fn nothing_and_the_shipped_file_are_the_default() {
 #[test]
 fn every_key_of_the_shipped_file_is_valid() {
     let config = Config::parse(&uncommented(), "netwatch.toml").unwrap();
+    assert_eq!(config.tcp.peers.len(), 2);
+    assert_eq!(config.watch.processes, ["gaiad"]);
+    assert_eq!(config.watch.executables.len(), 1);
+    assert_eq!(config.watch.units, ["gaiad.service"]);
+    assert_eq!(config.watch.cgroups.len(), 1);
+    assert!(config.watch.consensus_ports.contains(&26656));
+    assert!(config.watch.has_processes());
+    assert_eq!(config.watch.wait, Duration::from_millis(50));
+    assert!(config.block.enabled);
+    assert_eq!(config.block.devices, ["nvme0n1"]);
+    assert_eq!(config.block.slow, Duration::from_millis(100));
     assert_eq!(config.egress.len(), 2);
     assert_eq!(
         config.egress[0].gateway_for("203.0.113.1".parse().unwrap()),
@@ -72,10 +83,10 @@ fn every_key_of_the_shipped_file_is_valid() {
 fn the_shipped_file_and_the_documentation_are_complete() {
     let document = include_str!("../../docs/configuration.md");
     let nonsense = format!(
-        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n"
+        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[watch]\nzzz = 1\n[block]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n"
     );
     let found = problems(&nonsense);
-    assert_eq!(found.len(), 12, "{found:#?}");
+    assert_eq!(found.len(), 14, "{found:#?}");
     for problem in found {
         let (_, known) = problem.split_once("known keys here: ").unwrap();
         for key in known.split(", ") {
@@ -179,6 +190,148 @@ fn egresses_are_told_apart() {
             "t"
         )
         .is_ok()
+    );
+}
+
+#[test]
+fn what_is_watched_is_named_as_the_kernel_and_systemd_name_it() {
+    for (line, place, says) in [
+        (
+            "processes = ['gaiad', 'tendermint-light-node']",
+            "2:23: watch.processes[1]: ",
+            "probably \"tendermint-ligh\"",
+        ),
+        (
+            "processes = ['/usr/bin/gaiad']",
+            "2:14: watch.processes[0]: ",
+            "watch.executables",
+        ),
+        (
+            "processes = ['a', 'b', 'a']",
+            "2:24: watch.processes[2]: ",
+            "listed twice",
+        ),
+        (
+            "processes = ['']",
+            "2:14: watch.processes[0]: ",
+            "must not be empty",
+        ),
+        (
+            "processes = 'gaiad'",
+            "2:13: watch.processes: ",
+            "expected a list of process names",
+        ),
+        (
+            "executables = ['bin/gaiad']",
+            "2:16: watch.executables[0]: ",
+            "absolute path",
+        ),
+        (
+            "executables = ['/bin/../gaiad']",
+            "2:16: watch.executables[0]: ",
+            "without `.`",
+        ),
+        (
+            "executables = ['/bin/gaiad/']",
+            "2:16: watch.executables[0]: ",
+            "a final `/`",
+        ),
+        (
+            "units = ['gaiad']",
+            "2:10: watch.units[0]: ",
+            "such as \"gaiad.service\"",
+        ),
+        (
+            "units = ['gaiad.timer']",
+            "2:10: watch.units[0]: ",
+            "such as \"gaiad.service\"",
+        ),
+        (
+            "units = ['.service']",
+            "2:10: watch.units[0]: ",
+            "whole name",
+        ),
+        (
+            "units = ['/system.slice/a.service']",
+            "2:10: watch.units[0]: ",
+            "watch.cgroups",
+        ),
+        (
+            "cgroups = ['/sys/fs/cgroup/x']",
+            "2:12: watch.cgroups[0]: ",
+            "below /sys/fs/cgroup",
+        ),
+        (
+            "cgroups = ['/']",
+            "2:12: watch.cgroups[0]: ",
+            "every process",
+        ),
+        (
+            "consensus_ports = [0]",
+            "2:20: watch.consensus_ports[0]: ",
+            "1 to 65535",
+        ),
+        (
+            "consensus_ports = [7, 7]",
+            "2:23: watch.consensus_ports[1]: ",
+            "listed twice",
+        ),
+        (
+            "consensus_ports = [1, 2, 3, 4, 5, 6, 7, 8, 9]",
+            "2:44: watch.consensus_ports[8]: ",
+            "at most 8",
+        ),
+        ("wait = '0s'", "2:8: watch.wait: ", "1ms to 1m"),
+        (
+            "proceses = []",
+            "2:1: watch.proceses: ",
+            "did you mean `processes`?",
+        ),
+    ] {
+        only(&format!("[watch]\n{line}\n"), place, says);
+    }
+    for (line, place, says) in [
+        (
+            "devices = ['/dev/sda']",
+            "2:12: block.devices[0]: ",
+            "lsblk -d",
+        ),
+        (
+            "devices = ['sda', 'sda']",
+            "2:19: block.devices[1]: ",
+            "listed twice",
+        ),
+        ("slow = 100", "2:8: block.slow: ", "expected a duration"),
+        ("enabled = 1", "2:11: block.enabled: ", "true or false"),
+    ] {
+        only(&format!("[block]\n{line}\n"), place, says);
+    }
+    let many: Vec<String> = (0..65).map(|n| format!("'p{n}'")).collect();
+    let many = format!("[watch]\nprocesses = [{}]\n", many.join(", "));
+    only(&many, "2:", "at most 64");
+    only(
+        "[tcp]\npeers = ['10.1.0.0/16']\nignore = ['10.0.0.0/8']\n",
+        "2:10: tcp.peers[0]: ",
+        "wholly inside tcp.ignore (10.0.0.0/8)",
+    );
+    only(
+        "[tcp]\npeers = ['10.0.0.1/8']\n",
+        "2:10: tcp.peers[0]: ",
+        "write 10.0.0.0/8",
+    );
+    let good = "[watch]\nprocesses = ['fifteen-bytes-ok']\n".replace("-ok", "-k");
+    assert!(Config::parse(&good, "t").unwrap().warnings().is_empty());
+    let off = format!("[tcp]\nebpf = false\n{good}");
+    let warned = Config::parse(&off, "t").unwrap().warnings();
+    assert!(
+        warned[0].starts_with("watch: tcp.ebpf is false"),
+        "{warned:?}"
+    );
+    let split = "[tcp]\nports = [1]\n[watch]\nconsensus_ports = [2]\n";
+    let warned = Config::parse(split, "t").unwrap().warnings();
+    assert!(
+        warned[0].starts_with("watch.consensus_ports: "),
+        "{warned:?}"
     );
 }
 

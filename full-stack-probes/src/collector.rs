@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use ebpf_abi::Counter;
-use events::{TcpEvent, Timestamp};
+use events::{LossStage, TcpEvent, Timestamp};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 
@@ -15,7 +15,10 @@ use crate::counters::{Counters, Shared, lock};
 use crate::diag::{Diag, Listing};
 use crate::kernel::{Kernel, Sources, StartError};
 use crate::reader::Reader;
-use crate::{Percentiles, ProbeReport, Series, Settings};
+use crate::records::Sinks;
+use crate::sched::{LongWait, WatchedThread};
+use crate::watch::WatchedProcess;
+use crate::{Percentiles, ProbeReport, Series, Settings, UdpThread};
 
 /// Programs that are loaded and attached, and the connections that existed then. Everything is
 /// released when it is dropped.
@@ -67,7 +70,7 @@ impl Collector {
     /// What was seen and lost so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        counters(&self.kernel, &Shared::default())
+        counters(&self.kernel, &Shared::default(), true)
     }
 
     /// Bytes that the kernel charges for programs and maps.
@@ -84,6 +87,19 @@ impl Collector {
     ///
     /// Where the thread cannot be made; everything is released then.
     pub fn spawn(self, sink: Sender<Vec<TcpEvent>>) -> Result<Handle, StartError> {
+        self.spawn_with(Sinks {
+            tcp: sink,
+            records: None,
+        })
+    }
+
+    /// As [`Collector::spawn`], with a sink for records of single calls beside. The end of that
+    /// one ends nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`Collector::spawn`].
+    pub fn spawn_with(self, sinks: Sinks) -> Result<Handle, StartError> {
         let shared = Arc::new(Shared::default());
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|error| StartError::Thread(error.into()))?;
@@ -95,7 +111,7 @@ impl Collector {
             self.sources,
             self.settings,
             self.diag,
-            sink,
+            sinks,
             Arc::clone(&shared),
             waker,
         );
@@ -131,7 +147,13 @@ impl Handle {
     /// What was seen and lost so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        counters(&self.kernel, &self.shared)
+        counters(&self.kernel, &self.shared, true)
+    }
+
+    /// Losses so far that lower the detector's confidence, by stage: cheaper than all counters.
+    #[must_use]
+    pub fn losses(&self) -> [(LossStage, u64); 4] {
+        counters(&self.kernel, &self.shared, false).losses()
     }
 
     /// Bytes that the kernel charges for programs and maps.
@@ -146,12 +168,42 @@ impl Handle {
         lock(&self.shared.disks).clone()
     }
 
+    /// What each watched thread sent and received by UDP, by process and thread id: at most 1,024,
+    /// those that were quiet for the longest are forgotten first; ended ones within some seconds.
+    #[must_use]
+    pub fn udp_threads(&self) -> Vec<UdpThread> {
+        self.kernel.udp.read()
+    }
+
     /// What the last minute was like, by peer, disk and thread.
     #[must_use]
     pub fn percentiles(&self) -> Vec<(Series, Percentiles)> {
         let mut registry = self.shared.registry();
         registry.rotate(clock::now());
         registry.percentiles()
+    }
+
+    /// The processes that are watched, as [`Watch`](crate::Watch) declares them.
+    #[must_use]
+    pub fn watched(&self) -> Vec<WatchedProcess> {
+        let processes = self.kernel.processes.as_ref();
+        processes.map_or_else(Vec::new, |processes| processes.watched())
+    }
+
+    /// Their threads, as far as they ran since they are watched: what they wait for, and who takes
+    /// the CPU from them. Copies some 2 kB for each.
+    #[must_use]
+    pub fn threads(&self) -> Vec<WatchedThread> {
+        let processes = self.kernel.processes.as_ref();
+        processes.map_or_else(Vec::new, |processes| processes.threads())
+    }
+
+    /// Waits for a CPU that were longer than [`Settings::long_wait`], one a second of each thread
+    /// at most, and the last 256 in all; each is told once.
+    #[must_use]
+    pub fn long_waits(&self) -> Vec<LongWait> {
+        let processes = self.kernel.processes.as_ref();
+        processes.map_or_else(Vec::new, |processes| processes.take_waits())
     }
 
     /// The thread runs.
@@ -185,7 +237,7 @@ impl Drop for Handle {
     }
 }
 
-fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
+fn counters(kernel: &Kernel, shared: &Shared, programs: bool) -> Counters {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Counters {
         urgent_records: kernel.counter(Counter::Urgent),
@@ -193,6 +245,10 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         bulk_records: kernel.counter(Counter::Bulk),
         bulk_lost: kernel.counter(Counter::BulkLost),
         table_full: kernel.counter(Counter::TableFull),
+        watched_full: kernel.counter(Counter::WatchedFull),
+        threads_full: kernel.counter(Counter::ThreadsFull),
+        cgroups_full: kernel.counter(Counter::CgroupsFull),
+        long_waits_dropped: load(&shared.long_waits_dropped),
         slots_taken: kernel.counter(Counter::SlotsTaken),
         slots_freed: kernel.counter(Counter::SlotsFreed),
         slots_orphaned: load(&shared.slots_orphaned),
@@ -211,11 +267,24 @@ fn counters(kernel: &Kernel, shared: &Shared) -> Counters {
         disk_unknown: kernel.counter(Counter::DiskUnknown),
         disk_overflow: load(&shared.disk_overflow),
         requests_lost: kernel.counter(Counter::RequestsLost),
+        messages: load(&shared.messages),
+        messages_again: kernel.counter(Counter::MessageAgain),
+        messages_unpaired: kernel.counter(Counter::MessageUnpaired),
+        messages_abandoned: kernel.counter(Counter::MessageAbandoned),
+        udp_sent: kernel.counter(Counter::UdpSent),
+        udp_received: kernel.counter(Counter::UdpReceived),
+        udp_unrecorded: kernel.counter(Counter::UdpUnrecorded),
+        records_delivered: load(&shared.records_delivered),
+        records_dropped: load(&shared.records_dropped),
         heartbeats: load(&shared.heartbeats),
         stalls: load(&shared.stalls),
         heartbeat_gaps: load(&shared.heartbeat_gaps),
         percentiles: shared.registry().usage(),
-        programs: kernel.program_stats(),
+        programs: if programs {
+            kernel.program_stats()
+        } else {
+            Vec::new()
+        },
     }
 }
 

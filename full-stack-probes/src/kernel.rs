@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -15,10 +16,12 @@ use ipnet::IpNet;
 use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
+use crate::cgroup::Hierarchy;
 use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
+use crate::processes::{self, Processes};
 use crate::table::Table;
-use crate::{ProbeReport, RungKind, Settings};
+use crate::{ProbeReport, RungKind, Settings, message, udp};
 
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
@@ -67,6 +70,9 @@ pub enum StartError {
     /// More ports than the programs compare with.
     #[error("{0} ports to watch, {MAX_PORTS} at most; leave the list empty to watch all")]
     TooManyPorts(usize),
+    /// More ports than the programs compare with.
+    #[error("{0} consensus ports, {MAX_PORTS} at most; name the process instead")]
+    TooManyConsensusPorts(usize),
     /// The network namespace could not be told.
     #[error("cannot tell this thread's network namespace: {0}; is /proc mounted?")]
     Namespace(io::Error),
@@ -88,7 +94,11 @@ pub struct Kernel {
     pub reports: Vec<ProbeReport>,
     /// Per-CPU counters.
     pub counters: PerCpuArray<MapData, u64>,
+    /// Watched processes, if any are declared.
+    pub processes: Option<Arc<Processes>>,
     map_fds: Vec<RawFd>,
+    /// Datagrams by thread.
+    pub udp: udp::Threads,
 }
 
 /// What the collector's thread reads.
@@ -99,10 +109,14 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Datagrams by thread, to forget those that have ended.
+    pub udp: udp::Threads,
     /// Disks.
     pub disks: Disks,
     /// Heartbeats come.
     pub heartbeat: bool,
+    /// Watched processes, if any are declared.
+    pub processes: Option<(Arc<Processes>, processes::Account)>,
 }
 
 impl Kernel {
@@ -110,6 +124,10 @@ impl Kernel {
     pub fn load(settings: &Settings) -> Result<(Self, Sources), StartError> {
         if settings.ports.len() > MAX_PORTS {
             return Err(StartError::TooManyPorts(settings.ports.len()));
+        }
+        let consensus_ports = settings.watch.consensus_ports.len();
+        if consensus_ports > MAX_PORTS {
+            return Err(StartError::TooManyConsensusPorts(consensus_ports));
         }
         let (kernel, sources) = Self::load_once(settings, false)?;
         let by_address = kernel
@@ -146,7 +164,25 @@ impl Kernel {
         );
         let by_process = u32::from(settings.watch.has_processes());
         let by_peer = u32::from(!settings.peers.is_empty());
+        let hierarchy = Hierarchy::find().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell this host's cgroups; is /proc mounted?");
+            None
+        });
+        let hierarchy_id = hierarchy.as_ref().map_or(u32::MAX, |found| found.id);
+        let long_wait = u64::try_from(settings.long_wait.as_nanos()).unwrap_or(u64::MAX);
+        let consensus_ports = &settings.watch.consensus_ports;
+        let message_port_count = consensus_ports.len() as u32;
+        let mut message_ports = [0u16; MAX_PORTS];
+        for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
+            *place = *port;
+        }
+        let message_processes = u32::from(settings.watch.has_processes());
         let mut loader = EbpfLoader::new();
+        if !settings.watch.has_processes() {
+            for map in processes::MAPS {
+                loader.map_max_entries(map, 1);
+            }
+        }
         loader
             .btf(Some(&kernel_btf))
             .override_global("IGNORE_LOCAL", &ignore_local, true)
@@ -157,6 +193,11 @@ impl Kernel {
             .override_global("BY_ADDRESS", &by_address, true)
             .override_global("BY_PROCESS", &by_process, true)
             .override_global("BY_PEER", &by_peer, true)
+            .override_global("HIERARCHY", &hierarchy_id, true)
+            .override_global("LONG_WAIT", &long_wait, true)
+            .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
+            .override_global("MESSAGE_PORTS", &message_ports[..], true)
+            .override_global("MESSAGE_PROCESSES", &message_processes, true)
             .override_global("CA_STATE_SHIFT", &offsets.ca_state_shift, true)
             .override_global("CA_STATE_MASK", &offsets.ca_state_mask, true);
         for field in &offsets.fields {
@@ -164,6 +205,13 @@ impl Kernel {
         }
         let block_slow = u64::try_from(settings.block_slow.as_nanos()).unwrap_or(u64::MAX);
         loader.override_global("BLOCK_SLOW", &block_slow, true);
+        // The maps of programs that are not loaded need no memory.
+        if !(message::PROBE.wanted)(settings) {
+            loader.map_max_entries("CALLS", 1);
+        }
+        if !(udp::PROBE.wanted)(settings) {
+            loader.map_max_entries("UDP", 1);
+        }
         let places: Vec<_> = PLACES
             .iter()
             .map(|place| (place.symbol, place.index(&btf)))
@@ -175,6 +223,12 @@ impl Kernel {
 
         let mut map_fds = Vec::new();
         peers(&mut ebpf, settings, &mut map_fds)?;
+        let mut processes = None;
+        if settings.watch.has_processes() {
+            let (shared, account, fds) = Processes::new(settings, hierarchy, &mut ebpf)?;
+            map_fds.extend(fds);
+            processes = Some((Arc::new(shared), account));
+        }
 
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
@@ -201,6 +255,9 @@ impl Kernel {
             );
         }
 
+        if let Some((processes, _)) = &processes {
+            processes.scan(settings, &reports);
+        }
         let urgent = ring(&mut ebpf, "URGENT", &mut map_fds)?;
         let bulk = ring(&mut ebpf, "BULK", &mut map_fds)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
@@ -210,6 +267,13 @@ impl Kernel {
         let table = array(&mut ebpf, "TABLE", &mut map_fds)?;
         let keys = array(&mut ebpf, "KEYS", &mut map_fds)?;
         let disks = disks(&mut ebpf, settings, &mut map_fds)?;
+        map_fds.extend(ebpf.map("CALLS").and_then(map_fd));
+        let threads = take(&mut ebpf, "UDP")?;
+        map_fds.extend(map_fd(&threads));
+        let (udp, udp_reader) = udp::Threads::pair(threads).map_err(|reason| StartError::Map {
+            name: "UDP",
+            reason,
+        })?;
         let claims = take(&mut ebpf, "CLAIMS")?;
         map_fds.extend(map_fd(&claims));
         let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
@@ -226,14 +290,18 @@ impl Kernel {
                 ebpf,
                 reports,
                 counters,
+                processes: processes.as_ref().map(|(shared, _)| Arc::clone(shared)),
                 map_fds,
+                udp,
             },
             Sources {
                 urgent,
                 bulk,
                 table,
+                udp: udp_reader,
                 disks,
                 heartbeat,
+                processes,
             },
         ))
     }
@@ -347,7 +415,7 @@ fn load_error(error: EbpfError) -> StartError {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
+pub fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
     ebpf.take_map(name).ok_or(StartError::Map {
         name,
         reason: "is not in the object".to_owned(),
@@ -407,20 +475,22 @@ fn disks(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<D
     Ok(disks)
 }
 
-fn map_error(name: &'static str, error: MapError) -> StartError {
+pub fn map_error(name: &'static str, error: MapError) -> StartError {
     StartError::Map {
         name,
         reason: error.to_string(),
     }
 }
 
-fn map_fd(map: &Map) -> Option<RawFd> {
+pub fn map_fd(map: &Map) -> Option<RawFd> {
     match map {
         Map::RingBuf(data)
         | Map::PerCpuArray(data)
         | Map::Array(data)
         | Map::HashMap(data)
         | Map::LpmTrie(data) => Some(data.fd().as_fd().as_raw_fd()),
+        | Map::LruHashMap(data)
+        | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
 }

@@ -14,6 +14,7 @@
 mod attach;
 mod block;
 pub mod btf;
+mod cgroup;
 mod collector;
 mod convert;
 mod counters;
@@ -22,15 +23,21 @@ mod heartbeat;
 mod kernel;
 mod link;
 mod mapped;
+mod message;
 mod offsets;
 mod owner;
 mod percentiles;
 mod preflight;
 mod probes;
+mod processes;
 mod reader;
+mod records;
+mod sched;
 mod sweep;
 mod table;
 mod tcp_probes;
+mod udp;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,6 +52,10 @@ pub use kernel::{ProgramStats, StartError};
 pub use percentiles::{BlockOperation, Percentiles, Registry, Series, Usage};
 pub use preflight::{Check, preflight};
 pub use probes::RungKind;
+pub use records::{KernelRecord, Sinks};
+pub use sched::{LongWait, Preemptor, WatchedThread};
+pub use udp::UdpThread;
+pub use watch::{Selector, WatchedProcess};
 
 /// What is watched, and how closely.
 #[derive(Clone, Debug)]
@@ -69,6 +80,8 @@ pub struct Settings {
     pub devices: Vec<String>,
     /// A block request that takes longer is told of at once.
     pub block_slow: Duration,
+    /// A wait of a watched thread for a CPU from which on it is told by itself.
+    pub long_wait: Duration,
     /// Probes that must use one kind of hook, by name, whatever else the kernel offers.
     pub force: BTreeMap<&'static str, RungKind>,
 }
@@ -77,15 +90,15 @@ pub struct Settings {
 /// watched. Empty: nothing is declared, and the connections of all processes are followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
-    /// Names (`comm`), 15 bytes at most.
+    /// Names (`comm`); as in the kernel, only the first 15 bytes count.
     pub processes: Vec<String>,
     /// Absolute paths of executables.
     pub executables: Vec<PathBuf>,
-    /// systemd units, such as `gaiad.service`.
+    /// systemd units, such as `gaiad.service` (which is meant where there is no suffix).
     pub units: Vec<String>,
     /// Cgroups, as absolute paths below the cgroup mount, such as `/system.slice/gaiad.service`.
     pub cgroups: Vec<PathBuf>,
-    /// TCP ports, of either end, whose messages are recorded one by one.
+    /// TCP ports, of either end, whose messages are recorded one by one. Eight at most.
     pub consensus_ports: Vec<u16>,
 }
 
@@ -127,6 +140,7 @@ impl Default for Settings {
             block: true,
             devices: Vec::new(),
             block_slow: Duration::from_millis(100),
+            long_wait: Duration::from_millis(50),
             force: BTreeMap::new(),
         }
     }

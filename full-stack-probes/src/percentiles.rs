@@ -135,6 +135,10 @@ pub struct Percentiles {
     pub p999: Duration,
     /// The greatest, exactly.
     pub max: Duration,
+    /// Values since the series began: after a minute without any it begins anew.
+    pub total: u64,
+    /// Their sum.
+    pub sum: Duration,
 }
 
 /// How the registry itself does.
@@ -162,6 +166,8 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Window {
     used: u64,
+    total: u64,
+    sum: u64,
     slices: VecDeque<Slice>,
 }
 
@@ -227,6 +233,8 @@ impl Registry {
         let (number, unit) = (self.tick / series.ticks(), series.unit());
         let window = self.series.entry(series).or_default();
         window.used = self.uses;
+        window.total = window.total.saturating_add(count);
+        window.sum = window.sum.saturating_add(nanos.saturating_mul(count));
         match window.slices.back_mut() {
             Some(slice) if slice.number == number => slice.record(nanos, count),
             _ => {
@@ -303,6 +311,8 @@ impl Window {
             p99: at(0.99),
             p999: at(0.999),
             max: Duration::from_nanos(max),
+            total: self.total,
+            sum: Duration::from_nanos(self.sum),
         })
     }
 

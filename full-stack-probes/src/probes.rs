@@ -91,17 +91,63 @@ pub struct Place {
 pub enum Of {
     /// The first that points to this struct.
     Pointer(&'static str),
+    /// The function's argument of this name.
+    Named(&'static str),
     /// What the function returns: after its last argument.
-    #[allow(dead_code)]
     Return,
-    /// The one of this number, if it is there and no pointer to a struct.
-    Scalar(usize),
+    /// The one at this index, where there are so many.
+    At(u32),
 }
 
 /// Arguments to look up.
-pub const PLACES: &[Place] = &[tcp_probes::RETRANSMIT_ERROR];
+pub const PLACES: &[Place] = &[
+    tcp_probes::RETRANSMIT_ERROR,
+    Place {
+        symbol: "SWITCH_STATE",
+        hook: Hook::TpBtf("sched_switch"),
+        of: Of::At(3),
+    },
+    Place {
+        symbol: "TCP_RECV_FLAGS",
+        hook: Hook::Fexit("tcp_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "TCP_RECV_RETURN",
+        hook: Hook::Fexit("tcp_recvmsg"),
+        of: Of::Return,
+    },
+    Place {
+        symbol: "UDP_RECV_FLAGS",
+        hook: Hook::Fexit("udp_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "UDP_RECV_RETURN",
+        hook: Hook::Fexit("udp_recvmsg"),
+        of: Of::Return,
+    },
+    Place {
+        symbol: "UDP6_RECV_FLAGS",
+        hook: Hook::Fexit("udpv6_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "UDP6_RECV_RETURN",
+        hook: Hook::Fexit("udpv6_recvmsg"),
+        of: Of::Return,
+    },
+];
 
 const BLOCK: &[&str] = &["RQ_FLAGS", "RQ_LEN", "GD_MAJOR", "GD_MINOR"];
+
+fn has_processes(settings: &Settings) -> bool {
+    settings.watch.has_processes()
+}
+
+fn has_cgroups(settings: &Settings) -> bool {
+    !(settings.watch.units.is_empty() && settings.watch.cgroups.is_empty())
+}
 
 /// Fields without which no probe works.
 const COMMON: &[&str] = &[
@@ -216,6 +262,169 @@ pub const PROBES: &[Probe] = &[
         }],
         fields: &[],
     },
+    Probe {
+        name: "watch_fork",
+        loss: "children of watched processes, for some seconds",
+        wanted: has_processes,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "watch_fork",
+                hook: Hook::TpBtf("sched_process_fork"),
+                arguments: &["task_struct", "task_struct"],
+            }],
+            loss: "",
+        }],
+        fields: &[
+            "TASK_PID",
+            "TASK_TGID",
+            "TASK_CGROUPS",
+            "CSS_CGROUP",
+            "CGROUP_NODE",
+            "NODE_ID",
+        ],
+    },
+    Probe {
+        name: "watch_exec",
+        loss: "watched processes that start, for some seconds",
+        wanted: has_processes,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "watch_exec",
+                hook: Hook::TpBtf("sched_process_exec"),
+                arguments: &["task_struct", "", "linux_binprm"],
+            }],
+            loss: "",
+        }],
+        fields: &[
+            "TASK_PID",
+            "TASK_TGID",
+            "BPRM_FILENAME",
+            "BPRM_FILE",
+            "FILE_DENTRY",
+            "DENTRY_NAME",
+        ],
+    },
+    Probe {
+        name: "watch_rename",
+        loss: "processes that get a watched name, for some seconds; new names of threads",
+        wanted: has_processes,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "watch_rename",
+                hook: Hook::TpBtf("task_rename"),
+                arguments: &["task_struct", ""],
+            }],
+            loss: "",
+        }],
+        fields: &["TASK_PID", "TASK_TGID"],
+    },
+    Probe {
+        name: "watch_exit",
+        loss: "entries of ended processes are kept for some seconds",
+        wanted: has_processes,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "watch_exit",
+                hook: Hook::TpBtf("sched_process_exit"),
+                arguments: &["task_struct"],
+            }],
+            loss: "",
+        }],
+        fields: &["TASK_PID", "TASK_TGID", "TASK_SIGNAL", "SIGNAL_LIVE"],
+    },
+    Probe {
+        name: "watch_cgroup",
+        loss: "processes that are moved into a watched cgroup, for some seconds",
+        wanted: has_cgroups,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[
+                Attachment {
+                    program: "watch_cgroup_attach",
+                    hook: Hook::TpBtf("cgroup_attach_task"),
+                    arguments: &["cgroup", "", "task_struct"],
+                },
+                Attachment {
+                    program: "watch_cgroup_mkdir",
+                    hook: Hook::TpBtf("cgroup_mkdir"),
+                    arguments: &["cgroup", ""],
+                },
+                Attachment {
+                    program: "watch_cgroup_rmdir",
+                    hook: Hook::TpBtf("cgroup_rmdir"),
+                    arguments: &["cgroup", ""],
+                },
+            ],
+            loss: "",
+        }],
+        fields: &[
+            "TASK_PID",
+            "TASK_TGID",
+            "CGROUP_NODE",
+            "CGROUP_ROOT",
+            "ROOT_HIERARCHY",
+            "NODE_ID",
+            "NODE_NAME",
+            "NODE_PARENT",
+        ],
+    },
+    // These three have one rung: where BTF tells offsets, it also types their tracepoints, which every
+    // kernel has; functions inside the scheduler can be traced nowhere without losing calls.
+    Probe {
+        name: "sched_switch",
+        loss: "who takes the CPU from watched threads, and how long they wait for one",
+        wanted: has_processes,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "sched_switch",
+                hook: Hook::TpBtf("sched_switch"),
+                arguments: &["", "task_struct", "task_struct"],
+            }],
+            loss: "",
+        }],
+        fields: &[
+            "TASK_PID",
+            "TASK_TGID",
+            "TASK_COMM",
+            "TASK_FLAGS",
+            "TASK_STATE",
+        ],
+    },
+    Probe {
+        name: "sched_wakeup",
+        loss: "how long watched threads sleep, and when their wait for a CPU begins",
+        wanted: has_processes,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "sched_wakeup",
+                hook: Hook::TpBtf("sched_wakeup"),
+                arguments: &["task_struct"],
+            }],
+            loss: "",
+        }],
+        fields: &["TASK_PID", "TASK_TGID", "TASK_COMM", "TASK_FLAGS"],
+    },
+    Probe {
+        name: "sched_wakeup_new",
+        loss: "the first wait of new threads",
+        wanted: has_processes,
+        rungs: &[Rung {
+            kind: RungKind::TpBtf,
+            attachments: &[Attachment {
+                program: "sched_wakeup_new",
+                hook: Hook::TpBtf("sched_wakeup_new"),
+                arguments: &["task_struct"],
+            }],
+            loss: "",
+        }],
+        fields: &["TASK_PID", "TASK_TGID", "TASK_COMM", "TASK_FLAGS"],
+    },
 ];
 
 /// The probe that watches the others' way to user space; alone it is of no use.
@@ -304,7 +513,13 @@ impl Place {
         };
         let index = match self.of {
             Of::Return => Some(found.len()),
-            Of::Scalar(index) => (found.get(index) == Some(&Argument::Scalar)).then_some(index),
+            Of::At(index) => Some(index as usize).filter(|index| *index < found.len()),
+            Of::Named(wanted) => match self.hook {
+                Hook::Fentry(function) | Hook::Fexit(function) | Hook::Kprobe(function) => {
+                    btf.parameter(function, wanted).ok().flatten()
+                }
+                Hook::TpBtf(_) | Hook::CpuClock(_) => None,
+            },
             Of::Pointer(wanted) => found
                 .iter()
                 .position(|argument| matches!(argument, Argument::Pointer(name) if name == wanted)),

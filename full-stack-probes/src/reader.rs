@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{Event, EventKind, NO_SLOT, SLOTS, VACANT};
+use ebpf_abi::{Event, EventKind, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
 use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -21,8 +21,11 @@ use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
+use crate::message;
 use crate::owner;
 use crate::percentiles::Series;
+use crate::processes::{self, Note};
+use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
 
 /// Events in a batch at most.
@@ -35,8 +38,11 @@ const WAITING: usize = 10_000;
 const KNOWN: usize = 4 * SLOTS as usize;
 /// How often all of the table is searched for slots that no event told of.
 const SCAN: Duration = Duration::from_secs(1);
-/// While no data is late, one sweep in so many is made.
-const HEALTHY: u32 = 4;
+/// While no data is late, a sweep comes at most so many intervals after the first moment at which
+/// some could be. Nobody decides within 30 ms of that moment.
+const HEALTHY: u32 = 5;
+/// However late that moment is: edges that do not hurry wait for a sweep.
+const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
@@ -56,6 +62,7 @@ pub struct Reader {
     settings: Settings,
     diag: Diag,
     sink: Sender<Vec<TcpEvent>>,
+    records: Outbox,
     shared: Arc<Shared>,
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
@@ -73,7 +80,7 @@ impl Reader {
         sources: Sources,
         mut settings: Settings,
         diag: Diag,
-        sink: Sender<Vec<TcpEvent>>,
+        sinks: Sinks,
         shared: Arc<Shared>,
         stop: OwnedFd,
     ) -> Self {
@@ -87,7 +94,8 @@ impl Reader {
             sources,
             settings,
             diag,
-            sink,
+            sink: sinks.tcp,
+            records: Outbox::new(sinks.records),
             shared,
             stop,
             known: BTreeMap::new(),
@@ -113,11 +121,13 @@ impl Reader {
             if now >= self.next_reconcile {
                 self.reconcile(now);
                 self.find_disks();
+                self.sources.udp.forget_ended();
                 self.next_reconcile = clock::now() + self.settings.reconcile;
             }
             if now >= self.next_scan {
                 self.scan();
                 self.measure_disks();
+                self.account();
                 self.next_scan = now + SCAN;
             }
             if now >= self.next_sweep {
@@ -127,6 +137,7 @@ impl Reader {
                 self.next_sweep = self.next_sweep.min(now);
             }
             open = self.flush();
+            self.records.flush(&self.shared);
         }
     }
 
@@ -154,6 +165,7 @@ impl Reader {
         let mut fds = [
             PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.sources.bulk.as_fd(), PollFlags::POLLIN),
         ];
         match ppoll(&mut fds, Some(timeout), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -170,13 +182,49 @@ impl Reader {
 
     /// Takes up to `limit` records from each ring, ordered by time. Returns whether more may wait.
     fn drain(&mut self, limit: usize, records: &mut Vec<Event>) -> bool {
-        let mut beats = Vec::new();
+        let mut others = Others::default();
         let shared = &self.shared;
-        let urgent = drain_ring(&mut self.sources.urgent, limit, records, &mut beats, shared);
-        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut beats, shared);
-        self.beat(&beats);
+        let urgent = drain_ring(
+            &mut self.sources.urgent,
+            limit,
+            records,
+            &mut others,
+            shared,
+        );
+        let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut others, shared);
+        self.beat(&others.beats);
+        if let Some((processes, _)) = &self.sources.processes {
+            for note in std::mem::take(&mut others.notes) {
+                add(&self.shared.long_waits_dropped, processes.note(note));
+            }
+        }
+        self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// Records of single calls.
+    fn note(&mut self, calls: Vec<KernelRecord>) {
+        if calls.is_empty() {
+            return;
+        }
+        let mut messages = 0;
+        let mut registry = self.shared.registry();
+        for call in calls {
+            if let KernelRecord::Message(message) = &call {
+                let remote = message.flow.remote.ip();
+                if self.settings.ignore.iter().any(|net| net.contains(&remote)) {
+                    continue;
+                }
+                messages += 1;
+                if let Some((series, nanos)) = message::series(message) {
+                    registry.record(series, nanos, 1);
+                }
+            }
+            self.records.push(call);
+        }
+        drop(registry);
+        add(&self.shared.messages, messages);
     }
 
     /// Heartbeats, each with the time of its handling.
@@ -312,6 +360,13 @@ impl Reader {
         }
     }
 
+    /// What the watched threads waited for since the last time.
+    fn account(&mut self) {
+        if let Some((processes, account)) = &mut self.sources.processes {
+            processes.account(account, self.shared.registry());
+        }
+    }
+
     fn sweep(&mut self) {
         let sweep = self.settings.sweep;
         let now = clock::now();
@@ -319,30 +374,44 @@ impl Reader {
             + if self.live.is_empty() {
                 REST
             } else {
-                sweep * HEALTHY
+                LONGEST_SWEEP.max(sweep)
             };
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
+        // The lines are another CPU's: fetched one after the other, most of a sweep is waiting.
+        for (index, live) in &self.live {
+            if live.due <= now {
+                table.touch(*index);
+            }
+        }
         let out = &mut self.out;
         let mut registry = self.shared.registry();
-        self.live.retain(|index, live| {
+        let mut vacated = Vec::new();
+        for (index, live) in &mut self.live {
+            if live.due > now {
+                next = next.min(live.due + sweep * HEALTHY);
+                continue;
+            }
             let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
-                return false;
+                vacated.push(*index);
+                continue;
             };
             if slot.state != TCP_ESTABLISHED {
-                return true;
+                continue;
             }
             let look = live.look(&slot, now, sweep);
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
-            if look.late {
-                next = next.min(now + sweep);
-            }
             if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
                 let peer = IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical();
                 let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
                 registry.record(Series::Rtt { peer }, nanos, 1);
             }
+            next = next.min(if look.late {
+                now + sweep
+            } else {
+                live.due + sweep * HEALTHY
+            });
             if let Some(sample) = look.sample.filter(|_| !live.ignored) {
                 // The kernel may have written since the sweep began.
                 let newest = slot.sent_at.max(slot.received_at);
@@ -353,8 +422,10 @@ impl Reader {
                     kind: TcpEventKind::Sample(sample),
                 });
             }
-            true
-        });
+        }
+        for index in vacated {
+            self.live.remove(&index);
+        }
         drop(registry);
         self.next_sweep = next;
         add(&self.shared.sends, sends);
@@ -526,11 +597,20 @@ impl Reader {
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE: u8 = 7;
 
+/// Records that are not about connections.
+#[derive(Default)]
+struct Others {
+    /// Heartbeats, each with the time of its handling.
+    beats: Vec<(Timestamp, Timestamp)>,
+    notes: Vec<Note>,
+    calls: Vec<KernelRecord>,
+}
+
 fn drain_ring(
     ring: &mut RingBuf<MapData>,
     limit: usize,
     records: &mut Vec<Event>,
-    beats: &mut Vec<(Timestamp, Timestamp)>,
+    others: &mut Others,
     shared: &Shared,
 ) -> bool {
     for _ in 0..limit {
@@ -538,7 +618,19 @@ fn drain_ring(
             return false;
         };
         if let Some(at) = heartbeat::parse(&item) {
-            beats.push((at, clock::now()));
+            others.beats.push((at, clock::now()));
+            continue;
+        }
+        if let Some(note) = processes::parse(&item) {
+            others.notes.push(note);
+            continue;
+        }
+        let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();
+        if let Some(call) = records::parse(kind, &item) {
+            match call {
+                Some(call) => others.calls.push(call),
+                None => add(&shared.malformed, 1),
+            }
             continue;
         }
         match convert::parse(&item) {
@@ -579,7 +671,10 @@ mod tests {
             sources,
             settings,
             Diag::open().unwrap(),
-            sink,
+            Sinks {
+                tcp: sink,
+                records: None,
+            },
             Arc::default(),
             EventFd::new()
                 .unwrap()

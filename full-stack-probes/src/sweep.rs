@@ -24,6 +24,8 @@ pub struct Live {
     pub cookie: u64,
     /// Not reported, by configuration.
     pub ignored: bool,
+    /// Nothing of it can be late before this.
+    pub due: Timestamp,
     late: bool,
     told_at: Option<Timestamp>,
     una: u32,
@@ -55,6 +57,7 @@ impl Live {
         Self {
             cookie: slot.cookie,
             ignored,
+            due: Timestamp::ZERO,
             late: false,
             told_at: None,
             una: slot.snd_una,
@@ -71,7 +74,8 @@ impl Live {
     /// - while the oldest unacknowledged byte is late: in every sweep at first, then every sixteenth
     ///   of its age, and at once when anything moves;
     /// - once more when that is over;
-    /// - else at most once a second, if anything moved.
+    /// - else at most once a second, if anything moved: in the first look of a second of the clock,
+    ///   so that all connections are told of together.
     pub fn look(&mut self, slot: &Slot, now: Timestamp, sweep: Duration) -> Look {
         let sends = slot.sends.wrapping_sub(self.sends);
         let segments = slot.segments.wrapping_sub(self.segments);
@@ -82,14 +86,20 @@ impl Live {
         let age = sample
             .outstanding
             .map(|outstanding| now.since(outstanding.since));
-        let is_late = age.is_some_and(|age| age > sample.srtt + 2 * sample.mdev + LATE);
+        let patience = sample.srtt + 2 * sample.mdev + LATE;
+        let is_late = age.is_some_and(|age| age > patience);
+        // What is sent from now on is late even later.
+        self.due = sample
+            .outstanding
+            .map_or(now, |outstanding| outstanding.since)
+            + patience;
         let quiet_for = self.told_at.map(|at| now.since(at));
 
         let pause = age.map_or(sweep, |age| (age / 16).clamp(sweep, BASELINE));
         let tell = if is_late {
             !self.late || moved || quiet_for.is_none_or(|quiet| quiet >= pause)
         } else {
-            self.late || (moved && quiet_for.is_none_or(|quiet| quiet >= BASELINE))
+            self.late || (moved && self.told_at.is_none_or(|at| beat(at) != beat(now)))
         };
         let rtt = sample.last_rtt.filter(|_| slot.last_rtt_us != self.rtt_us);
         self.sends = slot.sends;
@@ -110,6 +120,11 @@ impl Live {
             rtt,
         }
     }
+}
+
+/// The stretch of time that a moment is in, for what is told once in each.
+fn beat(at: Timestamp) -> u128 {
+    u128::from(at.as_nanos()) / BASELINE.as_nanos()
 }
 
 #[cfg(test)]
@@ -206,6 +221,24 @@ mod tests {
         assert_eq!(look(700), Some(Duration::from_micros(700)));
         assert_eq!(look(700), None);
         assert_eq!(look(800), Some(Duration::from_micros(800)));
+    }
+
+    #[test]
+    fn nothing_can_be_late_before_it_is_due() {
+        let mut slot = slot();
+        let mut live = Live::new(&slot, false);
+        live.look(&slot, at(1_000), SWEEP);
+        assert_eq!(
+            live.due,
+            at(1_030),
+            "sent at once: 20 ms of round trip and 10 ms"
+        );
+        send(&mut slot, 1_010, 100);
+        live.look(&slot, at(1_030), SWEEP);
+        assert_eq!(live.due, at(1_040));
+        assert!(!live.look(&slot, live.due, SWEEP).late);
+        let after = live.due + Duration::from_micros(1);
+        assert!(live.look(&slot, after, SWEEP).late);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aya::maps::{HashMap, MapData};
-use ebpf_abi::{BUCKET, SLOTS, Slot, VACANT, home, place};
+use ebpf_abi::{BUCKET, RING, SLOTS, Slot, VACANT, home, place};
 
 use crate::mapped::Mapped;
 
@@ -15,6 +15,9 @@ pub struct Table {
     keys: Mapped<u64>,
     claims: HashMap<MapData, u32, u64>,
 }
+
+/// Words of a slot before its ring.
+const HEAD: usize = std::mem::offset_of!(Slot, ring) / size_of::<u64>();
 
 impl Table {
     /// Maps slots and keys.
@@ -30,13 +33,39 @@ impl Table {
         })
     }
 
-    /// A copy of a slot that is in use and filled in.
+    /// A copy of a slot that is in use and filled in. Where everything is acknowledged the ring of
+    /// transmissions is not looked at: its cache lines are another CPU's.
     pub fn read(&self, index: u32) -> Option<Slot> {
-        let copy = self.slots.read(index)?;
+        let slot = self.slots.get(index)?.as_ptr();
+        // SAFETY: a slot is plain numbers.
+        let mut copy: Slot = unsafe { std::mem::zeroed() };
+        // SAFETY: within the mapping and within `copy`: all words before the ring. The kernel may
+        // write meanwhile: every word stands on its own.
+        unsafe {
+            let head = slot.cast::<[u64; HEAD]>().read_volatile();
+            (&raw mut copy).cast::<[u64; HEAD]>().write(head);
+        }
+        copy.ring = if copy.snd_nxt == copy.snd_una {
+            [u64::from(copy.snd_una) << 32; RING]
+        } else {
+            // SAFETY: as above.
+            unsafe { (&raw const (*slot).ring).read_volatile() }
+        };
         // The key, read after it, tells whether it is still the same connection.
         fence(Ordering::Acquire);
         let key = self.key(index);
         (key != VACANT && copy.ready != 0 && key == copy.cookie).then_some(copy)
+    }
+
+    /// Has a slot's first cache lines fetched, without waiting for them.
+    pub fn touch(&self, index: u32) {
+        if let Some(slot) = self.slots.get(index) {
+            // SAFETY: words within the mapping.
+            unsafe {
+                (&raw const (*slot.as_ptr()).cookie).read_volatile();
+                (&raw const (*slot.as_ptr()).received_at).read_volatile();
+            }
+        }
     }
 
     /// The key of a slot; [`VACANT`] where it is free or out of range.

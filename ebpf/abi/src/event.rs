@@ -136,15 +136,33 @@ pub enum Counter {
     Urgent = 5,
     /// Records put in the bulk ring.
     Bulk = 6,
+    /// Sends and receives that would have waited (EAGAIN): no messages.
+    MessageAgain = 7,
+    /// Calls whose return was seen and whose entry was not: the time spent is not known.
+    MessageUnpaired = 8,
+    /// Calls whose entry was seen and whose return was not.
+    MessageAbandoned = 9,
+    /// Datagrams that watched threads sent.
+    UdpSent = 10,
+    /// Datagrams that watched threads received.
+    UdpReceived = 11,
+    /// Sends that were not recorded one by one because the thread sends often.
+    UdpUnrecorded = 12,
     /// Requests issued to disks that user space does not know yet.
-    DiskUnknown = 7,
+    DiskUnknown = 13,
     /// Requests not timed because too many were under way.
-    RequestsLost = 8,
+    RequestsLost = 14,
+    /// Processes not watched because the set was full.
+    WatchedFull = 15,
+    /// Times a thread of a watched process found no room in the table of threads.
+    ThreadsFull = 16,
+    /// Cgroups not watched because too many are.
+    CgroupsFull = 17,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 18;
 }
 
 #[cfg(test)]

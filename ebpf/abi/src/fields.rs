@@ -44,6 +44,9 @@ macro_rules! kernel_fields {
             SKB_DATA: "sk_buff", "data", 8;
             TP_WRITE_SEQ: "tcp_sock", "write_seq", 4;
             TP_BYTES_ACKED: "tcp_sock", "bytes_acked", 8;
+            SK_RCVLOWAT: "sock", "sk_rcvlowat", 4;
+            MSG_NAME: "msghdr", "msg_name", 8;
+            MSG_NAMELEN: "msghdr", "msg_namelen", 4;
             RQ_Q: "request", "q", 8;
             RQ_DISK: "request", "rq_disk", 8;
             RQ_FLAGS: "request", "cmd_flags", 4;
@@ -52,6 +55,26 @@ macro_rules! kernel_fields {
             Q_DISK: "request_queue", "disk", 8;
             GD_MAJOR: "gendisk", "major", 4;
             GD_MINOR: "gendisk", "first_minor", 4;
+            TASK_PID: "task_struct", "pid", 4;
+            TASK_TGID: "task_struct", "tgid", 4;
+            TASK_COMM: "task_struct", "comm", 16;
+            TASK_STATE: "task_struct", "__state|state", 4;
+            TASK_FLAGS: "task_struct", "flags", 4;
+            TASK_ON_CPU: "task_struct", "on_cpu", 4;
+            TASK_SIGNAL: "task_struct", "signal", 8;
+            SIGNAL_LIVE: "signal_struct", "live.counter", 4;
+            TASK_CGROUPS: "task_struct", "cgroups", 8;
+            CSS_CGROUP: "css_set", "dfl_cgrp", 8;
+            CGROUP_NODE: "cgroup", "kn", 8;
+            CGROUP_ROOT: "cgroup", "root", 8;
+            ROOT_HIERARCHY: "cgroup_root", "hierarchy_id", 4;
+            NODE_ID: "kernfs_node", "id", 8;
+            NODE_NAME: "kernfs_node", "name", 8;
+            NODE_PARENT: "kernfs_node", "__parent|parent", 8;
+            BPRM_FILENAME: "linux_binprm", "filename", 8;
+            BPRM_FILE: "linux_binprm", "file", 8;
+            FILE_DENTRY: "file", "f_path.dentry", 8;
+            DENTRY_NAME: "dentry", "d_name.name", 8;
         }
     };
 }

@@ -14,11 +14,11 @@ use crate::watch;
 
 /// Connections between addresses of this host are ignored unless this is 0.
 #[unsafe(no_mangle)]
-static IGNORE_LOCAL: u32 = 1;
+pub static IGNORE_LOCAL: u32 = 1;
 
 /// The network namespace that is watched.
 #[unsafe(no_mangle)]
-static NETNS: u32 = 0;
+pub static NETNS: u32 = 0;
 
 /// How many of `PORTS` count; 0: every port is watched.
 #[unsafe(no_mangle)]

@@ -24,6 +24,7 @@
 //! its oneshot. What takes longer (a test page) it hands to another task, together with the oneshot.
 
 mod client;
+mod kernel;
 mod millis;
 mod reply;
 mod request;
@@ -31,6 +32,7 @@ mod server;
 mod wire;
 
 pub use client::{Client, ClientError, Subscription};
+pub use kernel::{DiskInfo, KernelInfo, ProbeInfo, SeriesInfo};
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,
     PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo, Reply, RibReply,

@@ -10,7 +10,7 @@ use events::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{RibQuery, millis};
+use crate::{KernelInfo, RibQuery, millis};
 
 /// A reply: one line of JSON, its kind in `reply`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,6 +102,9 @@ pub struct StatusReply {
     pub kill_switch: bool,
     /// One line per kernel probe: its hook and mode, or why it is off.
     pub probes: Vec<String>,
+    /// What is seen in the kernel, and how well.
+    #[serde(default)]
+    pub kernel: KernelInfo,
     /// Every counter of the daemon, losses among them, by the name that `/metrics` has for it.
     pub counters: BTreeMap<String, u64>,
     /// The peers.

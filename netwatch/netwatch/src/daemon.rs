@@ -359,7 +359,7 @@ impl Daemon {
         let Some(collector) = &self.collector else {
             return;
         };
-        for (stage, total) in collector.counters().losses() {
+        for (stage, total) in collector.losses() {
             let before = self.losses.insert(stage, total).unwrap_or(0);
             if total > before {
                 self.handle(Input::Host(HostSignal::Lost {

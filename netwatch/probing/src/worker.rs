@@ -34,8 +34,10 @@ use crate::suspects::Suspects;
 
 /// Beyond this a late timer is told: the notes on detection take it as the mark of a sick host.
 const LAG_TOLD: Duration = Duration::from_millis(50);
-/// The longest time between two ticks.
+/// The longest time between two ticks ...
 const TICK: Duration = Duration::from_millis(20);
+/// ... and where nothing is sent: a tick only finds out whether the host stood still.
+const IDLE_TICK: Duration = Duration::from_millis(40);
 /// However short an interval is, the host is not kept busy.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 /// A deadline that passes so shortly before a tick waits for it: by then the answer has mostly come.
@@ -710,7 +712,7 @@ fn tick(settings: &Settings) -> Duration {
     let interval = match settings.enabled {
         true if gateways => settings.gateway_interval.min(settings.anchor_interval),
         true if !settings.egresses.is_empty() => settings.anchor_interval,
-        _ => TICK,
+        _ => return IDLE_TICK,
     };
     let ticks = interval.as_nanos().div_ceil(TICK.as_nanos()).max(1);
     (interval / u32::try_from(ticks).unwrap_or(u32::MAX)).clamp(SHORTEST_TICK, TICK)

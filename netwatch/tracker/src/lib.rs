@@ -15,7 +15,8 @@
 //!   [`handle_timeout`](Tracker::handle_timeout): only then is silence known to be silence.
 //! - The collector samples a connection every few milliseconds while its oldest unacknowledged byte
 //!   is older than `srtt`, and on progress after that. A deadline that passes without a recent sample
-//!   ([`Params::sample_freshness`]) tells nothing; the next sample brings it back.
+//!   ([`Params::sample_freshness`]) tells nothing, and is not waited for; the next sample brings it
+//!   back.
 //! - [`SignalKind::AckOverdue`](events::SignalKind::AckOverdue) is told once per episode. An episode
 //!   ends with an acknowledgement of new data, nothing being outstanding, the peer's FIN, or the
 //!   connection's end. What was still outstanding and overdue at an acknowledgement is timed anew

@@ -41,6 +41,16 @@ struct Detail {
     deadline: Option<Timestamp>,
 }
 
+/// How old the newest sample may be at that time to prove anything.
+fn freshness(params: &Params, connection: &Connection, at: Timestamp) -> Duration {
+    // The collector looks more rarely at what has been silent for long.
+    let age = connection
+        .clock
+        .oldest()
+        .map_or(Duration::ZERO, |oldest| at.since(oldest));
+    params.sample_freshness.max(age / 8)
+}
+
 impl Tracker {
     /// A tracker that knows nothing yet.
     #[must_use]
@@ -136,12 +146,7 @@ impl Tracker {
                 continue;
             };
             connection.deadline = None;
-            // The collector looks more rarely at what has been silent for long.
-            let age = connection
-                .clock
-                .oldest()
-                .map_or(Duration::ZERO, |s| at.since(s));
-            let fresh = self.params.sample_freshness.max(age / 8);
+            let fresh = freshness(&self.params, connection, at);
             if at.since(connection.clock.seen_at()) > fresh {
                 self.counters.unsampled_deadlines += 1;
                 continue;
@@ -348,6 +353,10 @@ impl Tracker {
             .map_or(Duration::ZERO, |p| p.allowance.value(at, &self.params));
         if let Some((start, limit)) = connection.clock.running(allowance, &self.params) {
             let deadline = start + limit;
+            // By then this sample tells nothing, and each newer one arms anew.
+            if deadline.since(connection.clock.seen_at()) > freshness(&self.params, connection, deadline) {
+                return;
+            }
             connection.deadline = Some(deadline);
             self.deadlines.insert((deadline, id));
         }

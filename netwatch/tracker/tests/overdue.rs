@@ -54,10 +54,17 @@ fn silence_is_told_once_and_at_its_time() {
 #[test]
 fn an_acknowledgement_in_time_moves_the_deadline() {
     let mut world = World::established(Params::default());
-    world.sample(1030, sample(Some(1000), None));
-    assert_eq!(world.sample(1032, sample(Some(1025), Some(1031))), []);
+    world.sample(1060, sample(Some(1000), None));
+    assert_eq!(world.tracker.next_timeout(), Some(at(1068)));
+    assert_eq!(world.sample(1062, sample(Some(1025), Some(1031))), []);
+    assert_eq!(
+        world.tracker.next_timeout(),
+        None,
+        "by then this sample proves nothing"
+    );
+    assert_eq!(world.sample(1070, sample(Some(1025), Some(1031))), []);
     assert_eq!(world.tracker.next_timeout(), Some(at(1093)));
-    assert_eq!(world.sample(1050, sample(None, Some(1046))), []);
+    assert_eq!(world.sample(1080, sample(None, Some(1076))), []);
     assert_eq!(world.tracker.next_timeout(), None);
     assert_eq!(world.timeout(2000), []);
 }
@@ -65,9 +72,10 @@ fn an_acknowledgement_in_time_moves_the_deadline() {
 #[test]
 fn an_old_sample_cannot_prove_silence() {
     let mut world = World::established(Params::default());
-    world.sample(1030, sample(Some(1000), None));
+    world.sample(1045, sample(Some(1000), None));
+    assert_eq!(world.tracker.next_timeout(), Some(at(1068)));
     // The collector stood still, or its word was lost: the deadline passes without effect ...
-    assert_eq!(world.timeout(1068), []);
+    assert_eq!(world.timeout(1071), []);
     assert_eq!(world.tracker.next_timeout(), None);
     assert_eq!(world.tracker.counters().unsampled_deadlines, 1);
     // ... and the next sample decides.
@@ -366,7 +374,7 @@ fn the_acknowledgement_after_a_retransmission_is_told_too() {
         std::slice::from_ref(&told)
     );
     // Acknowledged since the sample before, but not since the doubt.
-    assert_eq!(world.sample(1055, sample(Some(1020), Some(1015))), []);
+    assert_eq!(world.sample(1065, sample(Some(1020), Some(1015))), []);
     assert_eq!(
         world.tracker.next_timeout(),
         Some(at(1088)),
