@@ -22,6 +22,7 @@ mod diag;
 mod heartbeat;
 mod kernel;
 mod link;
+mod lockdown;
 mod mapped;
 mod message;
 mod offsets;
@@ -35,6 +36,7 @@ mod records;
 mod sched;
 mod sweep;
 mod table;
+mod tcp_probes;
 mod udp;
 mod watch;
 
@@ -66,6 +68,8 @@ pub struct Settings {
     pub ignore: Vec<IpNet>,
     /// Only connections with one of these ports at either end; empty: all. Eight at most.
     pub ports: Vec<u16>,
+    /// Only connections with peers in these networks are watched; empty: all.
+    pub peers: Vec<IpNet>,
     /// Connections between addresses of this host are not watched.
     pub ignore_loopback: bool,
     /// How often connections with late data are looked at; a quarter as often while there are none.
@@ -119,7 +123,9 @@ pub fn ladders() -> Vec<(&'static str, Vec<RungKind>)> {
     probes::PROBES
         .iter()
         .map(|probe| {
-            let kinds = probe.rungs.iter().map(|rung| rung.kind).collect();
+            let mut kinds: Vec<_> = probe.rungs.iter().map(|rung| rung.kind).collect();
+            // Several ways of one kind: names differ between kernels.
+            kinds.dedup();
             (probe.name, kinds)
         })
         .collect()
@@ -131,6 +137,7 @@ impl Default for Settings {
             peers: Vec::new(),
             ignore: Vec::new(),
             ports: Vec::new(),
+            peers: Vec::new(),
             ignore_loopback: true,
             sweep: Duration::from_millis(5),
             reconcile: Duration::from_secs(10),

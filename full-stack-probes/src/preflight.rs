@@ -6,6 +6,7 @@ use crate::Settings;
 use crate::btf::Btf;
 use crate::diag::Diag;
 use crate::kernel::{netns, read_btf};
+use crate::lockdown;
 use crate::offsets::Offsets;
 use crate::probes::{PROBES, Probe};
 
@@ -39,6 +40,7 @@ pub fn preflight_for(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![
         kernel_version(),
         privileges(),
+        lockdown(),
         owners(),
         namespace(),
         diag(),
@@ -76,7 +78,7 @@ fn probe_check(probe: &Probe, settings: &Settings, btf: &Btf, offsets: &Offsets)
     let mut best = None;
     if reasons.is_empty() {
         for rung in probe.rungs {
-            match rung.check(btf) {
+            match rung.check(btf).and_then(|()| lockdown::permits(rung)) {
                 Ok(()) => {
                     best = Some(rung);
                     break;
@@ -86,9 +88,15 @@ fn probe_check(probe: &Probe, settings: &Settings, btf: &Btf, offsets: &Offsets)
         }
     }
     let Some(rung) = best else {
-        let remedy = format!("a newer kernel; without it unseen: {}", probe.loss);
+        let reasons = reasons.join("; ");
+        let remedy = if reasons.contains(lockdown::REASON) {
+            "boot with lockdown=integrity or less"
+        } else {
+            "a newer kernel"
+        };
+        let remedy = format!("{remedy}; without it unseen: {}", probe.loss);
         let asked = (probe.wanted)(settings);
-        return check(&name, !asked, &reasons.join("; "), Some(&remedy));
+        return check(&name, !asked, &reasons, Some(&remedy));
     };
     let mut detail = rung.hook();
     if !rung.loss.is_empty() {
@@ -141,15 +149,6 @@ fn privileges() -> Check {
         .filter(|(number, _)| !has(*number) && !has(CAP_SYS_ADMIN))
         .map(|(_, name)| *name)
         .collect();
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if lockdown.contains("[confidentiality]") {
-        return check(
-            "privileges",
-            false,
-            "kernel lockdown is in confidentiality mode: programs may not read kernel memory",
-            Some("boot with lockdown=integrity or less"),
-        );
-    }
     if missing.is_empty() {
         check("privileges", true, "CAP_BPF, CAP_PERFMON", None)
     } else {
@@ -160,6 +159,16 @@ fn privileges() -> Check {
             Some("run as root, or grant both (systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON)"),
         )
     }
+}
+
+fn lockdown() -> Check {
+    let detail = if lockdown::is_on() {
+        "confidentiality: hooks whose programs read kernel memory by address are refused, typed \
+         ones work"
+    } else {
+        "off, or in a mode that does not matter"
+    };
+    check("lockdown", true, detail, None)
 }
 
 fn owners() -> Check {

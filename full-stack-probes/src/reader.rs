@@ -70,6 +70,8 @@ pub struct Reader {
     live: BTreeMap<u32, Live>,
     out: Vec<TcpEvent>,
     next_sweep: Timestamp,
+    /// From then on a sweep is made if the thread is awake anyway: it need not wake for one soon.
+    early_sweep: Timestamp,
     next_scan: Timestamp,
     next_reconcile: Timestamp,
     logged_at: Option<Timestamp>,
@@ -90,6 +92,7 @@ impl Reader {
         settings.reconcile = settings.reconcile.max(SHORTEST_RECONCILE);
         Self {
             next_sweep: now,
+            early_sweep: now,
             next_scan: now,
             next_reconcile: now + settings.reconcile,
             sources,
@@ -131,7 +134,7 @@ impl Reader {
                 self.account();
                 self.next_scan = now + SCAN;
             }
-            if now >= self.next_sweep {
+            if now >= self.next_sweep.min(self.early_sweep) {
                 self.sweep();
             }
             if more {
@@ -352,7 +355,7 @@ impl Reader {
     /// Looks for slots that no event told of: the ring may have been full.
     fn scan(&mut self) {
         for index in 0..SLOTS {
-            let cookie = self.sources.table.cookie(index);
+            let cookie = self.sources.table.key(index);
             if cookie != VACANT
                 && self
                     .live
@@ -432,6 +435,8 @@ impl Reader {
         }
         drop(registry);
         self.next_sweep = next;
+        // Not with each of many events, and not before something may be late.
+        self.early_sweep = (next - sweep * HEALTHY).max(now + 2 * sweep);
         add(&self.shared.sends, sends);
         add(&self.shared.segments, segments);
         add(&self.shared.sweeps, 1);

@@ -61,7 +61,8 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
     #[command(after_help = "Examples:
   netwatch bgp neighbors          the routers, and the state of their sessions
   netwatch bgp rib 203.0.113.7    the routes for an address, by neighbour
-  netwatch bgp rib 203.0.113.0/24 --json")]
+  netwatch bgp rib 203.0.113.0/24 --json
+  netwatch bgp decode --file messages.bin   what a session would make of them")]
     Bgp {
         #[command(subcommand)]
         command: Bgp,
@@ -264,6 +265,59 @@ Exit code: 0 if there is such a route, 1 otherwise.")]
         #[command(flatten)]
         query: Query,
     },
+    /// Decode BGP messages, and tell what a session would do with each of them
+    Decode(Decode),
+}
+
+/// Arguments of `netwatch bgp decode`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each message is shown with its disposition (RFC 7606): accepted, attribute-discard,
+treat-as-withdraw or session-reset with the NOTIFICATION that would be sent.
+
+The input is hexadecimal text (white space and colons do not matter, lines with # are
+comments), raw messages, or a pcap file, whose sessions are read as their OPENs agree.
+Everything else is read as the options say; nothing is guessed.
+
+Examples:
+  netwatch bgp decode --hex 'ffffffff ffffffff ffffffff ffffffff 0013 04'
+  netwatch bgp decode --file update.bin --add-path ipv4/unicast --external
+  tcpdump -w - port 179 | netwatch bgp decode - --json | jq 'select(.reason)'
+
+Exit code: 0 if the input was decoded to its end and a session would survive all of it,
+1 otherwise.")]
+pub struct Decode {
+    /// A file, or - for standard input
+    #[arg(value_name = "FILE", conflicts_with_all = ["hex", "file"])]
+    pub input: Option<PathBuf>,
+    /// The messages
+    #[arg(long, conflicts_with = "file")]
+    pub hex: Option<String>,
+    /// A file with the messages
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+    /// NLRI of this family has path identifiers (ipv4/unicast or 1/1, ipv6/unicast or 2/1)
+    #[arg(long, value_name = "AFI/SAFI", num_args = 1.., value_delimiter = ',')]
+    pub add_path: Vec<String>,
+    /// Messages may have up to 65535 octets
+    #[arg(long)]
+    pub extended_message: bool,
+    /// AS numbers have two octets
+    #[arg(long)]
+    pub two_byte_as: bool,
+    /// The messages come from another AS; default: from the same
+    #[arg(long)]
+    pub external: bool,
+    /// The role of the neighbour, for the route leak rule of RFC 9234
+    #[arg(long, value_name = "ROLE", requires = "neighbor_as",
+        value_parser = ["provider", "rs", "rs-client", "customer", "peer"])]
+    pub neighbor_role: Option<String>,
+    /// The neighbour's AS
+    #[arg(long, value_name = "AS", requires = "neighbor_role")]
+    pub neighbor_as: Option<u32>,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `netwatch watchdog`.

@@ -2,6 +2,10 @@
 
 mod answers;
 mod bgp;
+mod bgp_decode;
+mod bgp_input;
+mod bgp_json;
+mod bgp_text;
 mod cli;
 mod counters;
 mod daemon;
