@@ -417,9 +417,11 @@ fn report(bench: &mut Bench, found: &All, peers: &[Peer]) -> Foreign {
         };
         let value = watched(mean) - empty.unwrap_or(0.0);
         let mut measure = spread(&metric, &format!("{load}/net"), "ns", value, &nets);
+        // What is collected of a watched process is more than the script collects.
         let peer = HOOKS
             .iter()
             .position(|peer| *hook == Hook::Tracepoint((*peer).to_owned()))
+            .filter(|_| *config == Config::Passive)
             .and_then(|at| peers.get(at))
             .filter(|peer| !peer.blocks.is_empty());
         let peer_net = peer.and_then(|peer| peer.net(&sum(&peer.blocks)));
@@ -432,26 +434,29 @@ fn report(bench: &mut Bench, found: &All, peers: &[Peer]) -> Foreign {
         if let Some(foreign) = foreign_mean {
             bench.single(&metric, &format!("{load}/unwatched_raw"), "ns", foreign);
         }
-        if let (Some(script), Some(peer_net)) = (peer, peer_net) {
-            let nets: Vec<f64> = script.blocks.iter().filter_map(|b| script.net(b)).collect();
-            let peer = Some("bpftrace".to_owned());
-            if *config == Config::Passive {
-                bench.add(Measure {
-                    peer: peer.clone(),
-                    ..spread(&metric, &format!("{load}/net"), "ns", peer_net, &nets)
-                });
-                let raw = script.mean(&sum(&script.blocks)).unwrap_or(0.0);
-                bench.add(Measure {
-                    peer,
-                    ..Measure::single(&metric, &format!("{load}/raw"), "ns", raw)
-                });
-            }
+        let on_path = HOOKS
+            .iter()
+            .any(|path| *hook == Hook::Tracepoint((*path).to_owned()));
+        if on_path {
             bench.at_most(
                 format!("{metric}/{load}/net"),
                 value,
                 LIMIT_NS,
                 &format!("ns per run at {load}, less an empty program"),
             );
+        }
+        if let (Some(script), Some(peer_net)) = (peer, peer_net) {
+            let nets: Vec<f64> = script.blocks.iter().filter_map(|b| script.net(b)).collect();
+            let peer = Some("bpftrace".to_owned());
+            bench.add(Measure {
+                peer: peer.clone(),
+                ..spread(&metric, &format!("{load}/net"), "ns", peer_net, &nets)
+            });
+            let raw = script.mean(&sum(&script.blocks)).unwrap_or(0.0);
+            bench.add(Measure {
+                peer,
+                ..Measure::single(&metric, &format!("{load}/raw"), "ns", raw)
+            });
             bench.at_most(
                 format!("{metric}/{load}/bpftrace"),
                 value / peer_net,
