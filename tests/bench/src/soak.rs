@@ -230,11 +230,18 @@ impl Half<'_> {
         );
         let wanted =
             (self.done.attempts() + PEERS as u64 + self.processes * worker::CONNECTIONS) as f64;
+        // Whose an inbound connection is shows only when its process touches it, which a short one
+        // may not live to see.
+        let uncertain = if self.case == Config::Watched.name() {
+            self.done.by_kind[Kind::Inbound as usize] as f64
+        } else {
+            0.0
+        };
         self.check(
             "connections_seen",
-            taken + full >= wanted && (full > 0.0 || taken <= wanted * 1.001),
+            taken + full >= wanted - uncertain && (full > 0.0 || taken <= wanted * 1.001),
             format!(
-                "{wanted} connections were made, {taken} took a slot, {full} times there was none"
+                "{wanted} connections were made, {uncertain} of them inbound to a watched process, {taken} took a slot, {full} times there was none"
             ),
         );
     }
