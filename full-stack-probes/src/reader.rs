@@ -11,7 +11,7 @@ use aya::maps::{MapData, RingBuf};
 use ebpf_abi::{
     BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot, VACANT,
 };
-use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
+use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tokio::sync::mpsc::Sender;
@@ -52,6 +52,8 @@ const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
 /// Sleep where nothing at all is watched: how late an opening connection may be told of.
 const REST: Duration = Duration::from_millis(100);
+/// Slow block requests are logged at most this often.
+const TELL_SLOW: Duration = Duration::from_secs(1);
 /// Errors of one kind are logged at most this often.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
@@ -79,6 +81,7 @@ pub struct Reader {
     next_reconcile: Timestamp,
     logged_at: Option<Timestamp>,
     pulse: Pulse,
+    told_slow: Option<Timestamp>,
 }
 
 impl Reader {
@@ -110,6 +113,7 @@ impl Reader {
             out: Vec::new(),
             logged_at: None,
             pulse: Pulse::new(now),
+            told_slow: None,
         }
     }
 
@@ -206,11 +210,35 @@ impl Reader {
             }
         }
         let blocks = others.blocks.iter().map(|r| self.sources.disks.request(r));
-        let blocks = blocks.map(KernelRecord::Block);
+        let blocks: Vec<_> = blocks.collect();
+        self.tell_slow(&blocks);
+        let blocks = blocks.into_iter().map(KernelRecord::Block);
         others.calls.extend(blocks);
         self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// The worst of the block requests that were slow or failed, once a second at most.
+    fn tell_slow(&mut self, requests: &[BlockRequest]) {
+        let worst = requests
+            .iter()
+            .max_by_key(|request| (request.error.is_some(), request.service));
+        let Some(worst) = worst else { return };
+        let now = clock::now();
+        if self.told_slow.is_some_and(|at| now.since(at) < TELL_SLOW) {
+            return;
+        }
+        self.told_slow = Some(now);
+        tracing::info!(
+            device = worst.device,
+            operation = ?worst.operation,
+            queue = ?worst.queue,
+            service = ?worst.service,
+            error = worst.error,
+            others = requests.len() - 1,
+            "a block request was slow or failed"
+        );
     }
 
     /// Records of single calls.

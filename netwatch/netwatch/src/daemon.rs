@@ -371,6 +371,20 @@ impl Daemon {
         let Some(collector) = &self.collector else {
             return;
         };
+        // One a second of each thread at most; the longest stands for the others.
+        let waits = collector.long_waits();
+        if let Some(wait) = waits.iter().max_by_key(|wait| wait.waited) {
+            tracing::info!(
+                thread = wait.comm,
+                tid = wait.tid,
+                waited = ?wait.waited,
+                preempted = wait.preempted,
+                by = wait.by_comm,
+                by_pid = wait.by_pid,
+                others = waits.len() - 1,
+                "a watched thread waited for a CPU"
+            );
+        }
         for (stage, total) in collector.losses() {
             let before = self.losses.insert(stage, total).unwrap_or(0);
             if total > before {
