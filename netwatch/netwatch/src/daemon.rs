@@ -74,6 +74,8 @@ pub struct Daemon {
     pub(crate) config: Config,
     pub(crate) started: Timestamp,
     pub(crate) engine: Engine,
+    /// The adapters' runtime: answers that take time or sockets belong there.
+    pub(crate) adapters: tokio::runtime::Handle,
     pub(crate) collector: Option<Arc<full_stack_probes::Handle>>,
     /// Why there is no collector.
     pub(crate) collector_error: Option<String>,
@@ -279,6 +281,7 @@ impl Daemon {
 
         let mut daemon = Self {
             engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
+            adapters: tokio::runtime::Handle::current(),
             started,
             collector,
             collector_error,
