@@ -1,6 +1,7 @@
 //! The project's chores. `cargo xtask --help` lists them.
 
 mod checks;
+mod fuzz;
 mod lab;
 mod setup;
 mod shell;
@@ -17,7 +18,8 @@ use clap::{Parser, Subcommand};
   cargo xtask demo                      the main job, live, in network namespaces
   cargo xtask test                      everything that CI runs
   cargo xtask lab --list                the scenarios
-  cargo xtask lab gateway-dead --seed 7 one of them, with everything drawn anew"
+  cargo xtask lab gateway-dead --seed 7 one of them, with everything drawn anew
+  cargo xtask fuzz update --seconds 60  random input for the decoder of UPDATEs"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -32,6 +34,8 @@ enum Command {
     Demo(lab::Demo),
     /// Run scenarios in the lab
     Lab(lab::Lab),
+    /// Feed a part of the BGP codec with random input
+    Fuzz(fuzz::Fuzz),
     /// What CI runs: format, lints, dependency rules, unit and live tests, the lab
     Test(checks::Test),
 }
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Demo(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Lab(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Fuzz(arguments) => arguments.run(),
         Command::Test(arguments) => setup::run().and_then(|()| arguments.run()),
     };
     match result {
