@@ -264,6 +264,10 @@ fn routecore(body: &[u8], context: &Context, update: &Update) {
     let Ok(length) = u16::try_from(body.len() + 19) else {
         return;
     };
+    // It panics on prefixes that are too long for their family where it has not checked them.
+    if !only_unicast(body) {
+        return;
+    }
     let message = [&[0xff; 16][..], &length.to_be_bytes(), &[2], body].concat();
     let mut config = if context.four_octet_as {
         SessionConfig::modern()
@@ -315,6 +319,18 @@ fn routecore(body: &[u8], context: &Context, update: &Update) {
             assert_eq!(ours, theirs, "AS_PATH, routecore: {body:02x?}");
         }
     }
+}
+
+/// Whether MP_REACH_NLRI and MP_UNREACH_NLRI are all of families that we read.
+fn only_unicast(body: &[u8]) -> bool {
+    let mut rest = attributes(body).unwrap_or_default();
+    while let Some((_, kind, value, after)) = split(rest) {
+        rest = after;
+        if matches!(kind, 14 | 15) && !matches!(value, [0, 1 | 2, 1, ..]) {
+            return false;
+        }
+    }
+    true
 }
 
 /// `None` for another family than unicast.
