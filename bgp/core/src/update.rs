@@ -1,6 +1,5 @@
 //! UPDATE (RFC 4271 section 4.3) with MP_REACH_NLRI and MP_UNREACH_NLRI (RFC 4760).
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use events::Prefix;
@@ -199,13 +198,12 @@ impl<'a> UpdateView<'a> {
         if update.announced.is_empty() {
             update.withdrawn.extend(self.withdrawn());
         } else if self.withdrawn().next().is_some() {
-            let announced: BTreeSet<Nlri> = update
-                .announced
-                .iter()
-                .flat_map(|announcement| announcement.nlri.iter().copied())
-                .collect();
-            let gone = self.withdrawn().filter(|nlri| !announced.contains(nlri));
-            update.withdrawn.extend(gone);
+            let routes = || update.announced.iter().map(|routes| &routes.nlri);
+            let mut announced = Vec::with_capacity(routes().map(Vec::len).sum());
+            routes().for_each(|nlri| announced.extend_from_slice(nlri));
+            announced.sort_unstable();
+            let gone = |nlri: &Nlri| announced.binary_search(nlri).is_err();
+            update.withdrawn.extend(self.withdrawn().filter(gone));
         }
         update
     }

@@ -152,7 +152,7 @@ fn update(body: &[u8], context: &Context) {
     };
     let (update, allocated) = measured(|| view.to_update());
     assert!(
-        allocated <= FREE + 160 * body.len(),
+        allocated <= FREE + 64 * body.len(),
         "decoding {} octets allocated {allocated}",
         body.len()
     );

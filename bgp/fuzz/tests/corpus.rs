@@ -241,6 +241,24 @@ fn the_corpus_has_every_row_and_holds() {
     }
 }
 
+/// The inputs that cost most for their size: nothing but default routes, segments of one member,
+/// errors.
+#[test]
+fn the_costliest_inputs_stay_within_their_bounds() {
+    let routes = vec![0; 30_000];
+    let path: Vec<u8> = [2, 1, 0, 9].repeat(7000);
+    let path = [&[0x50, 2][..], &counted(&path)].concat();
+    let errors = ORIGIN.repeat(15_000);
+    for (how, stream) in [
+        (PLAIN, update(&routes, &[ORIGIN, PATH, HOP], &routes)),
+        (PLAIN | 1, update(&[], &[ORIGIN, &path, HOP], TEN)),
+        (PLAIN, update(&[], &[&errors, PATH, HOP], TEN)),
+    ] {
+        // Bit 7: extended messages.
+        Target::Update.run(&[&[how, 0xff][..], &stream].concat());
+    }
+}
+
 /// The same inputs on every machine, and enough that a broken target shows.
 #[test]
 fn a_while_of_random_input() {
