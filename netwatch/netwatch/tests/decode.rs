@@ -3,7 +3,6 @@
 //! The recordings are looked for in `../shared/data` next to the workspace, or where
 //! `NETWATCH_SHARED_DATA` says.
 
-#[allow(dead_code)]
 mod common;
 
 use std::io::Write;
@@ -59,7 +58,8 @@ fn dispositions() {
     marker[0] = 0;
     let unknown: &[u8] = &[0x40, 99, 0];
     let reset = |code: u8, subcode: u8| Some((code, subcode));
-    let cases: Vec<(&str, Vec<u8>, &str, Option<(u8, u8)>)> = vec![
+    type Case = (&'static str, Vec<u8>, &'static str, Option<(u8, u8)>);
+    let cases: Vec<Case> = vec![
         ("KEEPALIVE", message(4, &[]), "accepted", None),
         (
             "of 20 octets",
