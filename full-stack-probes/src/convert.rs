@@ -50,6 +50,9 @@ pub fn event(record: &Event) -> Option<TcpEvent> {
         EventKind::Error => TcpEventKind::Error {
             errno: record.error,
         },
+        EventKind::Window => TcpEventKind::Window {
+            closed_for: (record.value != 0).then(|| Duration::from_nanos(record.value)),
+        },
         EventKind::Adopted => return None,
     };
     Some(TcpEvent {

@@ -7,24 +7,32 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ebpf_abi::Counter;
+use ipnet::IpNet;
 
 use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::cgroup::Hierarchy;
+use crate::listening::Listening;
 use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::processes::{self, Processes};
 use crate::table::Table;
-use crate::{ProbeReport, Settings, message, udp};
+use crate::{ProbeReport, RungKind, Settings, message, udp};
 
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// How many ports the programs can compare with.
 pub const MAX_PORTS: usize = 8;
+
+/// Bytes of the bulk ring: room for some 2,700 records of connections.
+const BULK: u32 = 256 * 1024;
+/// Bytes of the bulk ring where single messages are recorded: room for some 10,000.
+const MESSAGE_BULK: u32 = 1024 * 1024;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
 
@@ -107,6 +115,8 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Ports that watched processes listen on.
+    pub listening: Listening,
     /// Datagrams by thread, to forget those that have ended.
     pub udp: udp::Threads,
     /// Disks.
@@ -127,6 +137,21 @@ impl Kernel {
         if consensus_ports.len() > MAX_PORTS {
             return Err(StartError::TooManyConsensusPorts(consensus_ports.len()));
         }
+        let (kernel, sources) = Self::load_once(settings, false)?;
+        let by_address = kernel
+            .reports
+            .iter()
+            .any(|report| report.rung == Some(RungKind::Kprobe) && report.name.starts_with("tcp_"));
+        if !by_address {
+            return Ok((kernel, sources));
+        }
+        // Kprobes cannot make cookies, so all programs must know connections by their addresses
+        // too. That is decided before they are loaded.
+        drop((kernel, sources));
+        Self::load_once(settings, true)
+    }
+
+    fn load_once(settings: &Settings, by_address: bool) -> Result<(Self, Sources), StartError> {
         let btf = read_btf()?;
         let offsets = Offsets::of(&btf);
         let netns = netns().map_err(StartError::Namespace)?;
@@ -145,12 +170,26 @@ impl Kernel {
         });
         let hierarchy_id = hierarchy.as_ref().map_or(u32::MAX, |found| found.id);
         let long_wait = u64::try_from(settings.long_wait.as_nanos()).unwrap_or(u64::MAX);
+        let consensus_ports = &settings.watch.consensus_ports;
         let message_port_count = consensus_ports.len() as u32;
         let mut message_ports = [0u16; MAX_PORTS];
         for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
             *place = *port;
         }
+        let bulk_size = if (message::PROBE.wanted)(settings) {
+            MESSAGE_BULK
+        } else {
+            BULK
+        };
         let message_processes = u32::from(settings.watch.has_processes());
+        // The helper's own function is in the type information of kernels that have it.
+        let makes_cookies = matches!(btf.function("bpf_get_socket_ptr_cookie"), Ok(Some(_)));
+        let (makes_cookies, by_address) = (
+            u32::from(makes_cookies),
+            u32::from(by_address || !makes_cookies),
+        );
+        let by_process = u32::from(settings.watch.has_processes());
+        let by_peer = u32::from(!settings.peers.is_empty());
         let mut loader = EbpfLoader::new();
         if !settings.watch.has_processes() {
             for map in processes::MAPS {
@@ -165,9 +204,15 @@ impl Kernel {
             .override_global("PORTS", &ports[..], true)
             .override_global("HIERARCHY", &hierarchy_id, true)
             .override_global("LONG_WAIT", &long_wait, true)
+            .map_max_entries("BULK", bulk_size)
+            .override_global("BULK_SIZE", &bulk_size, true)
             .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
             .override_global("MESSAGE_PORTS", &message_ports[..], true)
             .override_global("MESSAGE_PROCESSES", &message_processes, true)
+            .override_global("MAKES_COOKIES", &makes_cookies, true)
+            .override_global("BY_ADDRESS", &by_address, true)
+            .override_global("BY_PROCESS", &by_process, true)
+            .override_global("BY_PEER", &by_peer, true)
             .override_global("CA_STATE_SHIFT", &offsets.ca_state_shift, true)
             .override_global("CA_STATE_MASK", &offsets.ca_state_mask, true);
         for field in &offsets.fields {
@@ -198,6 +243,7 @@ impl Kernel {
             map_fds.extend(fds);
             processes = Some((Arc::new(shared), account));
         }
+        peers(&mut ebpf, settings, &mut map_fds)?;
 
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
@@ -234,6 +280,7 @@ impl Kernel {
         let counters =
             PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
         let table = array(&mut ebpf, "TABLE", &mut map_fds)?;
+        let keys = array(&mut ebpf, "KEYS", &mut map_fds)?;
         let disks = disks(&mut ebpf, settings, &mut map_fds)?;
         map_fds.extend(ebpf.map("CALLS").and_then(map_fd));
         let threads = take(&mut ebpf, "UDP")?;
@@ -242,10 +289,14 @@ impl Kernel {
             name: "UDP",
             reason,
         })?;
+        let listening = take(&mut ebpf, "LISTENING")?;
+        map_fds.extend(map_fd(&listening));
+        let listening =
+            HashMap::try_from(listening).map_err(|error| map_error("LISTENING", error))?;
         let claims = take(&mut ebpf, "CLAIMS")?;
         map_fds.extend(map_fd(&claims));
         let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
-        let table = Table::map(table, claims).map_err(|error| StartError::Map {
+        let table = Table::map(table, keys, claims).map_err(|error| StartError::Map {
             name: "TABLE",
             reason: error.to_string(),
         })?;
@@ -266,6 +317,7 @@ impl Kernel {
                 urgent,
                 bulk,
                 table,
+                listening: Listening::new(listening),
                 udp: udp_reader,
                 disks,
                 heartbeat,
@@ -281,20 +333,18 @@ impl Kernel {
             .map_or(0, |values| values.iter().sum())
     }
 
-    /// Bytes that the kernel charges for programs and maps.
-    pub fn memory_bytes(&self) -> u64 {
-        let programs: u64 = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|fd| fdinfo(fd.as_fd().as_raw_fd(), "memlock:"))
-            .sum();
-        let maps: u64 = self
-            .map_fds
-            .iter()
-            .filter_map(|fd| fdinfo(*fd, "memlock:"))
-            .sum();
-        programs + maps
+    /// Bytes that the kernel charges.
+    pub fn memory(&self) -> Memory {
+        let bytes = |fd| fdinfo(fd, "memlock:").unwrap_or(0);
+        Memory {
+            programs: self
+                .ebpf
+                .programs()
+                .filter_map(|(_, program)| program.fd().ok())
+                .map(|fd| bytes(fd.as_fd().as_raw_fd()))
+                .sum(),
+            maps: self.map_fds.iter().map(|fd| bytes(*fd)).sum(),
+        }
     }
 
     /// Calls and run time of each program while `kernel.bpf_stats_enabled` is on, and how often the
@@ -319,6 +369,15 @@ impl Kernel {
     pub fn links(&self) -> usize {
         self.links.len()
     }
+}
+
+/// Bytes that the kernel charges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// For programs.
+    pub programs: u64,
+    /// For maps.
+    pub maps: u64,
 }
 
 /// A program's own account.
@@ -390,8 +449,33 @@ pub fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
     })
 }
 
+/// Tells the programs which peers are watched. The map stays with them.
+fn peers(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<(), StartError> {
+    let map = ebpf.map_mut("PEERS").ok_or(StartError::Map {
+        name: "PEERS",
+        reason: "is not in the object".to_owned(),
+    })?;
+    fds.extend(map_fd(map));
+    let mut peers: LpmTrie<_, [u8; 16], u32> =
+        LpmTrie::try_from(map).map_err(|error| map_error("PEERS", error))?;
+    for net in &settings.peers {
+        let (address, length) = match net {
+            IpNet::V4(net) => (net.network().to_ipv6_mapped(), 96 + net.prefix_len()),
+            IpNet::V6(net) => (net.network(), net.prefix_len()),
+        };
+        peers
+            .insert(&Key::new(u32::from(length), address.octets()), 1, 0)
+            .map_err(|error| map_error("PEERS", error))?;
+    }
+    Ok(())
+}
+
 /// An array, to be mapped.
-fn array(ebpf: &mut Ebpf, name: &'static str, fds: &mut Vec<RawFd>) -> Result<MapData, StartError> {
+pub fn array(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    fds: &mut Vec<RawFd>,
+) -> Result<MapData, StartError> {
     match take(ebpf, name)? {
         Map::Array(data) => {
             fds.push(data.fd().as_fd().as_raw_fd());
@@ -435,6 +519,7 @@ pub fn map_fd(map: &Map) -> Option<RawFd> {
         | Map::PerCpuArray(data)
         | Map::Array(data)
         | Map::HashMap(data)
+        | Map::LpmTrie(data)
         | Map::LruHashMap(data)
         | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,

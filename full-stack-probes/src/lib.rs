@@ -19,9 +19,12 @@ mod collector;
 mod convert;
 mod counters;
 mod diag;
+mod half_closed;
 mod heartbeat;
 mod kernel;
 mod link;
+mod listening;
+mod lockdown;
 mod mapped;
 mod message;
 mod offsets;
@@ -35,6 +38,7 @@ mod records;
 mod sched;
 mod sweep;
 mod table;
+mod tcp_probes;
 mod udp;
 mod watch;
 
@@ -48,9 +52,9 @@ pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
 pub use events::BlockOperation;
-pub use kernel::{ProgramStats, StartError};
+pub use kernel::{Memory, ProgramStats, StartError};
 pub use percentiles::{Percentiles, Registry, Series, Usage};
-pub use preflight::{Check, preflight};
+pub use preflight::{Check, preflight, preflight_for};
 pub use probes::RungKind;
 pub use records::{KernelRecord, Sinks};
 pub use sched::{LongWait, Preemptor, WatchedThread};
@@ -64,6 +68,8 @@ pub struct Settings {
     pub ignore: Vec<IpNet>,
     /// Only connections with one of these ports at either end; empty: all. Eight at most.
     pub ports: Vec<u16>,
+    /// Only connections with peers in these networks are watched; empty: all.
+    pub peers: Vec<IpNet>,
     /// Connections between addresses of this host are not watched.
     pub ignore_loopback: bool,
     /// How often connections with late data are looked at; a quarter as often while there are none.
@@ -117,7 +123,9 @@ pub fn ladders() -> Vec<(&'static str, Vec<RungKind>)> {
     probes::PROBES
         .iter()
         .map(|probe| {
-            let kinds = probe.rungs.iter().map(|rung| rung.kind).collect();
+            let mut kinds: Vec<_> = probe.rungs.iter().map(|rung| rung.kind).collect();
+            // Several ways of one kind: names differ between kernels.
+            kinds.dedup();
             (probe.name, kinds)
         })
         .collect()
@@ -128,6 +136,7 @@ impl Default for Settings {
         Self {
             ignore: Vec::new(),
             ports: Vec::new(),
+            peers: Vec::new(),
             ignore_loopback: true,
             sweep: Duration::from_millis(5),
             reconcile: Duration::from_secs(10),
@@ -146,6 +155,8 @@ impl Default for Settings {
 pub struct ProbeReport {
     /// Its stable name.
     pub name: &'static str,
+    /// The settings have something for it to do.
+    pub asked: bool,
     /// What it is attached to by the kernel's own word; `None`: it is off.
     pub hook: Option<String>,
     /// Which kind of hook that is.

@@ -49,19 +49,3 @@ pub unsafe fn load<T: Copy>(base: *const c_void, field: Field) -> T {
     // SAFETY: by the caller's promise; the verifier checks it again.
     unsafe { read_volatile(base.byte_add(field.offset() as usize).cast::<T>()) }
 }
-
-/// Reads a field of a struct that lies inside another.
-///
-/// # Safety
-///
-/// As [`load`], for the sum of both offsets.
-#[inline(always)]
-pub unsafe fn load_nested<T: Copy>(base: *const c_void, outer: Field, inner: Field) -> T {
-    // SAFETY: by the caller's promise; the verifier checks it again.
-    unsafe {
-        read_volatile(
-            base.byte_add((outer.offset() + inner.offset()) as usize)
-                .cast::<T>(),
-        )
-    }
-}

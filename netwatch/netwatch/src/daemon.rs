@@ -74,7 +74,7 @@ pub struct Daemon {
     pub(crate) config: Config,
     pub(crate) started: Timestamp,
     pub(crate) engine: Engine,
-    pub(crate) collector: Option<full_stack_probes::Handle>,
+    pub(crate) collector: Option<Arc<full_stack_probes::Handle>>,
     /// Why there is no collector.
     pub(crate) collector_error: Option<String>,
     pub(crate) prober: Option<Arc<probing::Handle>>,
@@ -275,6 +275,7 @@ impl Daemon {
             .transpose()?
             .map(Arc::new);
         let (collector, collector_error) = collector(&config, &protected, tcp_tx)?;
+        let collector = collector.map(Arc::new);
 
         let mut daemon = Self {
             engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
@@ -581,7 +582,8 @@ impl Daemon {
             bgp.stop().await;
         }
         drop(self.prober.take());
-        if let Some(collector) = self.collector.take() {
+        // As above.
+        if let Some(collector) = self.collector.take().and_then(Arc::into_inner) {
             collector.stop();
         }
         if let Some(pager) = self.pager.take() {
@@ -657,8 +659,8 @@ impl Doors {
         let server = api::Server::bind(wiring::socket(config), wiring::limits(config))?;
         let events = server.publisher();
         let mut tasks = Vec::new();
-        if let Some(listen) = config.metrics.as_ref().map(|metrics| metrics.listen) {
-            tasks.push(metrics::serve(listen, calls.clone(), stopped.clone())?);
+        if let Some(metrics) = &config.metrics {
+            tasks.push(metrics::serve(metrics, calls.clone(), stopped.clone())?);
         }
         tasks.push(tokio::spawn(server.serve(calls, metrics::stop_of(stopped))));
         Ok(Self {
