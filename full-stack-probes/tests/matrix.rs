@@ -255,6 +255,7 @@ fn each_hook_of_each_ladder_attaches() {
                 let settings = Settings {
                     watch: Watched {
                         processes: vec!["nobody-has-this".to_owned()],
+                        cgroups: vec!["/nowhere".into()],
                         consensus_ports: vec![26656],
                         ..Watched::default()
                     },
