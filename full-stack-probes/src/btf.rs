@@ -261,6 +261,28 @@ impl Btf {
         self.arguments(prototype, 0).map(Some)
     }
 
+    /// Which argument of a kernel function has this name, or `None` where there is no such
+    /// function or argument.
+    ///
+    /// # Errors
+    ///
+    /// Where its type is broken.
+    pub fn parameter(&self, function: &str, name: &str) -> Result<Option<usize>, BtfError> {
+        let Some(&id) = self.functions.get(function) else {
+            return Ok(None);
+        };
+        let (prototype, ty) = self.plain(self.resolve(id)?.value)?;
+        if ty.kind != FUNC_PROTO {
+            return Err(BtfError::BadType(prototype));
+        }
+        for index in 0..ty.members as usize {
+            if self.text(word(&self.data, ty.at + 12 + 8 * index)?)? == name {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
     /// The name of a type, as links tell their targets by number.
     #[must_use]
     pub fn name(&self, id: u32) -> Option<&str> {

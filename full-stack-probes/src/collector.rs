@@ -15,9 +15,10 @@ use crate::counters::{Counters, Shared, lock};
 use crate::diag::{Diag, Listing};
 use crate::kernel::{Kernel, Sources, StartError};
 use crate::reader::Reader;
+use crate::records::Sinks;
 use crate::sched::{LongWait, WatchedThread};
 use crate::watch::WatchedProcess;
-use crate::{Percentiles, ProbeReport, Series, Settings};
+use crate::{Percentiles, ProbeReport, Series, Settings, UdpThread};
 
 /// Programs that are loaded and attached, and the connections that existed then. Everything is
 /// released when it is dropped.
@@ -86,6 +87,19 @@ impl Collector {
     ///
     /// Where the thread cannot be made; everything is released then.
     pub fn spawn(self, sink: Sender<Vec<TcpEvent>>) -> Result<Handle, StartError> {
+        self.spawn_with(Sinks {
+            tcp: sink,
+            records: None,
+        })
+    }
+
+    /// As [`Collector::spawn`], with a sink for records of single calls beside. The end of that
+    /// one ends nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`Collector::spawn`].
+    pub fn spawn_with(self, sinks: Sinks) -> Result<Handle, StartError> {
         let shared = Arc::new(Shared::default());
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|error| StartError::Thread(error.into()))?;
@@ -97,7 +111,7 @@ impl Collector {
             self.sources,
             self.settings,
             self.diag,
-            sink,
+            sinks,
             Arc::clone(&shared),
             waker,
         );
@@ -152,6 +166,13 @@ impl Handle {
     #[must_use]
     pub fn disks(&self) -> Vec<DiskCounters> {
         lock(&self.shared.disks).clone()
+    }
+
+    /// What each watched thread sent and received by UDP, by process and thread id: at most 1,024,
+    /// those that were quiet for the longest are forgotten first; ended ones within some seconds.
+    #[must_use]
+    pub fn udp_threads(&self) -> Vec<UdpThread> {
+        self.kernel.udp.read()
     }
 
     /// What the last minute was like, by peer, disk and thread.
@@ -246,6 +267,15 @@ fn counters(kernel: &Kernel, shared: &Shared, programs: bool) -> Counters {
         disk_unknown: kernel.counter(Counter::DiskUnknown),
         disk_overflow: load(&shared.disk_overflow),
         requests_lost: kernel.counter(Counter::RequestsLost),
+        messages: load(&shared.messages),
+        messages_again: kernel.counter(Counter::MessageAgain),
+        messages_unpaired: kernel.counter(Counter::MessageUnpaired),
+        messages_abandoned: kernel.counter(Counter::MessageAbandoned),
+        udp_sent: kernel.counter(Counter::UdpSent),
+        udp_received: kernel.counter(Counter::UdpReceived),
+        udp_unrecorded: kernel.counter(Counter::UdpUnrecorded),
+        records_delivered: load(&shared.records_delivered),
+        records_dropped: load(&shared.records_dropped),
         heartbeats: load(&shared.heartbeats),
         stalls: load(&shared.stalls),
         heartbeat_gaps: load(&shared.heartbeat_gaps),

@@ -9,13 +9,27 @@ use events::{
     TcpState, Timestamp,
 };
 
+/// Types of records.
+///
+/// # Safety
+///
+/// Plain numbers: any bytes are a valid value.
+pub unsafe trait Record: Copy {}
+
+// SAFETY: numbers and arrays of numbers.
+unsafe impl Record for Event {}
+// SAFETY: numbers and arrays of numbers.
+unsafe impl Record for ebpf_abi::Message {}
+// SAFETY: numbers and arrays of numbers.
+unsafe impl Record for ebpf_abi::Datagram {}
+
 /// Reads a ring's record; `None` where it has not the record's size.
-pub fn parse(bytes: &[u8]) -> Option<Event> {
-    if bytes.len() < size_of::<Event>() {
+pub fn parse<T: Record>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() < size_of::<T>() {
         return None;
     }
-    // SAFETY: long enough, and an event is plain numbers, so any bytes are a valid one.
-    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+    // SAFETY: long enough, and any bytes are a valid value.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
 /// The event that a record tells; `None` for our own housekeeping and for unknown numbers.
@@ -35,6 +49,9 @@ pub fn event(record: &Event) -> Option<TcpEvent> {
         EventKind::Error if record.error == 0 => return None,
         EventKind::Error => TcpEventKind::Error {
             errno: record.error,
+        },
+        EventKind::Window => TcpEventKind::Window {
+            closed_for: (record.value != 0).then(|| Duration::from_nanos(record.value)),
         },
         EventKind::Adopted => return None,
     };
@@ -89,12 +106,24 @@ fn since(micros: u32, now: Timestamp) -> Timestamp {
 }
 
 fn owner(pid: u32, comm: &[u8; 16]) -> Option<Owner> {
-    (pid != 0).then(|| {
-        let text = comm.split(|byte| *byte == 0).next().unwrap_or_default();
-        Owner {
-            pid,
-            comm: String::from_utf8_lossy(text).into_owned(),
-        }
+    (pid != 0).then(|| Owner {
+        pid,
+        comm: self::comm(comm),
+    })
+}
+
+/// A thread's name.
+pub fn comm(bytes: &[u8; 16]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// What a call returned: a count, or the errno. The kernel's own ERESTARTSYS stands for EINTR.
+pub fn result(number: i32) -> Result<u32, i32> {
+    const ERESTARTSYS: i32 = 512;
+    u32::try_from(number).map_err(|_| match number.wrapping_neg() {
+        ERESTARTSYS => libc::EINTR,
+        errno => errno,
     })
 }
 
@@ -143,7 +172,15 @@ mod tests {
 
     #[test]
     fn a_short_record_is_refused() {
-        assert!(parse(&[0; size_of::<Event>() - 1]).is_none());
-        assert!(parse(&[0; size_of::<Event>()]).is_some());
+        assert!(parse::<Event>(&[0; size_of::<Event>() - 1]).is_none());
+        assert!(parse::<Event>(&[0; size_of::<Event>()]).is_some());
+    }
+
+    #[test]
+    fn results_are_counts_or_errnos() {
+        assert_eq!(result(0), Ok(0));
+        assert_eq!(result(i32::MAX), Ok(i32::MAX as u32));
+        assert_eq!(result(-libc::EPIPE), Err(libc::EPIPE));
+        assert_eq!(result(-512), Err(libc::EINTR));
     }
 }

@@ -66,6 +66,24 @@ pub struct Counters {
     pub disk_overflow: u64,
     /// Block requests not timed because too many were under way.
     pub requests_lost: u64,
+    /// Calls of `tcp_sendmsg` and `tcp_recvmsg` that were told of.
+    pub messages: u64,
+    /// Calls that would have waited (EAGAIN): no messages.
+    pub messages_again: u64,
+    /// Messages whose call's entry was not seen: the time spent is not known.
+    pub messages_unpaired: u64,
+    /// Calls whose return was not seen.
+    pub messages_abandoned: u64,
+    /// Datagrams that watched threads sent.
+    pub udp_sent: u64,
+    /// Datagrams that watched threads received.
+    pub udp_received: u64,
+    /// Sends not recorded one by one because the thread sends often.
+    pub udp_unrecorded: u64,
+    /// Records of single calls put in their sink.
+    pub records_delivered: u64,
+    /// Records of single calls dropped because their sink was full for too long.
+    pub records_dropped: u64,
     /// Heartbeats handled.
     pub heartbeats: u64,
     /// Times that no heartbeat was handled for a second because this side was late.
@@ -108,6 +126,9 @@ pub struct Shared {
     pub gone: AtomicU64,
     pub reconcile_failed: AtomicU64,
     pub disk_overflow: AtomicU64,
+    pub messages: AtomicU64,
+    pub records_delivered: AtomicU64,
+    pub records_dropped: AtomicU64,
     pub disks: Mutex<Vec<DiskCounters>>,
     pub long_waits_dropped: AtomicU64,
     pub heartbeats: AtomicU64,

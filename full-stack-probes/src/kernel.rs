@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ebpf_abi::Counter;
+use ipnet::IpNet;
 
 use crate::attach::{Held, attach};
 use crate::block::Disks;
@@ -19,7 +21,7 @@ use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::processes::{self, Processes};
 use crate::table::Table;
-use crate::{ProbeReport, Settings};
+use crate::{ProbeReport, RungKind, Settings, message, udp};
 
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
@@ -68,6 +70,9 @@ pub enum StartError {
     /// More ports than the programs compare with.
     #[error("{0} ports to watch, {MAX_PORTS} at most; leave the list empty to watch all")]
     TooManyPorts(usize),
+    /// More ports than the programs compare with.
+    #[error("{0} consensus ports, {MAX_PORTS} at most; name the process instead")]
+    TooManyConsensusPorts(usize),
     /// The network namespace could not be told.
     #[error("cannot tell this thread's network namespace: {0}; is /proc mounted?")]
     Namespace(io::Error),
@@ -92,6 +97,8 @@ pub struct Kernel {
     /// Watched processes, if any are declared.
     pub processes: Option<Arc<Processes>>,
     map_fds: Vec<RawFd>,
+    /// Datagrams by thread.
+    pub udp: udp::Threads,
 }
 
 /// What the collector's thread reads.
@@ -102,6 +109,8 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Datagrams by thread, to forget those that have ended.
+    pub udp: udp::Threads,
     /// Disks.
     pub disks: Disks,
     /// Heartbeats come.
@@ -116,6 +125,25 @@ impl Kernel {
         if settings.ports.len() > MAX_PORTS {
             return Err(StartError::TooManyPorts(settings.ports.len()));
         }
+        let consensus_ports = &settings.watch.consensus_ports;
+        if consensus_ports.len() > MAX_PORTS {
+            return Err(StartError::TooManyConsensusPorts(consensus_ports.len()));
+        }
+        let (kernel, sources) = Self::load_once(settings, false)?;
+        let by_address = kernel
+            .reports
+            .iter()
+            .any(|report| report.rung == Some(RungKind::Kprobe) && report.name.starts_with("tcp_"));
+        if !by_address {
+            return Ok((kernel, sources));
+        }
+        // Kprobes cannot make cookies, so all programs must know connections by their addresses
+        // too. That is decided before they are loaded.
+        drop((kernel, sources));
+        Self::load_once(settings, true)
+    }
+
+    fn load_once(settings: &Settings, by_address: bool) -> Result<(Self, Sources), StartError> {
         let btf = read_btf()?;
         let offsets = Offsets::of(&btf);
         let netns = netns().map_err(StartError::Namespace)?;
@@ -134,6 +162,21 @@ impl Kernel {
         });
         let hierarchy_id = hierarchy.as_ref().map_or(u32::MAX, |found| found.id);
         let long_wait = u64::try_from(settings.long_wait.as_nanos()).unwrap_or(u64::MAX);
+        let consensus_ports = &settings.watch.consensus_ports;
+        let message_port_count = consensus_ports.len() as u32;
+        let mut message_ports = [0u16; MAX_PORTS];
+        for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
+            *place = *port;
+        }
+        let message_processes = u32::from(settings.watch.has_processes());
+        // The helper's own function is in the type information of kernels that have it.
+        let makes_cookies = matches!(btf.function("bpf_get_socket_ptr_cookie"), Ok(Some(_)));
+        let (makes_cookies, by_address) = (
+            u32::from(makes_cookies),
+            u32::from(by_address || !makes_cookies),
+        );
+        let by_process = u32::from(settings.watch.has_processes());
+        let by_peer = u32::from(!settings.peers.is_empty());
         let mut loader = EbpfLoader::new();
         if !settings.watch.has_processes() {
             for map in processes::MAPS {
@@ -148,6 +191,13 @@ impl Kernel {
             .override_global("PORTS", &ports[..], true)
             .override_global("HIERARCHY", &hierarchy_id, true)
             .override_global("LONG_WAIT", &long_wait, true)
+            .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
+            .override_global("MESSAGE_PORTS", &message_ports[..], true)
+            .override_global("MESSAGE_PROCESSES", &message_processes, true)
+            .override_global("MAKES_COOKIES", &makes_cookies, true)
+            .override_global("BY_ADDRESS", &by_address, true)
+            .override_global("BY_PROCESS", &by_process, true)
+            .override_global("BY_PEER", &by_peer, true)
             .override_global("CA_STATE_SHIFT", &offsets.ca_state_shift, true)
             .override_global("CA_STATE_MASK", &offsets.ca_state_mask, true);
         for field in &offsets.fields {
@@ -155,6 +205,13 @@ impl Kernel {
         }
         let block_slow = u64::try_from(settings.block_slow.as_nanos()).unwrap_or(u64::MAX);
         loader.override_global("BLOCK_SLOW", &block_slow, true);
+        // The maps of programs that are not loaded need no memory.
+        if !(message::PROBE.wanted)(settings) {
+            loader.map_max_entries("CALLS", 1);
+        }
+        if !(udp::PROBE.wanted)(settings) {
+            loader.map_max_entries("UDP", 1);
+        }
         let places: Vec<_> = PLACES
             .iter()
             .map(|place| (place.symbol, place.index(&btf)))
@@ -171,6 +228,7 @@ impl Kernel {
             map_fds.extend(fds);
             processes = Some((Arc::new(shared), account));
         }
+        peers(&mut ebpf, settings, &mut map_fds)?;
 
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
@@ -207,11 +265,19 @@ impl Kernel {
         let counters =
             PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
         let table = array(&mut ebpf, "TABLE", &mut map_fds)?;
+        let keys = array(&mut ebpf, "KEYS", &mut map_fds)?;
         let disks = disks(&mut ebpf, settings, &mut map_fds)?;
+        map_fds.extend(ebpf.map("CALLS").and_then(map_fd));
+        let threads = take(&mut ebpf, "UDP")?;
+        map_fds.extend(map_fd(&threads));
+        let (udp, udp_reader) = udp::Threads::pair(threads).map_err(|reason| StartError::Map {
+            name: "UDP",
+            reason,
+        })?;
         let claims = take(&mut ebpf, "CLAIMS")?;
         map_fds.extend(map_fd(&claims));
         let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
-        let table = Table::map(table, claims).map_err(|error| StartError::Map {
+        let table = Table::map(table, keys, claims).map_err(|error| StartError::Map {
             name: "TABLE",
             reason: error.to_string(),
         })?;
@@ -226,11 +292,13 @@ impl Kernel {
                 counters,
                 processes: processes.as_ref().map(|(shared, _)| Arc::clone(shared)),
                 map_fds,
+                udp,
             },
             Sources {
                 urgent,
                 bulk,
                 table,
+                udp: udp_reader,
                 disks,
                 heartbeat,
                 processes,
@@ -354,6 +422,27 @@ pub fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, StartError> {
     })
 }
 
+/// Tells the programs which peers are watched. The map stays with them.
+fn peers(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<(), StartError> {
+    let map = ebpf.map_mut("PEERS").ok_or(StartError::Map {
+        name: "PEERS",
+        reason: "is not in the object".to_owned(),
+    })?;
+    fds.extend(map_fd(map));
+    let mut peers: LpmTrie<_, [u8; 16], u32> =
+        LpmTrie::try_from(map).map_err(|error| map_error("PEERS", error))?;
+    for net in &settings.peers {
+        let (address, length) = match net {
+            IpNet::V4(net) => (net.network().to_ipv6_mapped(), 96 + net.prefix_len()),
+            IpNet::V6(net) => (net.network(), net.prefix_len()),
+        };
+        peers
+            .insert(&Key::new(u32::from(length), address.octets()), 1, 0)
+            .map_err(|error| map_error("PEERS", error))?;
+    }
+    Ok(())
+}
+
 /// An array, to be mapped.
 pub fn array(
     ebpf: &mut Ebpf,
@@ -403,6 +492,8 @@ pub fn map_fd(map: &Map) -> Option<RawFd> {
         | Map::PerCpuArray(data)
         | Map::Array(data)
         | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
         | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }

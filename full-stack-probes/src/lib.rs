@@ -23,6 +23,7 @@ mod heartbeat;
 mod kernel;
 mod link;
 mod mapped;
+mod message;
 mod offsets;
 mod owner;
 mod percentiles;
@@ -30,9 +31,12 @@ mod preflight;
 mod probes;
 mod processes;
 mod reader;
+mod records;
 mod sched;
 mod sweep;
 mod table;
+mod tcp_probes;
+mod udp;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -44,11 +48,14 @@ use ipnet::IpNet;
 pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
+pub use events::BlockOperation;
 pub use kernel::{ProgramStats, StartError};
-pub use percentiles::{BlockOperation, Percentiles, Registry, Series, Usage};
+pub use percentiles::{Percentiles, Registry, Series, Usage};
 pub use preflight::{Check, preflight};
 pub use probes::RungKind;
+pub use records::{KernelRecord, Sinks};
 pub use sched::{LongWait, Preemptor, WatchedThread};
+pub use udp::UdpThread;
 pub use watch::{Selector, WatchedProcess};
 
 /// What is watched, and how closely.
@@ -58,6 +65,8 @@ pub struct Settings {
     pub ignore: Vec<IpNet>,
     /// Only connections with one of these ports at either end; empty: all. Eight at most.
     pub ports: Vec<u16>,
+    /// Only connections with peers in these networks are watched; empty: all.
+    pub peers: Vec<IpNet>,
     /// Connections between addresses of this host are not watched.
     pub ignore_loopback: bool,
     /// How often connections with late data are looked at; a quarter as often while there are none.
@@ -90,7 +99,7 @@ pub struct Watch {
     pub units: Vec<String>,
     /// Cgroups, as absolute paths below the cgroup mount, such as `/system.slice/gaiad.service`.
     pub cgroups: Vec<PathBuf>,
-    /// TCP ports, of either end, whose messages are recorded one by one.
+    /// TCP ports, of either end, whose messages are recorded one by one. Eight at most.
     pub consensus_ports: Vec<u16>,
 }
 
@@ -111,7 +120,9 @@ pub fn ladders() -> Vec<(&'static str, Vec<RungKind>)> {
     probes::PROBES
         .iter()
         .map(|probe| {
-            let kinds = probe.rungs.iter().map(|rung| rung.kind).collect();
+            let mut kinds: Vec<_> = probe.rungs.iter().map(|rung| rung.kind).collect();
+            // Several ways of one kind: names differ between kernels.
+            kinds.dedup();
             (probe.name, kinds)
         })
         .collect()
@@ -122,6 +133,7 @@ impl Default for Settings {
         Self {
             ignore: Vec::new(),
             ports: Vec::new(),
+            peers: Vec::new(),
             ignore_loopback: true,
             sweep: Duration::from_millis(5),
             reconcile: Duration::from_secs(10),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use events::Timestamp;
+use events::{BlockOperation, Timestamp};
 use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
@@ -74,22 +74,6 @@ pub enum Series {
     },
     /// From a heartbeat in the kernel to its handler here.
     CollectorDelay,
-}
-
-/// What a block request does (`REQ_OP_*` of `include/linux/blk_types.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BlockOperation {
-    /// Reads sectors.
-    Read,
-    /// Writes sectors.
-    Write,
-    /// Empties the disk's volatile cache.
-    Flush,
-    /// Discards or zeroes sectors.
-    Discard,
-    /// Anything else: zones, passthrough commands.
-    Other,
 }
 
 impl Series {

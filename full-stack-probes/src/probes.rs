@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::Settings;
 use crate::btf::{Argument, Btf};
 use crate::offsets::Offsets;
+use crate::tcp_probes;
 
 /// Kinds of hooks, the one that loses least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -90,24 +91,58 @@ pub struct Place {
 pub enum Of {
     /// The first that points to this struct.
     Pointer(&'static str),
+    /// The function's argument of this name.
+    Named(&'static str),
     /// What the function returns: after its last argument.
+    #[allow(dead_code)]
     Return,
     /// The one at this index, where there are so many.
     At(u32),
+    /// The one of this number, if it is there and no pointer to a struct.
+    Scalar(usize),
 }
 
 /// Arguments to look up.
-pub const PLACES: &[Place] = &[Place {
-    symbol: "SWITCH_STATE",
-    hook: Hook::TpBtf("sched_switch"),
-    of: Of::At(3),
-}];
+pub const PLACES: &[Place] = &[
+    tcp_probes::RETRANSMIT_ERROR,
+    Place {
+        symbol: "SWITCH_STATE",
+        hook: Hook::TpBtf("sched_switch"),
+        of: Of::At(3),
+    },
+    Place {
+        symbol: "TCP_RECV_FLAGS",
+        hook: Hook::Fexit("tcp_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "TCP_RECV_RETURN",
+        hook: Hook::Fexit("tcp_recvmsg"),
+        of: Of::Return,
+    },
+    Place {
+        symbol: "UDP_RECV_FLAGS",
+        hook: Hook::Fexit("udp_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "UDP_RECV_RETURN",
+        hook: Hook::Fexit("udp_recvmsg"),
+        of: Of::Return,
+    },
+    Place {
+        symbol: "UDP6_RECV_FLAGS",
+        hook: Hook::Fexit("udpv6_recvmsg"),
+        of: Of::Named("flags"),
+    },
+    Place {
+        symbol: "UDP6_RECV_RETURN",
+        hook: Hook::Fexit("udpv6_recvmsg"),
+        of: Of::Return,
+    },
+];
 
 const BLOCK: &[&str] = &["RQ_FLAGS", "RQ_LEN", "GD_MAJOR", "GD_MINOR"];
-
-fn always(_: &Settings) -> bool {
-    true
-}
 
 fn has_processes(settings: &Settings) -> bool {
     settings.watch.has_processes()
@@ -132,174 +167,19 @@ const COMMON: &[&str] = &[
     "SK_ERR_SOFT",
 ];
 
-/// Fields without which the table of connections cannot be kept.
-const TABLE: &[&str] = &[
-    "TP_SND_UNA",
-    "TP_SND_NXT",
-    "TP_SND_WND",
-    "TP_SRTT",
-    "TP_MDEV",
-    "TP_RTT_MIN",
-    "TP_MSTAMP",
-];
-
 /// All probes.
 pub const PROBES: &[Probe] = &[
-    Probe {
-        name: "tcp_state",
-        loss: "connections that open, close or fail",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_state",
-                hook: Hook::TpBtf("inet_sock_set_state"),
-                arguments: &["sock", "", ""],
-            }],
-            loss: "",
-        }],
-        fields: TABLE,
-    },
-    Probe {
-        name: "tcp_receive",
-        loss: "acknowledgements and round-trip times",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_receive",
-                hook: Hook::TpBtf("tcp_probe"),
-                arguments: &["sock", "sk_buff"],
-            }],
-            loss: "",
-        }],
-        fields: &[
-            "TP_SND_UNA",
-            "TP_SND_NXT",
-            "TP_SND_WND",
-            "TP_SRTT",
-            "TP_MDEV",
-            "TP_RTT_MIN",
-            "TP_MSTAMP",
-            "SKB_CB",
-            "CB_ACK_SEQ",
-        ],
-    },
-    Probe {
-        name: "tcp_send",
-        loss: "when data left; overdue acknowledgements are seen only after retransmissions",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_send",
-                hook: Hook::TpBtf("sock_send_length"),
-                arguments: &["sock", ""],
-            }],
-            loss: "",
-        }],
-        fields: TABLE,
-    },
-    Probe {
-        name: "tcp_retransmit",
-        loss: "retransmissions",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_retransmit",
-                hook: Hook::TpBtf("tcp_retransmit_skb"),
-                arguments: &["sock", "sk_buff"],
-            }],
-            loss: "",
-        }],
-        fields: &[
-            "TP_SND_UNA",
-            "TP_SND_NXT",
-            "TP_SND_WND",
-            "TP_SRTT",
-            "TP_MDEV",
-            "TP_RTT_MIN",
-            "TP_MSTAMP",
-            "ICSK_RETRANSMITS",
-            "ICSK_CA_STATE",
-        ],
-    },
-    Probe {
-        name: "tcp_synack",
-        loss: "retransmitted SYN-ACKs",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_synack",
-                hook: Hook::TpBtf("tcp_retransmit_synack"),
-                arguments: &["sock", "request_sock"],
-            }],
-            loss: "",
-        }],
-        fields: &[],
-    },
-    Probe {
-        name: "tcp_reset_in",
-        loss: "resets from peers",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_reset_in",
-                hook: Hook::TpBtf("tcp_receive_reset"),
-                arguments: &["sock"],
-            }],
-            loss: "",
-        }],
-        fields: &[],
-    },
-    Probe {
-        name: "tcp_reset_out",
-        loss: "resets that this host sends",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_reset_out",
-                hook: Hook::TpBtf("tcp_send_reset"),
-                arguments: &["sock"],
-            }],
-            loss: "",
-        }],
-        fields: &[],
-    },
-    Probe {
-        name: "tcp_error",
-        loss: "errors that ICMP reports on connections",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_error",
-                hook: Hook::TpBtf("inet_sk_error_report"),
-                arguments: &["sock"],
-            }],
-            loss: "",
-        }],
-        fields: &[],
-    },
-    Probe {
-        name: "tcp_destroy",
-        loss: "slots of vanished connections until the next reconciliation",
-        wanted: always,
-        rungs: &[Rung {
-            kind: RungKind::TpBtf,
-            attachments: &[Attachment {
-                program: "tcp_destroy",
-                hook: Hook::TpBtf("tcp_destroy_sock"),
-                arguments: &["sock"],
-            }],
-            loss: "",
-        }],
-        fields: &[],
-    },
+    tcp_probes::STATE,
+    tcp_probes::RECEIVED,
+    tcp_probes::SENT,
+    tcp_probes::RETRANSMITTED,
+    tcp_probes::SYN_ACK,
+    tcp_probes::RESET_IN,
+    tcp_probes::RESET_OUT,
+    tcp_probes::ERROR,
+    tcp_probes::DESTROYED,
+    crate::message::PROBE,
+    crate::udp::PROBE,
     Probe {
         name: "block",
         loss: "latency and errors of disks",
@@ -375,7 +255,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: HEARTBEAT,
         loss: "how late records reach their reader, and that they no longer do",
-        wanted: always,
+        wanted: |_| true,
         rungs: &[Rung {
             kind: RungKind::PerfEvent,
             attachments: &[Attachment {
@@ -639,6 +519,13 @@ impl Place {
         let index = match self.of {
             Of::Return => Some(found.len()),
             Of::At(index) => Some(index as usize).filter(|index| *index < found.len()),
+            Of::Named(wanted) => match self.hook {
+                Hook::Fentry(function) | Hook::Fexit(function) | Hook::Kprobe(function) => {
+                    btf.parameter(function, wanted).ok().flatten()
+                }
+                Hook::TpBtf(_) | Hook::CpuClock(_) => None,
+            },
+            Of::Scalar(index) => (found.get(index) == Some(&Argument::Scalar)).then_some(index),
             Of::Pointer(wanted) => found
                 .iter()
                 .position(|argument| matches!(argument, Argument::Pointer(name) if name == wanted)),

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{Event, EventKind, NO_SLOT, SLOTS, VACANT};
+use ebpf_abi::{BlockRecord, Event, EventKind, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
 use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -16,14 +16,17 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::Settings;
+use crate::block;
 use crate::convert;
 use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
+use crate::message;
 use crate::owner;
 use crate::percentiles::Series;
 use crate::processes::{self, Note};
+use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
 
 /// Events in a batch at most.
@@ -60,6 +63,7 @@ pub struct Reader {
     settings: Settings,
     diag: Diag,
     sink: Sender<Vec<TcpEvent>>,
+    records: Outbox,
     shared: Arc<Shared>,
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
@@ -77,7 +81,7 @@ impl Reader {
         sources: Sources,
         mut settings: Settings,
         diag: Diag,
-        sink: Sender<Vec<TcpEvent>>,
+        sinks: Sinks,
         shared: Arc<Shared>,
         stop: OwnedFd,
     ) -> Self {
@@ -91,7 +95,8 @@ impl Reader {
             sources,
             settings,
             diag,
-            sink,
+            sink: sinks.tcp,
+            records: Outbox::new(sinks.records),
             shared,
             stop,
             known: BTreeMap::new(),
@@ -117,6 +122,7 @@ impl Reader {
             if now >= self.next_reconcile {
                 self.reconcile(now);
                 self.find_disks();
+                self.sources.udp.forget_ended();
                 self.next_reconcile = clock::now() + self.settings.reconcile;
             }
             if now >= self.next_scan {
@@ -132,6 +138,7 @@ impl Reader {
                 self.next_sweep = self.next_sweep.min(now);
             }
             open = self.flush();
+            self.records.flush(&self.shared);
         }
     }
 
@@ -159,6 +166,7 @@ impl Reader {
         let mut fds = [
             PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.sources.bulk.as_fd(), PollFlags::POLLIN),
         ];
         match ppoll(&mut fds, Some(timeout), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -187,12 +195,40 @@ impl Reader {
         let bulk = drain_ring(&mut self.sources.bulk, limit, records, &mut others, shared);
         self.beat(&others.beats);
         if let Some((processes, _)) = &self.sources.processes {
-            for note in others.notes {
+            for note in std::mem::take(&mut others.notes) {
                 add(&self.shared.long_waits_dropped, processes.note(note));
             }
         }
+        let blocks = others.blocks.iter().map(|r| self.sources.disks.request(r));
+        let blocks = blocks.map(KernelRecord::Block);
+        others.calls.extend(blocks);
+        self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// Records of single calls.
+    fn note(&mut self, calls: Vec<KernelRecord>) {
+        if calls.is_empty() {
+            return;
+        }
+        let mut messages = 0;
+        let mut registry = self.shared.registry();
+        for call in calls {
+            if let KernelRecord::Message(message) = &call {
+                let remote = message.flow.remote.ip();
+                if self.settings.ignore.iter().any(|net| net.contains(&remote)) {
+                    continue;
+                }
+                messages += 1;
+                if let Some((series, nanos)) = message::series(message) {
+                    registry.record(series, nanos, 1);
+                }
+            }
+            self.records.push(call);
+        }
+        drop(registry);
+        add(&self.shared.messages, messages);
     }
 
     /// Heartbeats, each with the time of its handling.
@@ -316,7 +352,7 @@ impl Reader {
     /// Looks for slots that no event told of: the ring may have been full.
     fn scan(&mut self) {
         for index in 0..SLOTS {
-            let cookie = self.sources.table.cookie(index);
+            let cookie = self.sources.table.key(index);
             if cookie != VACANT
                 && self
                     .live
@@ -571,6 +607,8 @@ struct Others {
     /// Heartbeats, each with the time of its handling.
     beats: Vec<(Timestamp, Timestamp)>,
     notes: Vec<Note>,
+    calls: Vec<KernelRecord>,
+    blocks: Vec<BlockRecord>,
 }
 
 fn drain_ring(
@@ -590,6 +628,21 @@ fn drain_ring(
         }
         if let Some(note) = processes::parse(&item) {
             others.notes.push(note);
+            continue;
+        }
+        let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();
+        if let Some(request) = block::parse(kind, &item) {
+            match request {
+                Some(request) => others.blocks.push(request),
+                None => add(&shared.malformed, 1),
+            }
+            continue;
+        }
+        if let Some(call) = records::parse(kind, &item) {
+            match call {
+                Some(call) => others.calls.push(call),
+                None => add(&shared.malformed, 1),
+            }
             continue;
         }
         match convert::parse(&item) {
@@ -630,7 +683,10 @@ mod tests {
             sources,
             settings,
             Diag::open().unwrap(),
-            sink,
+            Sinks {
+                tcp: sink,
+                records: None,
+            },
             Arc::default(),
             EventFd::new()
                 .unwrap()

@@ -5,13 +5,14 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aya::maps::{HashMap, MapData};
-use ebpf_abi::{PROBES, RING, SLOTS, Slot, VACANT, home};
+use ebpf_abi::{BUCKET, RING, SLOTS, Slot, VACANT, home, place};
 
 use crate::mapped::Mapped;
 
-/// The mapping, and which slots are taken.
+/// The mappings, and which slots are taken.
 pub struct Table {
     slots: Mapped<Slot>,
+    keys: Mapped<u64>,
     claims: HashMap<MapData, u32, u64>,
 }
 
@@ -19,10 +20,15 @@ pub struct Table {
 const HEAD: usize = std::mem::offset_of!(Slot, ring) / size_of::<u64>();
 
 impl Table {
-    /// Maps the table.
-    pub fn map(map: MapData, claims: HashMap<MapData, u32, u64>) -> io::Result<Self> {
+    /// Maps slots and keys.
+    pub fn map(
+        slots: MapData,
+        keys: MapData,
+        claims: HashMap<MapData, u32, u64>,
+    ) -> io::Result<Self> {
         Ok(Self {
-            slots: Mapped::map(map, SLOTS)?,
+            slots: Mapped::map(slots, SLOTS)?,
+            keys: Mapped::map(keys, SLOTS)?,
             claims,
         })
     }
@@ -45,10 +51,10 @@ impl Table {
             // SAFETY: as above.
             unsafe { (&raw const (*slot).ring).read_volatile() }
         };
-        // The cookie, read again, tells whether it is still the same connection.
+        // The key, read after it, tells whether it is still the same connection.
         fence(Ordering::Acquire);
-        let still = self.cookie(index);
-        (copy.cookie != VACANT && copy.ready != 0 && still == copy.cookie).then_some(copy)
+        let key = self.key(index);
+        (key != VACANT && copy.ready != 0 && key == copy.cookie).then_some(copy)
     }
 
     /// Has a slot's first cache lines fetched, without waiting for them.
@@ -62,38 +68,69 @@ impl Table {
         }
     }
 
-    /// The cookie of a slot; [`VACANT`] where it is free or out of range.
-    pub fn cookie(&self, index: u32) -> u64 {
-        self.atomic_cookie(index)
-            .map_or(VACANT, |cookie| cookie.load(Ordering::Acquire))
+    /// The key of a slot; [`VACANT`] where it is free or out of range.
+    pub fn key(&self, index: u32) -> u64 {
+        self.atomic_key(index)
+            .map_or(VACANT, |key| key.load(Ordering::Acquire))
     }
 
-    /// The slot of a cookie.
-    pub fn find(&self, cookie: u64) -> Option<u32> {
-        let first = home(cookie);
-        (0..PROBES)
-            .map(|step| (first + step) & (SLOTS - 1))
-            .find(|index| self.cookie(*index) == cookie)
+    /// The slot of a key.
+    pub fn find(&self, key: u64) -> Option<u32> {
+        let first = home(key);
+        (0..BUCKET)
+            .map(|step| place(first, step))
+            .find(|index| self.key(*index) == key)
     }
 
     /// Takes a slot back from a connection that no longer exists, unless another has it by now.
-    pub fn release(&mut self, index: u32, cookie: u64) -> bool {
-        let released = self.atomic_cookie(index).is_some_and(|place| {
+    pub fn release(&mut self, index: u32, key: u64) -> bool {
+        let released = self.atomic_key(index).is_some_and(|place| {
             place
-                .compare_exchange(cookie, VACANT, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(key, VACANT, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
         });
-        // Until the claim is gone as well, nobody takes the slot.
-        if released && let Err(error) = self.claims.remove(&index) {
-            tracing::debug!(index, %error, "the slot's claim was gone already");
+        if released {
+            self.set_unready(index);
+            // Until the claim is gone as well, nobody takes the slot.
+            if let Err(error) = self.claims.remove(&index) {
+                tracing::debug!(index, %error, "the slot's claim was gone already");
+            }
         }
         released
     }
 
-    fn atomic_cookie(&self, index: u32) -> Option<&AtomicU64> {
-        let slot: NonNull<Slot> = self.slots.get(index)?;
+    /// Takes a slot for a connection that programs would not take one for of themselves. The next
+    /// program that sees it fills the slot. Returns whether there was one.
+    pub fn invite(&mut self, key: u64) -> bool {
+        const BPF_NOEXIST: u64 = 1;
+        let first = home(key);
+        if self.find(key).is_some() {
+            return true;
+        }
+        for index in (0..BUCKET).map(|step| place(first, step)) {
+            if self.key(index) == VACANT && self.claims.insert(index, key, BPF_NOEXIST).is_ok() {
+                self.set_unready(index);
+                if let Some(place) = self.atomic_key(index) {
+                    place.store(key, Ordering::Release);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// For a slot whose claim is ours.
+    fn set_unready(&self, index: u32) {
+        if let Some(slot) = self.slots.get(index) {
+            // SAFETY: within the mapping; only the holder of the claim writes to the slot.
+            unsafe { (&raw mut (*slot.as_ptr()).ready).write_volatile(0) };
+        }
+    }
+
+    fn atomic_key(&self, index: u32) -> Option<&AtomicU64> {
+        let key: NonNull<u64> = self.keys.get(index)?;
         // SAFETY: an aligned word within the mapping that lives as long as `self`; the kernel
         // changes it by single stores only.
-        Some(unsafe { AtomicU64::from_ptr(&raw mut (*slot.as_ptr()).cookie) })
+        Some(unsafe { AtomicU64::from_ptr(key.as_ptr()) })
     }
 }

@@ -11,7 +11,8 @@ pub const KIND_BLOCK: u8 = 18;
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// `inet_sock_set_state`: `from`, `to`, `error`; owner where it is the caller's context.
+    /// A change of state: `from`, `to`, `error`; owner where it is the caller's context. Where a
+    /// handshake that this host began ends well, `value` is how long it took.
     State = 1,
     /// `tcp_retransmit_skb`, `tcp_retransmit_synack`: `cause`, `count`.
     Retransmit = 2,
@@ -21,8 +22,12 @@ pub enum EventKind {
     ResetSent = 4,
     /// `inet_sk_error_report`: `error`.
     Error = 5,
-    /// A slot was taken for a connection that was not known.
+    /// A slot was taken for a connection that was not known. Where it was known by another key
+    /// before (its address, before it had a cookie), `value` is that.
     Adopted = 6,
+    /// The peer closed its window (`value` is 0), or opened it again (`value` is how long it was
+    /// closed).
+    Window = 7,
 }
 
 impl EventKind {
@@ -36,6 +41,7 @@ impl EventKind {
             4 => Self::ResetSent,
             5 => Self::Error,
             6 => Self::Adopted,
+            7 => Self::Window,
             _ => return None,
         })
     }
@@ -75,8 +81,10 @@ pub struct Event {
     pub cause: u8,
     /// `sk_err`, or `sk_err_soft` where that is zero.
     pub error: i32,
-    /// The socket's cookie.
+    /// What the connection is known by: the socket's cookie, or its address where it has none.
     pub cookie: u64,
+    /// Nanoseconds or another key: see [`EventKind`].
+    pub value: u64,
     /// This host's address.
     pub local: [u8; 16],
     /// The peer's address.
@@ -128,21 +136,33 @@ pub enum Counter {
     Urgent = 5,
     /// Records put in the bulk ring.
     Bulk = 6,
+    /// Sends and receives that would have waited (EAGAIN): no messages.
+    MessageAgain = 7,
+    /// Calls whose return was seen and whose entry was not: the time spent is not known.
+    MessageUnpaired = 8,
+    /// Calls whose entry was seen and whose return was not.
+    MessageAbandoned = 9,
+    /// Datagrams that watched threads sent.
+    UdpSent = 10,
+    /// Datagrams that watched threads received.
+    UdpReceived = 11,
+    /// Sends that were not recorded one by one because the thread sends often.
+    UdpUnrecorded = 12,
     /// Requests issued to disks that user space does not know yet.
-    DiskUnknown = 7,
+    DiskUnknown = 13,
     /// Requests not timed because too many were under way.
-    RequestsLost = 8,
+    RequestsLost = 14,
     /// Processes not watched because the set was full.
-    WatchedFull = 9,
+    WatchedFull = 15,
     /// Times a thread of a watched process found no room in the table of threads.
-    ThreadsFull = 10,
+    ThreadsFull = 16,
     /// Cgroups not watched because too many are.
-    CgroupsFull = 11,
+    CgroupsFull = 17,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 18;
 }
 
 #[cfg(test)]
@@ -153,14 +173,14 @@ mod tests {
 
     #[test]
     fn layout_has_no_padding() {
-        assert_eq!(size_of::<Event>(), 88);
+        assert_eq!(size_of::<Event>(), 96);
         assert_eq!(align_of::<Event>(), 8);
         assert_eq!(offset_of!(Event, kind), KIND_OFFSET);
         assert_eq!(size_of::<Heartbeat>(), 16);
         assert_eq!(offset_of!(Heartbeat, kind), KIND_OFFSET);
         assert_eq!(offset_of!(Event, error), 12);
-        assert_eq!(offset_of!(Event, owner), 60);
-        assert_eq!(offset_of!(Event, comm), 72);
+        assert_eq!(offset_of!(Event, owner), 68);
+        assert_eq!(offset_of!(Event, comm), 80);
     }
 
     #[test]

@@ -8,8 +8,10 @@ mod block;
 mod event;
 mod fields;
 mod histogram;
+mod message;
 mod slot;
 mod thread;
+mod udp;
 mod watch;
 
 pub use block::{BlockRecord, DISKS, Disk, OPERATIONS, Operation, REQUESTS, Requests, device};
@@ -19,11 +21,14 @@ pub use event::{
 };
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
+pub use message::{CALLS, Direction, MESSAGE, Message, TOOK_UNKNOWN};
 pub use slot::{
-    PROBES, RING, SLOTS, Slot, Stamp, VACANT, home, seq_after, stamp_end, stamp_micros,
+    BUCKET, BUCKETS_OF_KEYS, FIRST_ADDRESS, RING, SLOTS, Slot, Stamp, VACANT, home, place,
+    seq_after, stamp_end, stamp_micros,
 };
 pub use thread::{
     Doing, TAKERS, THREAD_BUCKETS, THREADS, Taker, Thread, WaitRecord, thread_bucket,
     thread_midpoint,
 };
+pub use udp::{DATAGRAM, Datagram, RARE, UDP_THREADS, UdpThread, WINDOW};
 pub use watch::{ExecRecord, NAME, Name, NameKind, name, why};

@@ -1,22 +1,37 @@
 /// Slots in the table: connections that can be watched at once. A power of two.
 pub const SLOTS: u32 = 4096;
 
-/// How many neighbouring slots a cookie may be in, beginning with its [`home`].
-pub const PROBES: u32 = 8;
+/// Neighbouring slots that share a bucket. A connection's slot is in the bucket of its [`home`]. A
+/// bucket of keys is one cache line.
+pub const BUCKET: u32 = 8;
+
+/// Buckets.
+pub const BUCKETS_OF_KEYS: u32 = SLOTS / BUCKET;
+
+/// The key of a slot that is not in use. The kernel's cookies begin at 1.
+pub const VACANT: u64 = 0;
+
+/// Keys from here on are addresses of sockets that have no cookie (upper half of the address
+/// space); cookies count up from 1.
+pub const FIRST_ADDRESS: u64 = 1 << 63;
+
+/// The slot where the search for a key begins; it goes on within the bucket, round and round.
+#[inline(always)]
+#[must_use]
+pub const fn home(key: u64) -> u32 {
+    // Fibonacci hashing: cookies are nearly sequential, so neighbours must not collide in runs.
+    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOTS.trailing_zeros())) as u32
+}
+
+/// The slot to look at in the `step`th place, for steps below [`BUCKET`].
+#[inline(always)]
+#[must_use]
+pub const fn place(home: u32, step: u32) -> u32 {
+    (home & !(BUCKET - 1)) | (home.wrapping_add(step) & (BUCKET - 1))
+}
 
 /// Entries in a slot's history of transmissions. A power of two.
 pub const RING: usize = 16;
-
-/// The cookie of a slot that is not in use. The kernel's cookies begin at 1.
-pub const VACANT: u64 = 0;
-
-/// The first slot that a cookie may be in.
-#[inline(always)]
-#[must_use]
-pub const fn home(cookie: u64) -> u32 {
-    // Fibonacci hashing: cookies are nearly sequential, so neighbours must not collide in runs.
-    (cookie.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOTS.trailing_zeros())) as u32
-}
 
 /// Whether sequence number `a` comes after `b` (RFC 9293, section 3.4).
 #[inline(always)]
@@ -45,35 +60,18 @@ pub const fn stamp_micros(stamp: Stamp) -> u32 {
 }
 
 /// What is known of one connection. Written by kernel programs, read by user space through a
-/// shared mapping; only `cookie` is ever written by user space (to take back an orphan's slot).
+/// shared mapping. The first cache line is what every segment touches.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// The socket's cookie, or [`VACANT`].
-    pub cookie: u64,
-    /// This host's address.
-    pub local: [u8; 16],
-    /// The peer's address.
-    pub remote: [u8; 16],
-    /// This host's port.
-    pub local_port: u16,
-    /// The peer's port.
-    pub remote_port: u16,
-    /// Not zero once everything else is filled in.
-    pub ready: u8,
-    /// The kernel's `TCP_*` state.
-    pub state: u8,
-    /// Not zero while the peer's window is closed.
-    pub zero_window: u8,
-    /// Always zero.
-    pub reserved: u8,
     /// The highest acknowledged sequence number.
     pub snd_una: u32,
     /// The next sequence number to be sent, as last seen.
     pub snd_nxt: u32,
     /// `tcp_sock.srtt_us`: eight times the smoothed round-trip time in microseconds.
     pub srtt_us: u32,
-    /// `tcp_sock.mdev_us`: four times the mean deviation in microseconds.
+    /// `tcp_sock.mdev_us`: four times the mean deviation in microseconds (`tcp_info` calls a
+    /// quarter of it `tcpi_rttvar`).
     pub mdev_us: u32,
     /// `tcp_sock.rtt_min`: the windowed minimum in microseconds.
     pub min_rtt_us: u32,
@@ -87,20 +85,35 @@ pub struct Slot {
     pub received_at: u64,
     /// Transmissions noted so far; the next goes to `ring[head % RING]`.
     pub head: u32,
-    /// Calls that sent.
+    /// Calls that sent; where those cannot be hooked, segments with new data.
     pub sends: u32,
     /// Segments received.
     pub segments: u32,
-    /// Tail loss probes.
-    pub tail_probes: u32,
-    /// Retransmission timeouts.
-    pub timeouts: u32,
-    /// Other retransmissions.
-    pub other_retransmits: u32,
-    /// Thread group id of the process that connected; 0: not known.
-    pub owner: u32,
+    /// Not zero once everything is filled in. User space may take a slot for a connection that it
+    /// knows; the next program to see the connection fills it.
+    pub ready: u8,
+    /// The kernel's `TCP_*` state.
+    pub state: u8,
+    /// Not zero while the peer's window is closed.
+    pub zero_window: u8,
     /// Always zero.
-    pub reserved2: u32,
+    pub reserved: u8,
+    /// The connection's key.
+    pub cookie: u64,
+    /// This host's address.
+    pub local: [u8; 16],
+    /// The peer's address.
+    pub remote: [u8; 16],
+    /// This host's port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// `snd_una` less `tcp_sock.bytes_acked`: from `tcpi_bytes_acked` follows `snd_una`.
+    pub una_base: u32,
+    /// When connect() began, in nanoseconds; 0: not seen.
+    pub opened_at: u64,
+    /// When the peer's window closed, in nanoseconds; 0: it is open.
+    pub window_closed_at: u64,
     /// Transmissions, in no order that matters.
     pub ring: [Stamp; RING],
 }
@@ -127,8 +140,9 @@ mod tests {
     fn layout_has_no_padding() {
         assert_eq!(size_of::<Slot>(), 256);
         assert_eq!(align_of::<Slot>(), 8);
-        assert_eq!(offset_of!(Slot, snd_una), 48);
-        assert_eq!(offset_of!(Slot, acked_at), 72);
+        assert_eq!(offset_of!(Slot, acked_at), 24);
+        assert_eq!(offset_of!(Slot, cookie), 64);
+        assert_eq!(offset_of!(Slot, opened_at), 112);
         assert_eq!(offset_of!(Slot, ring), 128);
         assert_eq!(
             offset_of!(Slot, ring) + RING * size_of::<Stamp>(),
@@ -146,10 +160,27 @@ mod tests {
     #[test]
     fn sequential_cookies_have_homes_apart() {
         let mut seen = [0u8; SLOTS as usize];
+        let mut buckets = [0u8; BUCKETS_OF_KEYS as usize];
         for cookie in 1..=2000u64 {
             seen[home(cookie) as usize] += 1;
+            buckets[(home(cookie) / BUCKET) as usize] += 1;
         }
         assert!(seen.iter().all(|n| *n <= 2));
+        assert!(buckets.iter().all(|n| u32::from(*n) <= BUCKET));
+    }
+
+    #[test]
+    fn a_search_goes_through_the_whole_bucket_and_stays_in_it() {
+        for home in [0, 7, 8, 13, SLOTS - 1] {
+            let mut seen = 0u8;
+            for step in 0..BUCKET {
+                let slot = place(home, step);
+                assert_eq!(slot / BUCKET, home / BUCKET);
+                seen |= 1 << (slot % BUCKET);
+            }
+            assert_eq!(seen, u8::MAX);
+            assert_eq!(place(home, 0), home);
+        }
     }
 
     #[test]

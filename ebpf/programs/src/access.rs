@@ -1,20 +1,47 @@
 //! How a program reads the kernel: by its kind of hook.
 
 use core::ffi::c_void;
+use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 
 use crate::fields::{Field, is_present};
-use crate::{fields, sock};
+
+/// Whether this kernel lets tracing programs make a socket's cookie (Linux 5.12 and later).
+#[unsafe(no_mangle)]
+static MAKES_COOKIES: u32 = 1;
 
 /// Reading kernel memory and telling sockets.
 pub trait Access {
+    /// Reads at a byte offset from `base`; zero where it cannot be read.
+    ///
+    /// # Safety
+    ///
+    /// `base` points to a struct that has at that offset a number at least as large as `T`.
+    unsafe fn load_at<T: Copy>(base: *const c_void, offset: u32) -> T;
+
     /// Reads a field of a struct that `base` points to; zero where it cannot be read.
     ///
     /// # Safety
     ///
     /// `base` points to the field's struct, and `T` is no larger than the field.
-    unsafe fn load<T: Copy>(base: *const c_void, field: Field) -> T;
+    #[inline(always)]
+    unsafe fn load<T: Copy>(base: *const c_void, field: Field) -> T {
+        // SAFETY: by the caller's promise.
+        unsafe { Self::load_at(base, field.offset()) }
+    }
+
+    /// Reads a field of a struct that lies inside another.
+    ///
+    /// # Safety
+    ///
+    /// As [`Access::load`], for the sum of both offsets.
+    #[inline(always)]
+    unsafe fn load_nested<T: Copy>(base: *const c_void, outer: Field, inner: Field) -> T {
+        // SAFETY: by the caller's promise.
+        unsafe { Self::load_at(base, outer.offset() + inner.offset()) }
+    }
 
     /// The socket as a TCP socket, if it is a full one.
     ///
@@ -23,13 +50,30 @@ pub trait Access {
     /// `sk` is a `struct sock` or begins with a `struct sock_common`.
     unsafe fn tcp(sk: *const c_void) -> Option<*const c_void>;
 
-    /// What the connection is known by: the socket's cookie; where it has none and this kind of
-    /// hook cannot make one, its address.
+    /// The socket's cookie, made if it has none yet; zero where it has none and this hook on this
+    /// kernel cannot make one.
     ///
     /// # Safety
     ///
     /// As [`Access::tcp`].
-    unsafe fn key(sk: *const c_void) -> u64;
+    unsafe fn cookie(sk: *const c_void) -> u64;
+
+    /// The socket's address as a number.
+    fn address(sk: *const c_void) -> u64;
+
+    /// What the connection is known by: the socket's cookie, else its address.
+    ///
+    /// # Safety
+    ///
+    /// As [`Access::tcp`].
+    #[inline(always)]
+    unsafe fn key(sk: *const c_void) -> u64 {
+        // SAFETY: by the caller's promise.
+        match unsafe { Self::cookie(sk) } {
+            0 => Self::address(sk),
+            cookie => cookie,
+        }
+    }
 }
 
 /// Programs whose arguments the verifier knows: tp_btf, fentry and fexit.
@@ -37,21 +81,41 @@ pub struct Direct;
 
 impl Access for Direct {
     #[inline(always)]
-    unsafe fn load<T: Copy>(base: *const c_void, field: Field) -> T {
+    unsafe fn load_at<T: Copy>(base: *const c_void, offset: u32) -> T {
         // SAFETY: by the caller's promise; the verifier checks it again.
-        unsafe { fields::load(base, field) }
+        unsafe { read_volatile(base.byte_add(offset as usize).cast::<T>()) }
     }
 
     #[inline(always)]
     unsafe fn tcp(sk: *const c_void) -> Option<*const c_void> {
         // SAFETY: by the caller's promise.
-        unsafe { sock::as_tcp(sk) }
+        let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) };
+        if tcp.is_null() {
+            None
+        } else {
+            Some(tcp.cast_const().cast())
+        }
     }
 
     #[inline(always)]
-    unsafe fn key(sk: *const c_void) -> u64 {
-        // SAFETY: by the caller's promise.
-        unsafe { sock::cookie(sk) }
+    unsafe fn cookie(sk: *const c_void) -> u64 {
+        // SAFETY: by the caller's promise; the setting is a static.
+        unsafe {
+            match Self::load::<u64>(sk, Field::SK_COOKIE) {
+                0 if read_volatile(&raw const MAKES_COOKIES) != 0 => {
+                    bpf_get_socket_cookie(sk.cast_mut())
+                }
+                cookie => cookie,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn address(sk: *const c_void) -> u64 {
+        // The verifier lets nobody compute with a pointer that it knows; a copy made by a helper
+        // is a number.
+        // SAFETY: reads the pointer itself, which is on the stack.
+        unsafe { bpf_probe_read_kernel((&raw const sk).cast::<u64>()).unwrap_or(0) }
     }
 }
 
@@ -60,17 +124,17 @@ pub struct Probed;
 
 impl Access for Probed {
     #[inline(always)]
-    unsafe fn load<T: Copy>(base: *const c_void, field: Field) -> T {
+    unsafe fn load_at<T: Copy>(base: *const c_void, offset: u32) -> T {
         // SAFETY: the helper checks the address; a zeroed `T` is a number by the caller's promise.
         unsafe {
-            bpf_probe_read_kernel(base.byte_add(field.offset() as usize).cast::<T>())
+            bpf_probe_read_kernel(base.byte_add(offset as usize).cast::<T>())
                 .unwrap_or_else(|_| core::mem::zeroed())
         }
     }
 
     #[inline(always)]
     unsafe fn tcp(sk: *const c_void) -> Option<*const c_void> {
-        const IPPROTO_TCP: u16 = 6;
+        const IPPROTO_TCP: u8 = 6;
         const TIME_WAIT: u8 = 6;
         const NEW_SYN_RECV: u8 = 12;
         // SAFETY: both fields lie in the struct, by the caller's promise.
@@ -79,18 +143,20 @@ impl Access for Probed {
             if state == TIME_WAIT || state == NEW_SYN_RECV || !is_present(Field::SK_PROTOCOL) {
                 return None;
             }
-            // Eight bits wide before Linux 5.6; the byte after it was `sk_type`'s.
+            // 16 bits wide, for the sake of MPTCP, whose number is no byte: 262.
             let protocol: u16 = Self::load(sk, Field::SK_PROTOCOL);
-            (protocol == IPPROTO_TCP).then_some(sk)
+            (protocol == u16::from(IPPROTO_TCP)).then_some(sk)
         }
     }
 
     #[inline(always)]
-    unsafe fn key(sk: *const c_void) -> u64 {
+    unsafe fn cookie(sk: *const c_void) -> u64 {
         // SAFETY: by the caller's promise.
-        match unsafe { Self::load::<u64>(sk, Field::SK_COOKIE) } {
-            0 => sk as u64,
-            cookie => cookie,
-        }
+        unsafe { Self::load(sk, Field::SK_COOKIE) }
+    }
+
+    #[inline(always)]
+    fn address(sk: *const c_void) -> u64 {
+        sk as u64
     }
 }

@@ -39,7 +39,7 @@ pub enum Wake {
 pub fn urgent(event: &Event, wake: Wake) {
     let flags = match wake {
         Wake::Now => BPF_RB_FORCE_WAKEUP,
-        Wake::Later if passes_a_quarter() => BPF_RB_FORCE_WAKEUP,
+        Wake::Later if passes_a_quarter(&URGENT, size_of::<Event>()) => BPF_RB_FORCE_WAKEUP,
         Wake::Later => BPF_RB_NO_WAKEUP,
     };
     match URGENT.reserve::<Event>(0) {
@@ -65,20 +65,26 @@ pub fn urgent_now<T: Copy + 'static>(record: T) {
     }
 }
 
-/// Whether the urgent ring is just past a quarter, a half, or three quarters full.
+/// Whether a ring is just past a quarter, a half, or three quarters full.
 #[inline(always)]
-fn passes_a_quarter() -> bool {
+fn passes_a_quarter(ring: &RingBuf, record: usize) -> bool {
     const QUARTER: u64 = RING_SIZE as u64 / 4;
-    let waiting = URGENT.query(u64::from(BPF_RB_AVAIL_DATA));
-    waiting >= QUARTER && waiting % QUARTER < 2 * size_of::<Event>() as u64
+    let waiting = ring.query(u64::from(BPF_RB_AVAIL_DATA));
+    waiting >= QUARTER && waiting % QUARTER < 2 * record as u64
 }
 
+/// Puts a record of any type in the bulk ring. The reader is woken only when the ring fills.
 #[inline(always)]
-pub fn bulk<R: Copy + 'static>(record: &R) {
-    match BULK.reserve::<R>(0) {
+pub fn bulk<T: Copy + 'static>(record: &T) {
+    let flags = if passes_a_quarter(&BULK, size_of::<T>()) {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
+    match BULK.reserve::<T>(0) {
         Some(mut entry) => {
             entry.write(*record);
-            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+            entry.submit(u64::from(flags));
             count(Counter::Bulk);
         }
         None => count(Counter::BulkLost),

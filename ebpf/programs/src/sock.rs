@@ -2,54 +2,25 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
-
-use crate::fields::{Field, is_present, load};
+use crate::access::Access;
+use crate::fields::{Field, is_present};
 
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
 pub const ESTABLISHED: u8 = 1;
 pub const SYN_SENT: u8 = 2;
+pub const SYN_RECV: u8 = 3;
+pub const FIN_WAIT1: u8 = 4;
+pub const FIN_WAIT2: u8 = 5;
 pub const CLOSE: u8 = 7;
 pub const CLOSE_WAIT: u8 = 8;
+pub const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
 pub const NEW_SYN_RECV: u8 = 12;
 
 /// Bytes 8 to 11 of an IPv4-mapped IPv6 address, as they are in memory.
 pub const V4_MAPPED: u32 = 0xffff_u32.swap_bytes();
-
-/// The socket's cookie; the kernel makes one where it has none yet.
-///
-/// # Safety
-///
-/// `sk` is a `struct sock` or begins with a `struct sock_common`.
-#[inline(always)]
-pub unsafe fn cookie(sk: *const c_void) -> u64 {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        match load::<u64>(sk, Field::SK_COOKIE) {
-            0 => bpf_get_socket_cookie(sk.cast_mut()),
-            cookie => cookie,
-        }
-    }
-}
-
-/// The socket as a TCP socket, if it is a full one.
-///
-/// # Safety
-///
-/// `sk` is a `struct sock` or begins with a `struct sock_common`.
-#[inline(always)]
-pub unsafe fn as_tcp(sk: *const c_void) -> Option<*const c_void> {
-    // SAFETY: by the caller's promise.
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) };
-    if tcp.is_null() {
-        None
-    } else {
-        Some(tcp.cast_const().cast())
-    }
-}
 
 /// Both ends of a connection.
 #[derive(Clone, Copy)]
@@ -66,24 +37,24 @@ pub struct Ends {
 ///
 /// `sk` is a `struct sock` or begins with a `struct sock_common`, of an internet family.
 #[inline(always)]
-pub unsafe fn ends(sk: *const c_void) -> Ends {
+pub unsafe fn ends<A: Access>(sk: *const c_void) -> Ends {
     // SAFETY: by the caller's promise.
     unsafe {
-        let (local, remote) = if load::<u16>(sk, Field::SK_FAMILY) == AF_INET6 {
-            let (a, b) = load_v6(sk, Field::SK_V6_RCV_SADDR);
-            let (c, d) = load_v6(sk, Field::SK_V6_DADDR);
+        let (local, remote) = if A::load::<u16>(sk, Field::SK_FAMILY) == AF_INET6 {
+            let (a, b) = load_v6::<A>(sk, Field::SK_V6_RCV_SADDR);
+            let (c, d) = load_v6::<A>(sk, Field::SK_V6_DADDR);
             ([a, b], [c, d])
         } else {
             (
-                [0, mapped(load(sk, Field::SK_RCV_SADDR))],
-                [0, mapped(load(sk, Field::SK_DADDR))],
+                [0, mapped(A::load(sk, Field::SK_RCV_SADDR))],
+                [0, mapped(A::load(sk, Field::SK_DADDR))],
             )
         };
         Ends {
             local,
             remote,
-            local_port: load(sk, Field::SK_NUM),
-            remote_port: u16::from_be(load(sk, Field::SK_DPORT)),
+            local_port: A::load(sk, Field::SK_NUM),
+            remote_port: u16::from_be(A::load(sk, Field::SK_DPORT)),
         }
     }
 }
@@ -92,17 +63,18 @@ pub unsafe fn ends(sk: *const c_void) -> Ends {
 ///
 /// # Safety
 ///
-/// As [`load`].
+/// As [`Access::load`].
 #[inline(always)]
-pub unsafe fn load_v6(sk: *const c_void, field: Field) -> (u64, u64) {
+pub unsafe fn load_v6<A: Access>(sk: *const c_void, field: Field) -> (u64, u64) {
     if !is_present(field) {
         return (0, 0);
     }
     // SAFETY: by the caller's promise: the field has 16 bytes.
     unsafe {
-        let high: u64 = load(sk, field);
-        let low: u64 = load(sk.byte_add(8), field);
-        (high, low)
+        (
+            A::load_at(sk, field.offset()),
+            A::load_at(sk, field.offset() + 8),
+        )
     }
 }
 

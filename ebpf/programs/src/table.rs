@@ -1,7 +1,9 @@
-//! The table of connections: an open-addressed hash table in an array that user space maps.
+//! The table of connections: slots in an array that user space maps, and their keys beside it in
+//! buckets of one cache line each.
 //!
 //! Looking up an array element is inlined by the verifier, so a hit costs a handful of
-//! instructions. A slot is claimed by an entry in a map beside it.
+//! instructions, and a connection that is not watched costs one cache line. A slot is claimed by
+//! an entry in a map beside it.
 
 use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
@@ -10,146 +12,278 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use ebpf_abi::{
-    Counter, NO_SLOT, PROBES, RING, SLOTS, Slot, VACANT, home, seq_after, stamp_end, stamp_micros,
+    BUCKET, BUCKETS_OF_KEYS, Counter, NO_SLOT, RING, SLOTS, Slot, VACANT, home, place, seq_after,
+    stamp_end, stamp_micros,
 };
 
-use crate::fields::{Field, is_present, load};
+use crate::access::Access;
+use crate::fields::{Field, is_present};
 use crate::rings::count;
-use crate::sock::{self, Ends};
+use crate::sock;
 
 #[map]
 static TABLE: Array<Slot> = Array::with_max_entries(SLOTS, BPF_F_MMAPABLE);
+
+/// The key of each slot.
+#[map]
+static KEYS: Array<[u64; BUCKET as usize]> =
+    Array::with_max_entries(BUCKETS_OF_KEYS, BPF_F_MMAPABLE);
 
 /// Which slots are taken, and by which connection.
 #[map]
 static CLAIMS: HashMap<u32, u64> = HashMap::with_max_entries(SLOTS, 0);
 
-/// A slot and its index.
+/// Not 0: connections may be known by their sockets' addresses, because some program cannot make a
+/// cookie.
+#[unsafe(no_mangle)]
+static BY_ADDRESS: u32 = 0;
+
+/// A slot and its index, or none. No `Option`: what is undefined in its absence, the compiler saves
+/// on the stack all the same, and the verifier refuses that.
 #[derive(Clone, Copy)]
 pub struct Entry {
+    /// [`NO_SLOT`] where there is none.
     pub index: u32,
     slot: *mut Slot,
 }
 
-/// The slot of a cookie.
+const NONE: Entry = Entry {
+    index: NO_SLOT,
+    slot: core::ptr::null_mut(),
+};
+
+/// The entry of a slot.
 #[inline(always)]
-pub fn find(cookie: u64) -> Option<Entry> {
-    let first = home(cookie);
+fn entry(index: u32) -> Entry {
+    match TABLE.get_ptr_mut(index) {
+        Some(slot) => Entry { index, slot },
+        None => NONE,
+    }
+}
+
+/// Where the key of a slot is.
+#[inline(always)]
+fn key_of(index: u32) -> Option<*mut u64> {
+    let bucket = KEYS.get_ptr_mut(index / BUCKET)?.cast::<u64>();
+    // SAFETY: within the bucket.
+    Some(unsafe { bucket.add((index & (BUCKET - 1)) as usize) })
+}
+
+/// The slot of a key.
+#[inline(always)]
+fn find(key: u64) -> Entry {
+    let first = home(key);
+    let Some(bucket) = KEYS.get_ptr_mut(first / BUCKET) else {
+        return NONE;
+    };
     let mut step = 0;
-    while step < PROBES {
-        let index = (first + step) & (SLOTS - 1);
-        let slot = TABLE.get_ptr_mut(index)?;
-        // SAFETY: an element of the map.
-        if unsafe { read_volatile(&raw const (*slot).cookie) } == cookie {
-            return Some(Entry { index, slot });
+    while step < BUCKET {
+        let index = place(first, step);
+        let within = (index & (BUCKET - 1)) as usize;
+        // SAFETY: within the bucket.
+        if unsafe { read_volatile(bucket.cast::<u64>().add(within)) } == key {
+            return entry(index);
         }
         step += 1;
     }
-    None
+    NONE
 }
 
-/// Takes a slot for a cookie that [`find`] did not find, and fills it.
+/// What a search found.
+pub struct Found {
+    pub entry: Entry,
+    /// The key that the connection had until now; [`VACANT`]: it had none, or has it still.
+    pub former: u64,
+}
+
+/// The slot of a socket. One that was known by its address and has a cookie now is known by that
+/// from now on.
 ///
 /// # Safety
 ///
-/// `sk` and `tcp` are the same TCP socket.
+/// `sk` is a `struct sock` or begins with a `struct sock_common`.
 #[inline(always)]
-pub unsafe fn take(
-    cookie: u64,
-    sk: *const c_void,
-    tcp: *const c_void,
-    state: u8,
-    owner: u32,
-) -> Option<Entry> {
-    let first = home(cookie);
-    let mut step = 0;
-    while step < PROBES {
-        let index = (first + step) & (SLOTS - 1);
-        let slot = TABLE.get_ptr_mut(index)?;
-        // SAFETY: an element of the map.
-        let holder = unsafe { read_volatile(&raw const (*slot).cookie) };
-        if holder == cookie {
-            // Another CPU saw the same connection at the same time.
-            return Some(Entry { index, slot });
+pub unsafe fn search<A: Access>(sk: *const c_void) -> Found {
+    // SAFETY: by the caller's promise; the setting is a static.
+    unsafe {
+        let mut found = Found {
+            entry: NONE,
+            former: VACANT,
+        };
+        if read_volatile(&raw const BY_ADDRESS) == 0 {
+            let cookie: u64 = A::load(sk, Field::SK_COOKIE);
+            if cookie != 0 {
+                found.entry = find(cookie);
+            }
+            return found;
         }
-        if holder == VACANT && claim(index, cookie) {
+        let cookie = A::cookie(sk);
+        if cookie != 0 {
+            found.entry = find(cookie);
+        }
+        if found.entry.is_none() {
+            let address = A::address(sk);
+            found.entry = find(address);
+            if found.entry.is_some() && cookie != 0 {
+                found.entry = found.entry.rekey(cookie);
+                found.former = address;
+            }
+        }
+        found
+    }
+}
+
+/// Gives back the slot of a socket that is gone, if it has one.
+///
+/// # Safety
+///
+/// As [`search`].
+#[inline(always)]
+pub unsafe fn forget<A: Access>(sk: *const c_void) {
+    // SAFETY: by the caller's promise; the setting is a static.
+    unsafe {
+        let mut known = NONE;
+        let cookie: u64 = A::load(sk, Field::SK_COOKIE);
+        if cookie != 0 {
+            known = find(cookie);
+        }
+        if known.is_none() && read_volatile(&raw const BY_ADDRESS) != 0 {
+            known = find(A::address(sk));
+        }
+        if known.is_some() {
+            known.release();
+        }
+    }
+}
+
+/// Takes a slot for a key that has none; it is not filled yet.
+#[inline(always)]
+pub fn take(key: u64) -> Entry {
+    let first = home(key);
+    let mut step = 0;
+    while step < BUCKET {
+        let index = place(first, step);
+        let Some(holder) = key_of(index) else {
+            return NONE;
+        };
+        // SAFETY: an element of the map.
+        let held_by = unsafe { read_volatile(holder) };
+        if held_by == key {
+            // Another CPU saw the same connection at the same time.
+            return entry(index);
+        }
+        if held_by == VACANT && claim(index, key) {
             // SAFETY: an element of the map that this CPU has just claimed.
-            unsafe { write_volatile(&raw mut (*slot).cookie, cookie) };
-            let entry = Entry { index, slot };
-            // SAFETY: by the caller's promise.
-            unsafe { entry.fill(sk, tcp, state, owner) };
+            unsafe { write_volatile(holder, key) };
             count(Counter::SlotsTaken);
-            return Some(entry);
+            return entry(index);
         }
         step += 1;
     }
     count(Counter::TableFull);
-    None
+    NONE
 }
 
 /// Marks a slot as taken. Only one CPU succeeds: the map's own lock decides, because instructions
 /// that compare and exchange are newer (5.12) than the oldest kernels that are supported.
 #[inline(always)]
-fn claim(index: u32, cookie: u64) -> bool {
-    CLAIMS.insert(index, cookie, BPF_NOEXIST.into()).is_ok()
-}
-
-/// Gives a slot back, if the cookie has one. Its index, else [`NO_SLOT`].
-#[inline(always)]
-pub fn release(cookie: u64) -> u32 {
-    match find(cookie) {
-        Some(entry) => {
-            // SAFETY: an element of the map.
-            unsafe {
-                write_volatile(&raw mut (*entry.slot).ready, 0);
-                write_volatile(&raw mut (*entry.slot).cookie, VACANT);
-            }
-            // Nobody else has the slot's claim, so removing it cannot fail.
-            let _ = CLAIMS.remove(entry.index);
-            count(Counter::SlotsFreed);
-            entry.index
-        }
-        None => NO_SLOT,
-    }
+fn claim(index: u32, key: u64) -> bool {
+    CLAIMS.insert(index, key, BPF_NOEXIST.into()).is_ok()
 }
 
 impl Entry {
     #[inline(always)]
-    unsafe fn fill(self, sk: *const c_void, tcp: *const c_void, state: u8, owner: u32) {
-        let slot = self.slot;
-        // SAFETY: an element of the map that this CPU has just claimed; `tcp` by the caller's promise.
+    pub fn is_some(self) -> bool {
+        !self.slot.is_null()
+    }
+
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        self.slot.is_null()
+    }
+
+    /// Gives the slot back.
+    #[inline(always)]
+    pub fn release(self) {
+        // SAFETY: elements of the maps.
         unsafe {
-            let nxt: u32 = load(tcp, Field::TP_SND_NXT);
-            (*slot).head = 0;
-            (*slot).snd_nxt = nxt;
-            (*slot).snd_una = nxt;
+            write_volatile(&raw mut (*self.slot).ready, 0);
+            if let Some(key) = key_of(self.index) {
+                write_volatile(key, VACANT);
+            }
+        }
+        // Nobody else has the slot's claim, so removing it cannot fail.
+        let _ = CLAIMS.remove(self.index);
+        count(Counter::SlotsFreed);
+    }
+
+    /// Moves what is known to another key's slot. None: there is no room for it.
+    #[inline(always)]
+    fn rekey(self, to: u64) -> Self {
+        let new = take(to);
+        if new.is_some() {
+            // SAFETY: elements of the map, of which this CPU has just claimed one.
+            unsafe {
+                let (source, target) = (self.slot.cast::<u64>(), new.slot.cast::<u64>());
+                let mut word = 0;
+                while word < size_of::<Slot>() / 8 {
+                    write_volatile(target.add(word), read_volatile(source.add(word)));
+                    word += 1;
+                }
+                // These were counted under the former key.
+                (*new.slot).sends = 0;
+                (*new.slot).segments = 0;
+                write_volatile(&raw mut (*new.slot).cookie, to);
+            }
+        }
+        self.release();
+        new
+    }
+
+    /// Whether it was filled in since it was taken.
+    #[inline(always)]
+    pub fn is_ready(self) -> bool {
+        // SAFETY: an element of the map.
+        unsafe { read_volatile(&raw const (*self.slot).ready) != 0 }
+    }
+
+    /// Fills the slot, as far as the socket itself knows its past.
+    ///
+    /// # Safety
+    ///
+    /// `sk` and `tcp` are the slot's TCP socket, whose key is `key`.
+    #[inline(always)]
+    pub unsafe fn fill<A: Access>(
+        self,
+        key: u64,
+        sk: *const c_void,
+        tcp: *const c_void,
+        state: u8,
+    ) {
+        let slot = self.slot;
+        // SAFETY: an element of the map that is this connection's; `tcp` by the caller's promise.
+        unsafe {
+            write_volatile(&raw mut (*slot).cookie, key);
             (*slot).acked_at = 0;
             (*slot).sent_at = 0;
             (*slot).received_at = 0;
             (*slot).sends = 0;
             (*slot).segments = 0;
-            (*slot).tail_probes = 0;
-            (*slot).timeouts = 0;
-            (*slot).other_retransmits = 0;
-            (*slot).owner = owner;
-            let blank = u64::from(nxt) << 32;
-            let mut index = 0;
-            while index < RING {
-                write_volatile(&raw mut (*slot).ring[index], blank);
-                index += 1;
-            }
-            self.set_ends(&sock::ends(sk));
-            self.refresh(tcp);
+            (*slot).opened_at = 0;
+            (*slot).window_closed_at = 0;
+            (*slot).zero_window = 0;
+            self.set_ends::<A>(sk);
+            self.restart::<A>(tcp);
             (*slot).state = state;
             write_volatile(&raw mut (*slot).ready, 1);
         }
     }
 
-    /// Both ends: the local port is chosen after a connect's first change of state.
     #[inline(always)]
-    pub fn set_ends(self, ends: &Ends) {
+    unsafe fn set_ends<A: Access>(self, sk: *const c_void) {
         // SAFETY: an element of the map; the addresses are 8-byte aligned in it.
         unsafe {
+            let ends = sock::ends::<A>(sk);
             (*self.slot).local = core::mem::transmute::<[u64; 2], [u8; 16]>(ends.local);
             (*self.slot).remote = core::mem::transmute::<[u64; 2], [u8; 16]>(ends.remote);
             (*self.slot).local_port = ends.local_port;
@@ -164,13 +298,13 @@ impl Entry {
     ///
     /// `tcp` is the slot's TCP socket.
     #[inline(always)]
-    pub unsafe fn note_inherited(self, tcp: *const c_void) {
+    pub unsafe fn note_inherited<A: Access>(self, tcp: *const c_void) {
         // SAFETY: an element of the map; `tcp` by the caller's promise.
         unsafe {
-            let una: u32 = load(tcp, Field::TP_SND_UNA);
+            let una: u32 = A::load(tcp, Field::TP_SND_UNA);
             let nxt = (*self.slot).snd_nxt;
             if seq_after(nxt, una) {
-                let micros: u64 = load(tcp, Field::TP_MSTAMP);
+                let micros: u64 = A::load(tcp, Field::TP_MSTAMP);
                 (*self.slot).snd_una = una;
                 write_volatile(
                     &raw mut (*self.slot).ring[0],
@@ -182,56 +316,127 @@ impl Entry {
         }
     }
 
+    #[inline(always)]
     pub fn set_state(self, state: u8) {
         // SAFETY: an element of the map.
         unsafe { write_volatile(&raw mut (*self.slot).state, state) };
     }
 
-    /// Nothing is on its way: the handshake's own sequence numbers are no data.
-    ///
-    /// # Safety
-    ///
-    /// `tcp` is the slot's TCP socket.
     #[inline(always)]
-    pub unsafe fn restart(self, tcp: *const c_void) {
-        // SAFETY: an element of the map; `tcp` by the caller's promise.
-        unsafe {
-            let nxt: u32 = load(tcp, Field::TP_SND_NXT);
-            let blank = u64::from(nxt) << 32;
-            let mut index = 0;
-            while index < RING {
-                write_volatile(&raw mut (*self.slot).ring[index], blank);
-                index += 1;
-            }
-            (*self.slot).snd_nxt = nxt;
-            write_volatile(&raw mut (*self.slot).snd_una, nxt);
-            self.refresh(tcp);
+    pub fn set_opened(self, at: u64) {
+        // SAFETY: an element of the map.
+        unsafe { (*self.slot).opened_at = at };
+    }
+
+    /// How long the handshake took that ends now; 0: its beginning was not seen.
+    #[inline(always)]
+    pub fn handshake(self, now: u64) -> u64 {
+        // SAFETY: an element of the map.
+        match unsafe { (*self.slot).opened_at } {
+            0 => 0,
+            opened_at => now.wrapping_sub(opened_at),
         }
     }
 
-    /// Copies the round-trip times and the peer's window.
-    ///
-    /// # Safety
-    ///
-    /// `tcp` is the slot's TCP socket.
+    /// Nothing is on its way.
     #[inline(always)]
-    pub unsafe fn refresh(self, tcp: *const c_void) {
+    unsafe fn restart<A: Access>(self, tcp: *const c_void) {
         let slot = self.slot;
         // SAFETY: an element of the map; `tcp` by the caller's promise.
         unsafe {
-            (*slot).srtt_us = load(tcp, Field::TP_SRTT);
-            (*slot).mdev_us = load(tcp, Field::TP_MDEV);
-            (*slot).min_rtt_us = load(tcp, Field::TP_RTT_MIN);
-            (*slot).last_rtt_us = if is_present(Field::TP_RACK_RTT) {
-                load(tcp, Field::TP_RACK_RTT)
-            } else {
-                0
-            };
-            (*slot).zero_window = u8::from(load::<u32>(tcp, Field::TP_SND_WND) == 0);
+            let nxt: u32 = A::load(tcp, Field::TP_SND_NXT);
+            let blank = u64::from(nxt) << 32;
+            let mut index = 0;
+            while index < RING {
+                write_volatile(&raw mut (*slot).ring[index], blank);
+                index += 1;
+            }
+            (*slot).head = 0;
+            (*slot).snd_nxt = nxt;
+            write_volatile(&raw mut (*slot).snd_una, nxt);
+            self.refresh::<A>(tcp);
         }
     }
 
-    /// Notes what was transmitted since the last look. Returns whether anything was.
+    /// Copies the round-trip times.
+    ///
+    /// # Safety
+    ///
+    /// `tcp` is the slot's TCP socket.
+    #[inline(always)]
+    pub unsafe fn refresh<A: Access>(self, tcp: *const c_void) {
+        let slot = self.slot;
+        // SAFETY: an element of the map; `tcp` by the caller's promise.
+        unsafe {
+            (*slot).srtt_us = A::load(tcp, Field::TP_SRTT);
+            (*slot).mdev_us = A::load(tcp, Field::TP_MDEV);
+            (*slot).min_rtt_us = A::load(tcp, Field::TP_RTT_MIN);
+            (*slot).last_rtt_us = if is_present(Field::TP_RACK_RTT) {
+                A::load(tcp, Field::TP_RACK_RTT)
+            } else {
+                0
+            };
+        }
+    }
+
+    /// Whether the peer's window was not known to be so.
+    #[inline(always)]
+    pub fn window_differs(self, is_closed: bool) -> bool {
+        // SAFETY: an element of the map.
+        unsafe { ((*self.slot).zero_window != 0) != is_closed }
+    }
+
+    /// The peer's window is closed or open. If that is a change: 0 where it closed, else for how
+    /// long it was closed.
+    #[inline(always)]
+    pub fn note_window(self, is_closed: bool, now: u64) -> Option<u64> {
+        let slot = self.slot;
+        // SAFETY: an element of the map.
+        unsafe {
+            if !self.window_differs(is_closed) {
+                return None;
+            }
+            write_volatile(&raw mut (*slot).zero_window, u8::from(is_closed));
+            let since = (*slot).window_closed_at;
+            (*slot).window_closed_at = if is_closed { now } else { 0 };
+            Some(if is_closed {
+                0
+            } else {
+                now.wrapping_sub(since)
+            })
+        }
+    }
+
+    /// Whether a segment that acknowledges everything before `ack` may bring a change of the
+    /// window from or to zero. A peer does not take back what it offered (RFC 9293, section
+    /// 3.8.6), so its window can only be closed where all of what it offered is used up.
+    ///
+    /// # Safety
+    ///
+    /// `tcp` is the slot's TCP socket, which has not processed the segment yet.
+    #[inline(always)]
+    pub unsafe fn may_change_window<A: Access>(self, tcp: *const c_void, ack: u32) -> bool {
+        // SAFETY: an element of the map; `tcp` by the caller's promise.
+        unsafe {
+            let una = (*self.slot).snd_una;
+            let window: u32 = A::load(tcp, Field::TP_SND_WND);
+            !seq_after(una, ack)
+                && ((*self.slot).zero_window != 0 || !seq_after(una.wrapping_add(window), ack))
+        }
+    }
+
+    /// Notes what was transmitted since the last look.
+    ///
+    /// # Safety
+    ///
+    /// `tcp` is the slot's TCP socket.
+    #[inline(always)]
+    pub unsafe fn note_sent<A: Access>(self, tcp: *const c_void) {
+        // SAFETY: by the caller's promise.
+        unsafe { self.note_sent_until::<A>(tcp, A::load(tcp, Field::TP_SND_NXT)) }
+    }
+
+    /// Notes that everything before `nxt` was transmitted.
     ///
     /// `tcp_mstamp` is the socket's clock, read by the kernel when it last transmitted or received.
     ///
@@ -239,15 +444,14 @@ impl Entry {
     ///
     /// `tcp` is the slot's TCP socket.
     #[inline(always)]
-    pub unsafe fn note_sent(self, tcp: *const c_void) -> bool {
+    pub unsafe fn note_sent_until<A: Access>(self, tcp: *const c_void, nxt: u32) {
         let slot = self.slot;
         // SAFETY: an element of the map; `tcp` by the caller's promise. Indices are masked.
         unsafe {
-            let nxt: u32 = load(tcp, Field::TP_SND_NXT);
             if !seq_after(nxt, (*slot).snd_nxt) {
-                return false;
+                return;
             }
-            let micros: u64 = load(tcp, Field::TP_MSTAMP);
+            let micros: u64 = A::load(tcp, Field::TP_MSTAMP);
             (*slot).snd_nxt = nxt;
             (*slot).sent_at = micros * 1000;
 
@@ -269,26 +473,100 @@ impl Entry {
                 write_volatile(next, end | u64::from(micros as u32));
                 (*slot).head = head.wrapping_add(1);
             }
-            true
         }
     }
 
-    /// A send call returned. What the kernel knows to be acknowledged counts, also where the
-    /// segment that said so was not seen.
+    /// A call or a segment sent.
+    #[inline(always)]
+    pub fn count_send(self) {
+        // SAFETY: an element of the map, where a lost increment does no harm.
+        unsafe { (*self.slot).sends = (*self.slot).sends.wrapping_add(1) };
+    }
+
+    /// What the kernel knows to be acknowledged counts, also where the segment that said so was
+    /// not seen.
     ///
     /// # Safety
     ///
     /// `tcp` is the slot's TCP socket.
     #[inline(always)]
-    pub unsafe fn note_send_call(self, tcp: *const c_void) {
-        // SAFETY: an element of the map, where a lost increment does no harm; `tcp` by the
-        // caller's promise.
+    pub unsafe fn note_acknowledged<A: Access>(self, tcp: *const c_void) {
+        // SAFETY: an element of the map; `tcp` by the caller's promise.
         unsafe {
-            (*self.slot).sends = (*self.slot).sends.wrapping_add(1);
-            let una: u32 = load(tcp, Field::TP_SND_UNA);
+            let una: u32 = A::load(tcp, Field::TP_SND_UNA);
             if seq_after(una, (*self.slot).snd_una) {
                 write_volatile(&raw mut (*self.slot).snd_una, una);
             }
+        }
+    }
+
+    /// From now on segments come in by another way than [`Entry::note_received`] knows: from the
+    /// count of acknowledged bytes, user space can tell what is acknowledged.
+    ///
+    /// # Safety
+    ///
+    /// `tcp` is the slot's TCP socket.
+    #[inline(always)]
+    pub unsafe fn note_half_closed<A: Access>(self, tcp: *const c_void) {
+        // SAFETY: an element of the map; `tcp` by the caller's promise.
+        unsafe {
+            self.note_acknowledged::<A>(tcp);
+            if is_present(Field::TP_BYTES_ACKED) {
+                let una: u32 = A::load(tcp, Field::TP_SND_UNA);
+                let acked: u64 = A::load(tcp, Field::TP_BYTES_ACKED);
+                (*self.slot).una_base = una.wrapping_sub(acked as u32);
+            }
+        }
+    }
+
+    /// A FIN leaves, unless data waits before it. It has a sequence number of its own.
+    ///
+    /// # Safety
+    ///
+    /// `tcp` is the slot's TCP socket.
+    #[inline(always)]
+    pub unsafe fn note_fin<A: Access>(self, tcp: *const c_void, now: u64) {
+        // SAFETY: an element of the map; `tcp` by the caller's promise.
+        unsafe {
+            self.note_sent::<A>(tcp);
+            let nxt: u32 = A::load(tcp, Field::TP_SND_NXT);
+            if is_present(Field::TP_WRITE_SEQ) && A::load::<u32>(tcp, Field::TP_WRITE_SEQ) == nxt {
+                self.note_at(nxt.wrapping_add(1), now);
+            }
+        }
+    }
+
+    /// Notes one more transmission, that of a FIN.
+    #[inline(always)]
+    unsafe fn note_at(self, nxt: u32, now: u64) {
+        let slot = self.slot;
+        // SAFETY: an element of the map. Indices are masked.
+        unsafe {
+            let ring = (&raw mut (*slot).ring).cast::<u64>();
+            let head = (*slot).head;
+            let next = ring.add((head as usize) & (RING - 1));
+            let end = u64::from(nxt) << 32;
+            if seq_after(stamp_end(read_volatile(next)), (*slot).snd_una) {
+                let newest = ring.add((head.wrapping_sub(1) as usize) & (RING - 1));
+                write_volatile(newest, end | (read_volatile(newest) & 0xffff_ffff));
+            } else {
+                write_volatile(next, end | u64::from((now / 1000) as u32));
+                (*slot).head = head.wrapping_add(1);
+            }
+            (*slot).snd_nxt = nxt;
+            (*slot).sent_at = now;
+        }
+    }
+
+    /// All that was sent is acknowledged.
+    #[inline(always)]
+    pub fn note_all_acknowledged(self, now: u64) {
+        let slot = self.slot;
+        // SAFETY: an element of the map.
+        unsafe {
+            (*slot).acked_at = now;
+            (*slot).received_at = now;
+            write_volatile(&raw mut (*slot).snd_una, (*slot).snd_nxt);
         }
     }
 
@@ -309,17 +587,8 @@ impl Entry {
 
     /// The kernel retransmitted.
     #[inline(always)]
-    pub fn note_retransmit(self, cause: ebpf_abi::RetransmitCause, now: u64) {
-        use ebpf_abi::RetransmitCause::{TailLossProbe, Timeout};
-        let slot = self.slot;
+    pub fn note_retransmit(self, now: u64) {
         // SAFETY: an element of the map.
-        unsafe {
-            (*slot).sent_at = now;
-            match cause {
-                TailLossProbe => (*slot).tail_probes = (*slot).tail_probes.wrapping_add(1),
-                Timeout => (*slot).timeouts = (*slot).timeouts.wrapping_add(1),
-                _ => (*slot).other_retransmits = (*slot).other_retransmits.wrapping_add(1),
-            }
-        }
+        unsafe { (*self.slot).sent_at = now };
     }
 }

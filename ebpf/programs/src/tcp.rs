@@ -1,17 +1,20 @@
-//! Connections: their states, what they send and receive, and how they fail.
+//! Connections: their states, what they send and receive, and how they fail. The programs
+//! themselves are in [`crate::tcp_hooks`].
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
-use ebpf_abi::{Event, EventKind, NO_SLOT, RetransmitCause};
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel,
+};
+use ebpf_abi::{Event, EventKind, NO_SLOT, RetransmitCause, VACANT};
 
-use crate::fields::{Field, is_present, load, load_nested};
-use crate::filter::is_watched;
+use crate::access::Access;
+use crate::fields::{Field, is_present};
+use crate::filter::{is_chosen, is_selective, is_watched, listens};
 use crate::rings::{Wake, bulk, urgent};
 use crate::sock::{
-    self, CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_SENT, as_tcp, cookie,
+    self, CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, NEW_SYN_RECV,
+    SYN_RECV, SYN_SENT,
 };
 use crate::table::{self, Entry};
 
@@ -25,146 +28,209 @@ const TCP_CA_RECOVERY: u8 = 3;
 const TCP_CA_LOSS: u8 = 4;
 const ICSK_TIME_LOSS_PROBE: u8 = 5;
 
-/// `inet_sock_set_state(sk, old, new)`: before the change is made.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let from = ctx.arg::<i32>(1) as u8;
-    let to = ctx.arg::<i32>(2) as u8;
-    // SAFETY: `sk` is the tracepoint's `struct sock`.
-    unsafe { changed(sk, from, to) };
-    0
-}
+/// Where a TCP header has the window (RFC 9293, section 3.1).
+const WINDOW_OFFSET: usize = 14;
 
+/// A socket changes state, before the change is made.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock`.
 #[inline(always)]
-unsafe fn changed(sk: *const c_void, from: u8, to: u8) {
+pub unsafe fn state_changes<A: Access>(sk: *const c_void, from: u8, to: u8) {
     // SAFETY: `sk` by the caller's promise.
     unsafe {
-        if from == LISTEN || to == LISTEN || !is_watched(sk) {
+        if to == LISTEN {
+            if is_watched::<A>(sk) {
+                listens::<A>(sk);
+            }
             return;
         }
-        let Some(tcp) = as_tcp(sk) else { return };
-        let mut event = tcp_event(EventKind::State, sk, tcp);
+        if from == LISTEN || !is_watched::<A>(sk) {
+            return;
+        }
+        let mut entry = slot_of::<A>(sk);
+        let opens = to == SYN_SENT || to == ESTABLISHED;
+        // connect() runs in the caller's context; other changes may run in anyone's.
+        let connects = from == CLOSE && to == SYN_SENT;
+        if entry.is_none() && is_selective() && !(opens && is_chosen::<A>(sk, connects)) {
+            return;
+        }
+        let Some(tcp) = A::tcp(sk) else { return };
+        let mut event = tcp_event::<A>(EventKind::State, sk, tcp);
         event.from = from;
         event.to = to;
-        event.error = error(sk);
-        if from == CLOSE && to == SYN_SENT {
-            // connect() runs in the caller's context; other changes may run in anyone's.
+        event.error = error::<A>(sk);
+        if connects {
             event.owner = (bpf_get_current_pid_tgid() >> 32) as u32;
             event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
         }
-        event.slot = match to {
-            CLOSE => table::release(event.cookie),
-            SYN_SENT | ESTABLISHED => match table::find(event.cookie) {
-                Some(entry) => {
-                    entry.set_ends(&sock::ends(sk));
-                    entry.restart(tcp);
-                    entry.set_state(to);
-                    entry.index
+        if opens {
+            if entry.is_none() {
+                entry = table::take(event.cookie);
+            } else if from == SYN_SENT {
+                event.value = entry.handshake(event.at);
+            }
+            // The handshake's own sequence numbers are no data, and the local port is chosen after
+            // a connect's first change of state: all of the slot is filled again.
+            if entry.is_some() {
+                entry.fill::<A>(event.cookie, sk, tcp, to);
+            }
+        }
+        event.slot = entry.index;
+        if entry.is_some() {
+            match to {
+                SYN_SENT => entry.set_opened(event.at),
+                FIN_WAIT1 => {
+                    entry.note_half_closed::<A>(tcp);
+                    entry.note_fin::<A>(tcp, event.at);
                 }
-                None => match table::take(event.cookie, sk, tcp, to, event.owner) {
-                    Some(entry) => entry.index,
-                    None => NO_SLOT,
-                },
-            },
-            _ => match table::find(event.cookie) {
-                Some(entry) => {
-                    entry.set_state(to);
-                    entry.index
-                }
-                None => NO_SLOT,
-            },
-        };
+                CLOSE_WAIT => entry.note_half_closed::<A>(tcp),
+                LAST_ACK => entry.note_fin::<A>(tcp, event.at),
+                FIN_WAIT2 => entry.note_all_acknowledged(event.at),
+                _ => {}
+            }
+            if to == CLOSE {
+                entry.release();
+            } else {
+                entry.set_state(to);
+            }
+        }
         // Connections that open and close in order are no news that hurries.
         let is_failure = event.error != 0 || (from == SYN_SENT && to == CLOSE);
         urgent(&event, if is_failure { Wake::Now } else { Wake::Later });
     }
 }
 
-/// `tcp_probe(sk, skb)`: at the start of every segment received in ESTABLISHED.
-#[btf_tracepoint(function = "tcp_probe")]
-pub fn tcp_receive(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let skb: *const c_void = ctx.arg(1);
-    // SAFETY: the tracepoint's `struct sock` and `struct sk_buff`.
+/// A segment comes in on an established connection; nothing in it is processed yet.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock`, `skb` a `struct sk_buff` whose data begins with the TCP header.
+#[inline(always)]
+pub unsafe fn received<A: Access>(sk: *const c_void, skb: *const c_void) {
+    // SAFETY: both by the caller's promise.
     unsafe {
-        if !is_watched(sk) {
-            return 0;
+        if !is_watched::<A>(sk) {
+            return;
         }
-        let Some(tcp) = as_tcp(sk) else { return 0 };
-        let Some(entry) = entry_of(sk, tcp) else {
-            return 0;
-        };
+        let entry = watched_slot::<A>(sk, false);
+        if entry.is_none() {
+            return;
+        }
+        let Some(tcp) = A::tcp(sk) else { return };
         // What was sent since then left before this segment came in.
-        entry.note_sent(tcp);
-        let ack: u32 = load_nested(skb, Field::SKB_CB, Field::CB_ACK_SEQ);
-        entry.note_received(ack, bpf_ktime_get_ns());
-        entry.refresh(tcp);
+        entry.note_sent::<A>(tcp);
+        let ack: u32 = A::load_nested(skb, Field::SKB_CB, Field::CB_ACK_SEQ);
+        let now = bpf_ktime_get_ns();
+        if is_present(Field::SKB_DATA) && entry.may_change_window::<A>(tcp, ack) {
+            let header: *const u8 = A::load(skb, Field::SKB_DATA);
+            if let Ok(window) =
+                bpf_probe_read_kernel(header.wrapping_add(WINDOW_OFFSET).cast::<u16>())
+            {
+                note_window::<A>(entry, sk, tcp, window == 0, now);
+            }
+        }
+        entry.note_received(ack, now);
+        entry.refresh::<A>(tcp);
     }
-    0
 }
 
-/// `sock_send_length(sk, ret, flags)`: when a send call returns, of any family.
-#[btf_tracepoint(function = "sock_send_length")]
-pub fn tcp_send(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    if ctx.arg::<i32>(1) <= 0 {
-        return 0;
-    }
-    // SAFETY: the tracepoint's `struct sock`.
+/// A call sends, or has sent.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock`; the current thread makes the call.
+#[inline(always)]
+pub unsafe fn sends<A: Access>(sk: *const c_void) {
+    // SAFETY: by the caller's promise.
     unsafe {
-        if !is_watched(sk) {
-            return 0;
+        let state: u8 = A::load(sk, Field::SK_STATE);
+        if (state != ESTABLISHED && state != CLOSE_WAIT) || !is_watched::<A>(sk) {
+            return;
         }
-        let Some(tcp) = as_tcp(sk) else { return 0 };
-        let state: u8 = load(sk, Field::SK_STATE);
-        if state != ESTABLISHED && state != CLOSE_WAIT {
-            return 0;
+        let entry = watched_slot::<A>(sk, true);
+        if entry.is_none() {
+            return;
         }
-        if let Some(entry) = entry_of(sk, tcp) {
-            entry.note_sent(tcp);
-            entry.note_send_call(tcp);
-            entry.refresh(tcp);
+        let Some(tcp) = A::tcp(sk) else { return };
+        entry.note_sent::<A>(tcp);
+        entry.note_acknowledged::<A>(tcp);
+        entry.count_send();
+        entry.refresh::<A>(tcp);
+        let is_closed = A::load::<u32>(tcp, Field::TP_SND_WND) == 0;
+        if entry.window_differs(is_closed) {
+            note_window::<A>(entry, sk, tcp, is_closed, bpf_ktime_get_ns());
         }
     }
-    0
 }
 
-/// `tcp_retransmit_skb(sk, skb, ..)`.
-#[btf_tracepoint(function = "tcp_retransmit_skb")]
-pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    // SAFETY: the tracepoint's `struct sock`.
+/// A segment leaves, new or again.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock`, `skb` a `struct sk_buff` with TCP's control block.
+#[inline(always)]
+pub unsafe fn leaves<A: Access>(sk: *const c_void, skb: *const c_void) {
+    // SAFETY: both by the caller's promise.
     unsafe {
-        if !is_watched(sk) {
-            return 0;
+        let end: u32 = A::load_nested(skb, Field::SKB_CB, Field::CB_END_SEQ);
+        if end == A::load_nested::<u32>(skb, Field::SKB_CB, Field::CB_SEQ) {
+            return;
         }
-        let Some(tcp) = as_tcp(sk) else { return 0 };
-        let mut event = tcp_event(EventKind::Retransmit, sk, tcp);
-        let retransmits: u8 = load(tcp, Field::ICSK_RETRANSMITS);
-        let cause = cause(tcp, event.to, retransmits);
-        event.cause = cause as u8;
+        let state: u8 = A::load(sk, Field::SK_STATE);
+        if state == SYN_SENT || state == SYN_RECV || !is_watched::<A>(sk) {
+            return;
+        }
+        let entry = watched_slot::<A>(sk, false);
+        if entry.is_some()
+            && let Some(tcp) = A::tcp(sk)
+        {
+            entry.note_sent_until::<A>(tcp, end);
+        }
+    }
+}
+
+/// The kernel retransmits a segment.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock`.
+#[inline(always)]
+pub unsafe fn retransmits<A: Access>(sk: *const c_void) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if !is_watched::<A>(sk) {
+            return;
+        }
+        let entry = slot_of::<A>(sk);
+        if entry.is_none() && is_selective() {
+            return;
+        }
+        let Some(tcp) = A::tcp(sk) else { return };
+        let mut event = tcp_event::<A>(EventKind::Retransmit, sk, tcp);
+        let retransmits: u8 = A::load(tcp, Field::ICSK_RETRANSMITS);
+        event.cause = cause::<A>(tcp, event.to, retransmits) as u8;
         event.count = u32::from(retransmits);
-        if let Some(entry) = table::find(event.cookie) {
-            entry.note_sent(tcp);
-            entry.note_retransmit(cause, event.at);
-            entry.refresh(tcp);
-            event.slot = entry.index;
+        event.slot = entry.index;
+        if entry.is_some() {
+            entry.note_sent::<A>(tcp);
+            entry.note_retransmit(event.at);
+            entry.refresh::<A>(tcp);
         }
         urgent(&event, Wake::Now);
     }
-    0
 }
 
 /// Why the kernel retransmits, from the socket's state while it does so.
 #[inline(always)]
-unsafe fn cause(tcp: *const c_void, state: u8, retransmits: u8) -> RetransmitCause {
+unsafe fn cause<A: Access>(tcp: *const c_void, state: u8, retransmits: u8) -> RetransmitCause {
     if state == SYN_SENT {
         return RetransmitCause::Syn;
     }
     // SAFETY: `tcp` by the caller's promise; the settings are statics.
     unsafe {
-        let bits: u8 = load(tcp, Field::ICSK_CA_STATE);
+        let bits: u8 = A::load(tcp, Field::ICSK_CA_STATE);
         let shift = core::ptr::read_volatile(&raw const CA_STATE_SHIFT);
         let mask = core::ptr::read_volatile(&raw const CA_STATE_MASK);
         let ca_state = ((u32::from(bits) >> (shift & 7)) & mask) as u8;
@@ -173,7 +239,7 @@ unsafe fn cause(tcp: *const c_void, state: u8, retransmits: u8) -> RetransmitCau
         } else if ca_state == TCP_CA_LOSS && retransmits > 0 {
             RetransmitCause::Timeout
         } else if is_present(Field::ICSK_PENDING)
-            && load::<u8>(tcp, Field::ICSK_PENDING) == ICSK_TIME_LOSS_PROBE
+            && A::load::<u8>(tcp, Field::ICSK_PENDING) == ICSK_TIME_LOSS_PROBE
         {
             // The timer stays pending while its handler runs.
             RetransmitCause::TailLossProbe
@@ -183,108 +249,111 @@ unsafe fn cause(tcp: *const c_void, state: u8, retransmits: u8) -> RetransmitCau
     }
 }
 
-/// `tcp_retransmit_synack(sk, req)`: the connection is the request, not the listener.
-#[btf_tracepoint(function = "tcp_retransmit_synack")]
-pub fn tcp_synack(ctx: BtfTracePointContext) -> i32 {
-    let request: *const c_void = ctx.arg(1);
+/// The kernel retransmits a SYN-ACK: the connection is the request, not the listener.
+///
+/// # Safety
+///
+/// `request` is a `struct request_sock` or null.
+#[inline(always)]
+pub unsafe fn synack_again<A: Access>(request: *const c_void) {
     // SAFETY: a `struct request_sock` begins with a `struct sock_common`, as `struct sock` does.
     unsafe {
-        if request.is_null() || !is_watched(request) {
-            return 0;
+        if request.is_null() || !is_watched::<A>(request) {
+            return;
         }
-        let mut event = event(EventKind::Retransmit, request);
+        if is_selective() && !is_chosen::<A>(request, false) {
+            return;
+        }
+        let mut event = event::<A>(EventKind::Retransmit, request);
         event.to = NEW_SYN_RECV;
         event.cause = RetransmitCause::SynAck as u8;
         bulk(&event);
     }
-    0
 }
 
-/// `tcp_receive_reset(sk)`.
-#[btf_tracepoint(function = "tcp_receive_reset")]
-pub fn tcp_reset_in(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    // SAFETY: the tracepoint's `struct sock`.
-    unsafe { tell(EventKind::ResetReceived, sk) };
-    0
-}
-
-/// `tcp_send_reset(sk, skb, ..)`: without a socket where the segment belongs to none.
-#[btf_tracepoint(function = "tcp_send_reset")]
-pub fn tcp_reset_out(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    if !sk.is_null() {
-        // SAFETY: the tracepoint's `struct sock`.
-        unsafe { tell(EventKind::ResetSent, sk) };
-    }
-    0
-}
-
-/// `inet_sk_error_report(sk)`.
-#[btf_tracepoint(function = "inet_sk_error_report")]
-pub fn tcp_error(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    // SAFETY: the tracepoint's `struct sock`.
-    unsafe { tell(EventKind::Error, sk) };
-    0
-}
-
-/// `tcp_destroy_sock(sk)`: the last chance to give the slot back.
-#[btf_tracepoint(function = "tcp_destroy_sock")]
-pub fn tcp_destroy(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    // SAFETY: the tracepoint's `struct sock`.
+/// A socket is no more: the last chance to give the slot back.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock`.
+#[inline(always)]
+pub unsafe fn vanishes<A: Access>(sk: *const c_void) {
+    // SAFETY: by the caller's promise.
     unsafe {
-        if is_watched(sk) {
-            table::release(cookie(sk));
+        if is_watched::<A>(sk) {
+            table::forget::<A>(sk);
         }
     }
-    0
 }
 
+/// Tells what happens to a connection.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock` or begins with a `struct sock_common`, or null.
 #[inline(always)]
-unsafe fn tell(kind: EventKind, sk: *const c_void) {
+pub unsafe fn tell<A: Access>(kind: EventKind, sk: *const c_void) {
     // SAFETY: `sk` by the caller's promise.
     unsafe {
-        if !is_watched(sk) {
+        if sk.is_null() || !is_watched::<A>(sk) {
             return;
         }
-        let Some(tcp) = as_tcp(sk) else { return };
-        let mut event = tcp_event(kind, sk, tcp);
+        let entry = slot_of::<A>(sk);
+        if entry.is_none() && is_selective() {
+            return;
+        }
+        let Some(tcp) = A::tcp(sk) else { return };
+        let mut event = tcp_event::<A>(kind, sk, tcp);
         // Of a closed socket, the change of state told the error; the reset comes after it.
         if event.to == LISTEN || (event.to == CLOSE && kind as u8 == EventKind::Error as u8) {
             return;
         }
-        event.error = error(sk);
-        if let Some(entry) = table::find(event.cookie) {
-            event.slot = entry.index;
-        }
+        event.error = error::<A>(sk);
+        event.slot = entry.index;
         urgent(&event, Wake::Now);
     }
 }
 
 #[inline(always)]
-unsafe fn tcp_event(kind: EventKind, sk: *const c_void, tcp: *const c_void) -> Event {
+unsafe fn note_window<A: Access>(
+    entry: Entry,
+    sk: *const c_void,
+    tcp: *const c_void,
+    is_closed: bool,
+    now: u64,
+) {
+    if let Some(closed_for) = entry.note_window(is_closed, now) {
+        // SAFETY: `sk` and `tcp` by the caller's promise.
+        let mut event = unsafe { tcp_event::<A>(EventKind::Window, sk, tcp) };
+        event.value = closed_for;
+        event.slot = entry.index;
+        urgent(&event, Wake::Later);
+    }
+}
+
+#[inline(always)]
+unsafe fn tcp_event<A: Access>(kind: EventKind, sk: *const c_void, tcp: *const c_void) -> Event {
     // SAFETY: `sk` and `tcp` by the caller's promise.
     unsafe {
-        let mut event = event(kind, sk);
+        let mut event = event::<A>(kind, sk);
         if event.local_port == 0 && is_present(Field::INET_SPORT) {
             // The port is given back before the change to CLOSE, but this copy stays.
-            event.local_port = u16::from_be(load(tcp, Field::INET_SPORT));
+            event.local_port = u16::from_be(A::load(tcp, Field::INET_SPORT));
         }
         event
     }
 }
 
 #[inline(always)]
-unsafe fn event(kind: EventKind, sk: *const c_void) -> Event {
+unsafe fn event<A: Access>(kind: EventKind, sk: *const c_void) -> Event {
     // SAFETY: `sk` by the caller's promise.
     unsafe {
-        let ends = sock::ends(sk);
-        let state: u8 = load(sk, Field::SK_STATE);
+        let ends = sock::ends::<A>(sk);
+        let state: u8 = A::load(sk, Field::SK_STATE);
         Event {
             at: bpf_ktime_get_ns(),
-            cookie: cookie(sk),
+            cookie: A::key(sk),
+            value: 0,
             local: core::mem::transmute::<[u64; 2], [u8; 16]>(ends.local),
             remote: core::mem::transmute::<[u64; 2], [u8; 16]>(ends.remote),
             local_port: ends.local_port,
@@ -303,31 +372,56 @@ unsafe fn event(kind: EventKind, sk: *const c_void) -> Event {
 }
 
 #[inline(always)]
-unsafe fn error(sk: *const c_void) -> i32 {
+unsafe fn error<A: Access>(sk: *const c_void) -> i32 {
     // SAFETY: `sk` by the caller's promise.
     unsafe {
-        match load::<i32>(sk, Field::SK_ERR) {
-            0 => load(sk, Field::SK_ERR_SOFT),
+        match A::load::<i32>(sk, Field::SK_ERR) {
+            0 => A::load(sk, Field::SK_ERR_SOFT),
             error => error,
         }
     }
 }
 
-/// The connection's slot; one that was there before it was watched gets one now.
+/// The connection's slot, if it has one.
 #[inline(always)]
-unsafe fn entry_of(sk: *const c_void, tcp: *const c_void) -> Option<Entry> {
-    // SAFETY: `sk` and `tcp` by the caller's promise.
+unsafe fn slot_of<A: Access>(sk: *const c_void) -> Entry {
+    // SAFETY: `sk` by the caller's promise.
     unsafe {
-        let cookie = cookie(sk);
-        if let Some(entry) = table::find(cookie) {
-            return Some(entry);
+        let found = table::search::<A>(sk);
+        if found.former != VACANT {
+            let mut event = event::<A>(EventKind::Adopted, sk);
+            event.value = found.former;
+            event.slot = found.entry.index;
+            urgent(&event, Wake::Later);
         }
-        let state: u8 = load(sk, Field::SK_STATE);
-        let entry = table::take(cookie, sk, tcp, state, 0)?;
-        entry.note_inherited(tcp);
-        let mut event = tcp_event(EventKind::Adopted, sk, tcp);
-        event.slot = entry.index;
-        urgent(&event, Wake::Later);
-        Some(entry)
+        found.entry
+    }
+}
+
+/// The connection's slot; one that was there before it was watched gets one now, unless it is not
+/// to be watched. `is_caller`: the current thread made the call.
+#[inline(always)]
+unsafe fn watched_slot<A: Access>(sk: *const c_void, is_caller: bool) -> Entry {
+    // SAFETY: `sk` by the caller's promise.
+    unsafe {
+        let mut entry = slot_of::<A>(sk);
+        if entry.is_some() && entry.is_ready() {
+            return entry;
+        }
+        if entry.is_none() && is_selective() && !is_chosen::<A>(sk, is_caller) {
+            return entry;
+        }
+        let Some(tcp) = A::tcp(sk) else { return entry };
+        let mut event = tcp_event::<A>(EventKind::Adopted, sk, tcp);
+        if entry.is_none() {
+            entry = table::take(event.cookie);
+        }
+        if entry.is_some() {
+            entry.fill::<A>(event.cookie, sk, tcp, event.to);
+            entry.note_inherited::<A>(tcp);
+            event.slot = entry.index;
+            urgent(&event, Wake::Later);
+        }
+        entry
     }
 }

@@ -5,12 +5,14 @@
 //! and carry out the other.
 
 mod bgp;
+mod block;
 mod conclusion;
 mod effect;
 mod fib;
 mod incident;
 mod input;
 mod journal;
+mod message;
 mod page;
 mod plan;
 mod probe;
@@ -20,12 +22,14 @@ mod time;
 mod topology;
 
 pub use bgp::{BgpSignal, NeighborId, RouteAttributes, RouteChange, RouteFact, SessionDownReason};
+pub use block::{BlockOperation, BlockRequest};
 pub use conclusion::Conclusion;
 pub use effect::{Effect, EffectId, ProbeRequest};
 pub use fib::{FibChange, FibRoute};
 pub use incident::{Evidence, EvidenceSource, Incident, IncidentId, IncidentState, Verdict};
 pub use input::{HostSignal, Input, LossStage, OperatorCommand, Outcome, Sequenced};
 pub use journal::{Actor, Entry, EntryKind};
+pub use message::{Datagram, Direction, Message};
 pub use page::{BgpSummary, Page, PageAction, PageDetails, Severity};
 pub use plan::{Plan, PlanId, PlanMode, RevertReason, RouteSpec};
 pub use probe::{ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget};

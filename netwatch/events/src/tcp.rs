@@ -130,6 +130,16 @@ pub enum TcpEventKind {
         /// The errno.
         errno: i32,
     },
+    /// A connection that this host opened is established.
+    Handshake {
+        /// From the begin of connect() to ESTABLISHED, retransmitted SYNs included.
+        took: Duration,
+    },
+    /// The peer closed its window, or opened it again.
+    Window {
+        /// How long it was closed; `None`: it closes now.
+        closed_for: Option<Duration>,
+    },
     /// The socket's counters, read from the kernel's per-socket state.
     Sample(TcpSample),
 }
@@ -147,7 +157,7 @@ pub struct TcpSample {
     pub received_at: Option<Timestamp>,
     /// Smoothed round-trip time (`srtt_us >> 3`).
     pub srtt: Duration,
-    /// Mean deviation of the round-trip time (`mdev_us >> 2`).
+    /// Mean deviation of the round-trip time (`mdev_us >> 2`); `tcp_info` calls it `tcpi_rttvar`.
     pub mdev: Duration,
     /// The windowed minimum of the round-trip time.
     pub min_rtt: Duration,

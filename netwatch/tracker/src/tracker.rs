@@ -128,6 +128,8 @@ impl Tracker {
                 };
                 self.doubted(seen_at, id, Happening::Error, detail, out);
             }
+            // Samples say whether the window is closed.
+            TcpEventKind::Handshake { .. } | TcpEventKind::Window { .. } => {}
             TcpEventKind::Sample(sample) => self.sampled(seen_at, id, sample, out),
         }
     }
