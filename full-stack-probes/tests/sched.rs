@@ -234,6 +234,28 @@ fn a_thousand_short_threads_leave_nothing_behind() {
 }
 
 #[test]
+fn a_full_table_is_counted_and_recovers() {
+    const ROOM: usize = 2048;
+    alone(|| {
+        let mut actor = Actor::spawn("nw-crowd");
+        let watching = Watching::named("nw-crowd");
+        assert_eq!(actor.tell(&format!("crowd {}", ROOM + 50)), "done");
+        until("a full table", || {
+            (watching.handle.threads().len() == ROOM).then_some(())
+        });
+        assert!(watching.handle.counters().threads_full > 0);
+        assert_eq!(actor.tell("stop"), "done");
+        until("room", || {
+            (watching.handle.threads().len() < 50).then_some(())
+        });
+        let before = watching.handle.counters().threads_full;
+        let tid: u32 = actor.tell("sleep afterwards 1 1").parse().unwrap();
+        until("a thread after them", || watching.thread(tid));
+        assert_eq!(watching.handle.counters().threads_full, before);
+    });
+}
+
+#[test]
 fn nothing_is_attached_where_no_process_is_declared() {
     alone(|| {
         let watching = Watching::start(Watch::default());

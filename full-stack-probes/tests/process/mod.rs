@@ -262,6 +262,21 @@ pub fn act() {
                 }
                 say("done");
             }
+            // count: threads at once, until they are told to stop
+            ["crowd", count] => {
+                for _ in 0..count.parse().unwrap() {
+                    thread::Builder::new()
+                        .name("crowd".to_owned())
+                        .stack_size(64 << 10)
+                        .spawn(|| {
+                            while !STOP.load(Ordering::Relaxed) {
+                                thread::sleep(Duration::from_millis(500));
+                            }
+                        })
+                        .unwrap();
+                }
+                say("done");
+            }
             // a child that executes nothing
             ["fork"] => {
                 // SAFETY: the child makes plain system calls only.
