@@ -11,6 +11,7 @@ use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, PerfEvent, Program, Pr
 use crate::btf::Btf;
 use crate::kernel::describe;
 use crate::link;
+use crate::lockdown;
 use crate::offsets::Offsets;
 use crate::probes::{Attachment, Hook, Probe, Rung};
 use crate::{ProbeReport, Settings};
@@ -48,6 +49,7 @@ pub fn attach(
 ) -> (ProbeReport, Vec<Held>) {
     let report = |rung: Option<&Rung>, hook, reason| ProbeReport {
         name: probe.name,
+        asked: (probe.wanted)(settings),
         hook,
         rung: rung.map(|rung| rung.kind),
         reason,
@@ -79,7 +81,10 @@ pub fn attach(
                     }
                     return (report(Some(rung), Some(hook), reasons.join("; ")), links);
                 }
-                Err(reason) => reasons.push(format!("{}: {reason}", rung.hook())),
+                Err(reason) => {
+                    let reason = lockdown::explain(rung, reason);
+                    reasons.push(format!("{}: {reason}", rung.hook()));
+                }
             }
         }
         if let (Some(kind), true) = (forced, reasons.is_empty()) {

@@ -17,6 +17,7 @@ use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::cgroup::Hierarchy;
+use crate::listening::Listening;
 use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::processes::{self, Processes};
@@ -27,6 +28,11 @@ const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// How many ports the programs can compare with.
 pub const MAX_PORTS: usize = 8;
+
+/// Bytes of the bulk ring: room for some 2,700 records of connections.
+const BULK: u32 = 256 * 1024;
+/// Bytes of the bulk ring where single messages are recorded: room for some 10,000.
+const MESSAGE_BULK: u32 = 1024 * 1024;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
 
@@ -109,6 +115,8 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Ports that watched processes listen on.
+    pub listening: Listening,
     /// Datagrams by thread, to forget those that have ended.
     pub udp: udp::Threads,
     /// Disks.
@@ -168,6 +176,11 @@ impl Kernel {
         for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
             *place = *port;
         }
+        let bulk_size = if (message::PROBE.wanted)(settings) {
+            MESSAGE_BULK
+        } else {
+            BULK
+        };
         let message_processes = u32::from(settings.watch.has_processes());
         // The helper's own function is in the type information of kernels that have it.
         let makes_cookies = matches!(btf.function("bpf_get_socket_ptr_cookie"), Ok(Some(_)));
@@ -191,6 +204,8 @@ impl Kernel {
             .override_global("PORTS", &ports[..], true)
             .override_global("HIERARCHY", &hierarchy_id, true)
             .override_global("LONG_WAIT", &long_wait, true)
+            .map_max_entries("BULK", bulk_size)
+            .override_global("BULK_SIZE", &bulk_size, true)
             .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
             .override_global("MESSAGE_PORTS", &message_ports[..], true)
             .override_global("MESSAGE_PROCESSES", &message_processes, true)
@@ -274,6 +289,10 @@ impl Kernel {
             name: "UDP",
             reason,
         })?;
+        let listening = take(&mut ebpf, "LISTENING")?;
+        map_fds.extend(map_fd(&listening));
+        let listening =
+            HashMap::try_from(listening).map_err(|error| map_error("LISTENING", error))?;
         let claims = take(&mut ebpf, "CLAIMS")?;
         map_fds.extend(map_fd(&claims));
         let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
@@ -298,6 +317,7 @@ impl Kernel {
                 urgent,
                 bulk,
                 table,
+                listening: Listening::new(listening),
                 udp: udp_reader,
                 disks,
                 heartbeat,
@@ -313,20 +333,18 @@ impl Kernel {
             .map_or(0, |values| values.iter().sum())
     }
 
-    /// Bytes that the kernel charges for programs and maps.
-    pub fn memory_bytes(&self) -> u64 {
-        let programs: u64 = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|fd| fdinfo(fd.as_fd().as_raw_fd(), "memlock:"))
-            .sum();
-        let maps: u64 = self
-            .map_fds
-            .iter()
-            .filter_map(|fd| fdinfo(*fd, "memlock:"))
-            .sum();
-        programs + maps
+    /// Bytes that the kernel charges.
+    pub fn memory(&self) -> Memory {
+        let bytes = |fd| fdinfo(fd, "memlock:").unwrap_or(0);
+        Memory {
+            programs: self
+                .ebpf
+                .programs()
+                .filter_map(|(_, program)| program.fd().ok())
+                .map(|fd| bytes(fd.as_fd().as_raw_fd()))
+                .sum(),
+            maps: self.map_fds.iter().map(|fd| bytes(*fd)).sum(),
+        }
     }
 
     /// Calls and run time of each program while `kernel.bpf_stats_enabled` is on, and how often the
@@ -351,6 +369,15 @@ impl Kernel {
     pub fn links(&self) -> usize {
         self.links.len()
     }
+}
+
+/// Bytes that the kernel charges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// For programs.
+    pub programs: u64,
+    /// For maps.
+    pub maps: u64,
 }
 
 /// A program's own account.

@@ -19,9 +19,12 @@ mod collector;
 mod convert;
 mod counters;
 mod diag;
+mod half_closed;
 mod heartbeat;
 mod kernel;
 mod link;
+mod listening;
+mod lockdown;
 mod mapped;
 mod message;
 mod offsets;
@@ -49,9 +52,9 @@ pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
 pub use events::BlockOperation;
-pub use kernel::{ProgramStats, StartError};
+pub use kernel::{Memory, ProgramStats, StartError};
 pub use percentiles::{Percentiles, Registry, Series, Usage};
-pub use preflight::{Check, preflight};
+pub use preflight::{Check, preflight, preflight_for};
 pub use probes::RungKind;
 pub use records::{KernelRecord, Sinks};
 pub use sched::{LongWait, Preemptor, WatchedThread};
@@ -152,6 +155,8 @@ impl Default for Settings {
 pub struct ProbeReport {
     /// Its stable name.
     pub name: &'static str,
+    /// The settings have something for it to do.
+    pub asked: bool,
     /// What it is attached to by the kernel's own word; `None`: it is off.
     pub hook: Option<String>,
     /// Which kind of hook that is.

@@ -1,5 +1,6 @@
 //! Watched processes and their threads: what the collector's thread and its handle share.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -141,6 +142,11 @@ impl Processes {
     /// The watched processes.
     pub fn watched(&self) -> Vec<WatchedProcess> {
         self.watcher().list()
+    }
+
+    /// Their ids.
+    pub fn pids(&self) -> BTreeSet<u32> {
+        self.watcher().pids()
     }
 
     /// Their threads.
