@@ -270,7 +270,7 @@ fn counters(kernel: &Kernel, shared: &Shared, programs: bool) -> Counters {
         threads_full: kernel.counter(Counter::ThreadsFull),
         cgroups_full: kernel.counter(Counter::CgroupsFull),
         long_waits_dropped: load(&shared.long_waits_dropped),
-        slots_taken: kernel.counter(Counter::SlotsTaken),
+        slots_taken: kernel.counter(Counter::SlotsTaken) + load(&shared.slots_invited),
         slots_freed: kernel.counter(Counter::SlotsFreed),
         slots_orphaned: load(&shared.slots_orphaned),
         slots_in_use: load(&shared.slots_in_use),

@@ -117,6 +117,7 @@ impl Counters {
 #[derive(Debug, Default)]
 pub struct Shared {
     pub slots_orphaned: AtomicU64,
+    pub slots_invited: AtomicU64,
     pub slots_in_use: AtomicU64,
     pub sends: AtomicU64,
     pub segments: AtomicU64,

@@ -1,6 +1,7 @@
 //! The kernel's own list of connections (sock_diag, `include/uapi/linux/inet_diag.h`).
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -16,6 +17,19 @@ const MESSAGE: usize = 72;
 
 /// Every state but TIME_WAIT, CLOSE, LISTEN and the handshakes that peers begin.
 const STATES: u32 = (1 << 1) | (1 << 2) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 11);
+
+const LISTEN: u32 = 1 << 10;
+
+/// What the kernel says about one connection's acknowledgements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// `tcpi_bytes_acked`.
+    pub bytes: u64,
+    /// How long ago the last acknowledgement came in, to the millisecond.
+    pub ago: Duration,
+    /// The peer's window is closed.
+    pub zero_window: bool,
+}
 
 /// A connection that the kernel lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,12 +89,88 @@ impl Diag {
     pub fn list(&mut self, with_info: bool) -> io::Result<Listing> {
         let mut listing = Listing::default();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            self.dump(family as u8, with_info, &mut listing)?;
+            self.dump(family as u8, with_info, STATES, &mut listing)?;
         }
         Ok(listing)
     }
 
-    fn dump(&mut self, family: u8, with_info: bool, listing: &mut Listing) -> io::Result<()> {
+    /// Lists the sockets that listen.
+    pub fn listeners(&mut self) -> io::Result<Vec<Listed>> {
+        let mut listing = Listing::default();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            self.dump(family as u8, false, LISTEN, &mut listing)?;
+        }
+        Ok(listing.connections)
+    }
+
+    /// Asks about one connection; `None` where it is gone. `cookie` makes sure that it is the same,
+    /// where it is known.
+    pub fn acknowledged(
+        &mut self,
+        flow: &Flow,
+        cookie: Option<u64>,
+    ) -> io::Result<Option<Acknowledged>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut request = [0u8; HEADER + REQUEST];
+        put(&mut request, 0, &((HEADER + REQUEST) as u32).to_ne_bytes());
+        put(&mut request, 4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        put(&mut request, 6, &(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+        put(&mut request, 8, &self.sequence.to_ne_bytes());
+        let family = match flow.local {
+            SocketAddr::V4(_) => libc::AF_INET,
+            SocketAddr::V6(_) => libc::AF_INET6,
+        };
+        let extensions = 1 << (INET_DIAG_INFO - 1);
+        put(
+            &mut request,
+            HEADER,
+            &[family as u8, libc::IPPROTO_TCP as u8, extensions, 0],
+        );
+        // struct inet_diag_sockid: ports, addresses, interface, cookie.
+        let id = HEADER + 8;
+        put(&mut request, id, &flow.local.port().to_be_bytes());
+        put(&mut request, id + 2, &flow.remote.port().to_be_bytes());
+        for (at, end) in [(id + 4, flow.local), (id + 20, flow.remote)] {
+            match end.ip() {
+                IpAddr::V4(address) => put(&mut request, at, &address.octets()),
+                IpAddr::V6(address) => put(&mut request, at, &address.octets()),
+            }
+        }
+        put(
+            &mut request,
+            id + 40,
+            &cookie.unwrap_or(u64::MAX).to_ne_bytes(),
+        );
+        send(&self.socket, &request)?;
+
+        let mut buffer = [0u8; 4096];
+        loop {
+            let length = receive(&self.socket, &mut buffer)?;
+            let data = buffer.get(..length).unwrap_or_default();
+            let number = u32::from_ne_bytes(array(data, 8).ok_or(io::ErrorKind::InvalidData)?);
+            if number != self.sequence {
+                continue;
+            }
+            let kind = u16::from_ne_bytes(array(data, 4).ok_or(io::ErrorKind::InvalidData)?);
+            let body = data.get(HEADER..).unwrap_or_default();
+            if i32::from(kind) == libc::NLMSG_ERROR {
+                let errno = i32::from_ne_bytes(array(body, 0).ok_or(io::ErrorKind::InvalidData)?);
+                return match errno.saturating_neg() {
+                    libc::ENOENT | libc::ESTALE => Ok(None),
+                    errno => Err(io::Error::from_raw_os_error(errno)),
+                };
+            }
+            return Ok(body.get(MESSAGE..).and_then(info).and_then(acknowledged));
+        }
+    }
+
+    fn dump(
+        &mut self,
+        family: u8,
+        with_info: bool,
+        states: u32,
+        listing: &mut Listing,
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = [0u8; HEADER + REQUEST];
         put(&mut request, 0, &((HEADER + REQUEST) as u32).to_ne_bytes());
@@ -98,7 +188,7 @@ impl Diag {
             HEADER,
             &[family, libc::IPPROTO_TCP as u8, extensions, 0],
         );
-        put(&mut request, HEADER + 4, &STATES.to_ne_bytes());
+        put(&mut request, HEADER + 4, &states.to_ne_bytes());
         send(&self.socket, &request)?;
 
         let mut buffer = vec![0u8; 64 * 1024];
@@ -180,6 +270,17 @@ fn info(mut attributes: &[u8]) -> Option<&[u8]> {
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
+}
+
+/// Acknowledgements from `struct tcp_info`.
+fn acknowledged(info: &[u8]) -> Option<Acknowledged> {
+    let millis = u32::from_ne_bytes(array(info, 56)?);
+    Some(Acknowledged {
+        bytes: u64::from_ne_bytes(array(info, 120)?),
+        ago: Duration::from_millis(u64::from(millis)),
+        // `tcpi_snd_wnd` is there since Linux 5.4.
+        zero_window: array(info, 228).is_some_and(|window| u32::from_ne_bytes(window) == 0),
+    })
 }
 
 /// Round-trip times from `struct tcp_info`.
@@ -269,6 +370,36 @@ mod tests {
             assert_ne!(found.cookie, 0);
             assert_ne!(found.inode, 0);
             assert!(found.sample.unwrap().srtt > Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn tells_what_is_acknowledged_on_one_connection() {
+        use std::io::{Read, Write};
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let mut remote = listener.accept().unwrap().0;
+            let flow = Flow {
+                local: stream.local_addr().unwrap(),
+                remote: stream.peer_addr().unwrap(),
+            };
+            let mut diag = Diag::open().unwrap();
+            let before = diag.acknowledged(&flow, None).unwrap().unwrap();
+            stream.write_all(&[7; 321]).unwrap();
+            remote.read_exact(&mut [0; 321]).unwrap();
+            remote.write_all(b"x").unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+            let after = diag.acknowledged(&flow, None).unwrap().unwrap();
+            assert_eq!(after.bytes - before.bytes, 321);
+            assert!(!after.zero_window);
+            // Another cookie: another connection.
+            assert_eq!(diag.acknowledged(&flow, Some(1 << 50)).unwrap(), None);
+            let listeners = diag.listeners().unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let mut ports = listeners.iter().map(|one| one.flow.local.port());
+            assert!(ports.any(|one| one == port));
+            drop((stream, remote));
         }
     }
 

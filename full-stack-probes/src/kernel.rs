@@ -17,6 +17,7 @@ use crate::attach::{Held, attach};
 use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::cgroup::Hierarchy;
+use crate::listening::Listening;
 use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::processes::{self, Processes};
@@ -114,6 +115,8 @@ pub struct Sources {
     pub bulk: RingBuf<MapData>,
     /// Connections.
     pub table: Table,
+    /// Ports that watched processes listen on.
+    pub listening: Listening,
     /// Datagrams by thread, to forget those that have ended.
     pub udp: udp::Threads,
     /// Disks.
@@ -286,6 +289,10 @@ impl Kernel {
             name: "UDP",
             reason,
         })?;
+        let listening = take(&mut ebpf, "LISTENING")?;
+        map_fds.extend(map_fd(&listening));
+        let listening =
+            HashMap::try_from(listening).map_err(|error| map_error("LISTENING", error))?;
         let claims = take(&mut ebpf, "CLAIMS")?;
         map_fds.extend(map_fd(&claims));
         let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
@@ -310,6 +317,7 @@ impl Kernel {
                 urgent,
                 bulk,
                 table,
+                listening: Listening::new(listening),
                 udp: udp_reader,
                 disks,
                 heartbeat,

@@ -19,9 +19,11 @@ mod collector;
 mod convert;
 mod counters;
 mod diag;
+mod half_closed;
 mod heartbeat;
 mod kernel;
 mod link;
+mod listening;
 mod lockdown;
 mod mapped;
 mod message;
@@ -62,8 +64,6 @@ pub use watch::{Selector, WatchedProcess};
 /// What is watched, and how closely.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Only peers in these networks are reported; empty: all.
-    pub peers: Vec<IpNet>,
     /// Peers in these networks are not reported.
     pub ignore: Vec<IpNet>,
     /// Only connections with one of these ports at either end; empty: all. Eight at most.
@@ -134,7 +134,6 @@ pub fn ladders() -> Vec<(&'static str, Vec<RungKind>)> {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            peers: Vec::new(),
             ignore: Vec::new(),
             ports: Vec::new(),
             peers: Vec::new(),

@@ -67,8 +67,8 @@ pub fn told(id: u32, btf: &Btf) -> io::Result<Told> {
         TRACING => {
             // attach_type and target_obj_id, then target_btf_id.
             let kind = info.variant[0] as u32;
-            let target = btf.name(info.variant[1] as u32).unwrap_or_default();
-            Some(match kind {
+            // Told since Linux 5.13.
+            btf.name(info.variant[1] as u32).map(|target| match kind {
                 FENTRY => format!("fentry/{target}"),
                 FEXIT => format!("fexit/{target}"),
                 other => format!("tracing {other}/{target}"),

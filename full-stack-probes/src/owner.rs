@@ -52,6 +52,15 @@ pub fn of(inodes: &BTreeSet<u32>) -> BTreeMap<u32, Owner> {
     owners
 }
 
+/// The inodes of all sockets that these processes hold.
+pub fn sockets_of(pids: &BTreeSet<u32>) -> BTreeSet<u32> {
+    pids.iter()
+        .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok())
+        .flat_map(|files| files.flatten())
+        .filter_map(|file| socket_inode(&file.path()))
+        .collect()
+}
+
 fn socket_inode(path: &std::path::Path) -> Option<u32> {
     fs::read_link(path)
         .ok()?
@@ -78,5 +87,7 @@ mod tests {
         assert_eq!(owners[&inode].pid, std::process::id());
         assert!(!owners[&inode].comm.is_empty());
         assert!(of(&BTreeSet::from([1])).is_empty());
+        assert!(sockets_of(&BTreeSet::from([std::process::id()])).contains(&inode));
+        assert!(sockets_of(&BTreeSet::new()).is_empty());
     }
 }

@@ -532,12 +532,11 @@ mod tests {
         }
         let usage = registry.usage();
         assert_eq!(usage.series, 1_000);
-        assert!(
+        assert!(registry.names().all(|series| {
             registry
-                .percentiles()
-                .iter()
-                .all(|(_, found)| found.count == 1_200)
-        );
+                .of(series)
+                .is_some_and(|found| found.count == 1_200)
+        }));
         assert!(
             (100_000..2_500_000).contains(&usage.bytes),
             "{}",

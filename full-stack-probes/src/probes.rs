@@ -89,17 +89,12 @@ pub struct Place {
 /// Which argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// The first that points to this struct.
-    Pointer(&'static str),
     /// The function's argument of this name.
     Named(&'static str),
     /// What the function returns: after its last argument.
-    #[allow(dead_code)]
     Return,
     /// The one at this index, where there are so many.
     At(u32),
-    /// The one of this number, if it is there and no pointer to a struct.
-    Scalar(usize),
 }
 
 /// Arguments to look up.
@@ -525,10 +520,6 @@ impl Place {
                 }
                 Hook::TpBtf(_) | Hook::CpuClock(_) => None,
             },
-            Of::Scalar(index) => (found.get(index) == Some(&Argument::Scalar)).then_some(index),
-            Of::Pointer(wanted) => found
-                .iter()
-                .position(|argument| matches!(argument, Argument::Pointer(name) if name == wanted)),
         };
         index
             .and_then(|index| u32::try_from(index).ok())

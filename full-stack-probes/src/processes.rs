@@ -1,5 +1,6 @@
 //! Watched processes and their threads: what the collector's thread and its handle share.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
@@ -133,6 +134,11 @@ impl Processes {
     /// The watched processes.
     pub fn watched(&self) -> Vec<WatchedProcess> {
         self.watcher().list()
+    }
+
+    /// Their ids.
+    pub fn pids(&self) -> BTreeSet<u32> {
+        self.watcher().pids()
     }
 
     /// Their threads.

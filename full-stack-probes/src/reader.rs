@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{BlockRecord, Event, EventKind, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
+use ebpf_abi::{
+    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot, VACANT,
+};
 use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -19,7 +21,8 @@ use crate::Settings;
 use crate::block;
 use crate::convert;
 use crate::counters::{Shared, add, lock};
-use crate::diag::{Diag, Listing};
+use crate::diag::{Acknowledged, Diag, Listing};
+use crate::half_closed;
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
 use crate::message;
@@ -276,17 +279,36 @@ impl Reader {
                 record.remote,
                 record.remote_port,
             );
+            let at = Timestamp::from_nanos(record.at);
+            let kind = EventKind::from_number(record.kind);
+            if kind == Some(EventKind::Adopted) && record.value != 0 {
+                // It was known by its address until it had a cookie.
+                self.forget(record.value, at);
+            }
             if self.is_ignored(&flow) {
                 continue;
             }
-            let at = Timestamp::from_nanos(record.at);
-            if record.kind == EventKind::State as u8 && record.to == TCP_CLOSE {
+            if kind == Some(EventKind::State) && record.to == TCP_CLOSE {
                 self.known.remove(&record.cookie);
                 self.live.remove(&record.slot);
             } else {
                 self.follow(record, flow, at);
             }
             self.out.extend(convert::event(record));
+            if kind == Some(EventKind::State) && record.value != 0 {
+                let peer = flow.remote.ip();
+                let mut registry = self.shared.registry();
+                registry.record(Series::Handshake { peer }, record.value, 1);
+                drop(registry);
+                self.out.push(TcpEvent {
+                    at,
+                    connection: ConnectionId(record.cookie),
+                    flow,
+                    kind: TcpEventKind::Handshake {
+                        took: Duration::from_nanos(record.value),
+                    },
+                });
+            }
         }
     }
 
@@ -399,11 +421,16 @@ impl Reader {
                 next = next.min(live.due + sweep * HEALTHY);
                 continue;
             }
-            let Some(slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie) else {
+            let Some(mut slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie)
+            else {
                 vacated.push(*index);
                 continue;
             };
-            if slot.state != TCP_ESTABLISHED {
+            if half_closed::STATES.contains(&slot.state) && slot.una_base != 0 {
+                let copy = slot;
+                live.half_closed
+                    .correct(&mut slot, now, sweep, || ask(&mut self.diag, &copy));
+            } else if slot.state != TCP_ESTABLISHED {
                 continue;
             }
             let look = live.look(&slot, now, sweep);
@@ -469,6 +496,13 @@ impl Reader {
             .map(|record| record.cookie)
             .collect();
 
+        // Those that have no cookie for the programs are known by their ends.
+        let by_address: BTreeSet<Flow> = self
+            .known
+            .range(FIRST_ADDRESS..)
+            .map(|(_, known)| known.flow)
+            .collect();
+        let chosen = self.chosen_sockets();
         let missed: Vec<_> = listing
             .connections
             .iter()
@@ -480,12 +514,24 @@ impl Reader {
                     && !changed.contains(&listed.cookie)
                     && !self.is_ignored(&listed.flow)
                     && self.is_watched(&listed.flow)
+                    && !by_address.contains(&listed.flow)
+                    && chosen
+                        .as_ref()
+                        .is_none_or(|chosen| chosen.contains(&listed.inode))
             })
             .collect();
         let owners = owner::of(&missed.iter().map(|listed| listed.inode).collect());
         for listed in missed {
             add(&self.shared.found, 1);
             self.know(listed.cookie, listed.flow, at);
+            if chosen.is_some() && self.sources.table.find(listed.cookie).is_none() {
+                let counter = if self.sources.table.invite(listed.cookie) {
+                    &self.shared.slots_invited
+                } else {
+                    &self.shared.untracked
+                };
+                add(counter, 1);
+            }
             let mut push = |kind| {
                 self.out.push(TcpEvent {
                     at,
@@ -510,11 +556,18 @@ impl Reader {
             add(&self.shared.reconcile_failed, 1);
         } else {
             let listed: BTreeSet<u64> = listing.connections.iter().map(|one| one.cookie).collect();
+            let flows: BTreeSet<Flow> = if by_address.is_empty() {
+                BTreeSet::new()
+            } else {
+                listing.connections.iter().map(|one| one.flow).collect()
+            };
             let gone: Vec<u64> = self
                 .known
                 .iter()
                 .filter(|(cookie, known)| {
-                    known.since < at && !listed.contains(cookie) && !changed.contains(cookie)
+                    let is_listed = listed.contains(cookie)
+                        || (**cookie >= FIRST_ADDRESS && flows.contains(&known.flow));
+                    known.since < at && !is_listed && !changed.contains(cookie)
                 })
                 .map(|(cookie, _)| *cookie)
                 .collect();
@@ -523,6 +576,31 @@ impl Reader {
             }
         }
         self.apply(&late);
+    }
+
+    /// Where only watched processes' connections are watched: their sockets' inodes. The programs
+    /// are told on the way where these processes listen.
+    fn chosen_sockets(&mut self) -> Option<BTreeSet<u32>> {
+        let (processes, _) = self.sources.processes.as_ref()?;
+        let before = self.sources.listening.known();
+        let sockets = owner::sockets_of(&processes.pids());
+        match self.diag.listeners() {
+            Ok(listeners) => {
+                let ports = listeners
+                    .iter()
+                    .filter(|one| sockets.contains(&one.inode))
+                    .map(|one| one.flow.local.port())
+                    .collect();
+                if let Err(error) = self.sources.listening.set(&ports, &before) {
+                    self.complain("cannot tell the programs all ports listened on", &error);
+                }
+            }
+            Err(error) => {
+                add(&self.shared.reconcile_failed, 1);
+                self.complain("cannot list the sockets that listen", &error);
+            }
+        }
+        Some(sockets)
     }
 
     fn forget(&mut self, cookie: u64, at: Timestamp) {
@@ -594,7 +672,9 @@ impl Reader {
             || ports.contains(&flow.remote.port());
         let remote = flow.remote.ip();
         let is_local = remote.is_loopback() || remote == flow.local.ip();
-        by_port && !(self.settings.ignore_loopback && is_local)
+        let peers = &self.settings.peers;
+        let by_peer = peers.is_empty() || peers.iter().any(|net| net.contains(&remote));
+        by_peer && by_port && !(self.settings.ignore_loopback && is_local)
     }
 
     fn complain(&mut self, what: &str, error: &dyn std::error::Error) {
@@ -604,6 +684,16 @@ impl Reader {
             tracing::warn!(%error, "{what}");
         }
     }
+}
+
+/// What the kernel says about one half-closed connection.
+fn ask(diag: &mut Diag, slot: &Slot) -> Option<Acknowledged> {
+    let flow = convert::flow(slot.local, slot.local_port, slot.remote, slot.remote_port);
+    let cookie = (slot.cookie < FIRST_ADDRESS).then_some(slot.cookie);
+    diag.acknowledged(&flow, cookie).unwrap_or_else(|error| {
+        tracing::debug!(%error, "cannot ask about a half-closed connection");
+        None
+    })
 }
 
 const TCP_ESTABLISHED: u8 = 1;

@@ -410,14 +410,8 @@ fn percentiles(counts: &[u32; THREAD_BUCKETS], longest: Option<u64>, sum: u64) -
         }
         Duration::ZERO
     };
-    let sum: u64 = (0u32..)
-        .zip(counts)
-        .map(|(bucket, count)| u64::from(*count).saturating_mul(thread_midpoint(bucket)))
-        .fold(0, u64::saturating_add);
     Percentiles {
         count: total,
-        total,
-        sum: Duration::from_nanos(sum),
         p50: at(500),
         p90: at(900),
         p99: at(990),

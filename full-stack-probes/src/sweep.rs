@@ -9,6 +9,7 @@ use ebpf_abi::Slot;
 use events::{TcpSample, Timestamp};
 
 use crate::convert;
+use crate::half_closed::HalfClosed;
 
 /// Data is late when it is older than `srtt + 2 * mdev` and this. Nobody decides before
 /// `srtt + 4 * mdev + 40 ms`, so healthy traffic is not told of, and there is time for a sweep.
@@ -24,6 +25,8 @@ pub struct Live {
     pub cookie: u64,
     /// Not reported, by configuration.
     pub ignored: bool,
+    /// Of a half-closed connection: what programs do not see.
+    pub half_closed: HalfClosed,
     /// Nothing of it can be late before this.
     pub due: Timestamp,
     late: bool,
@@ -57,6 +60,7 @@ impl Live {
         Self {
             cookie: slot.cookie,
             ignored,
+            half_closed: HalfClosed::default(),
             due: Timestamp::ZERO,
             late: false,
             told_at: None,
@@ -86,7 +90,7 @@ impl Live {
         let age = sample
             .outstanding
             .map(|outstanding| now.since(outstanding.since));
-        let patience = sample.srtt + 2 * sample.mdev + LATE;
+        let patience = patience(&sample);
         let is_late = age.is_some_and(|age| age > patience);
         // What is sent from now on is late even later.
         self.due = sample
@@ -125,6 +129,17 @@ impl Live {
 /// The stretch of time that a moment is in, for what is told once in each.
 fn beat(at: Timestamp) -> u128 {
     u128::from(at.as_nanos()) / BASELINE.as_nanos()
+}
+
+fn patience(sample: &TcpSample) -> Duration {
+    sample.srtt + 2 * sample.mdev + LATE
+}
+
+/// The age of a slot's oldest unacknowledged byte, if it is late.
+pub fn is_late(slot: &Slot, now: Timestamp) -> Option<Duration> {
+    let sample = convert::sample(slot, now);
+    let age = now.since(sample.outstanding?.since);
+    (age > patience(&sample)).then_some(age)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::probes::{Attachment, Hook, Of, Place, Probe, Rung, RungKind};
 pub const RETRANSMIT_ERROR: Place = Place {
     symbol: "RETRANSMIT_ERROR",
     hook: Hook::TpBtf("tcp_retransmit_skb"),
-    of: Of::Scalar(2),
+    of: Of::At(2),
 };
 
 /// What every kprobe may miss.

@@ -3,6 +3,7 @@
 //! The map that holds them is frozen, so the verifier treats every offset as a constant and removes
 //! what is behind [`is_present`] for a field that this kernel lacks.
 
+use core::ffi::c_void;
 use core::ptr::read_volatile;
 
 use ebpf_abi::ABSENT;
@@ -35,4 +36,16 @@ ebpf_abi::kernel_fields!(offsets);
 #[inline(always)]
 pub fn is_present(field: Field) -> bool {
     field.offset() != ABSENT
+}
+
+/// Reads a field directly.
+///
+/// # Safety
+///
+/// `base` is a pointer that the verifier knows to point to the field's struct, and `T` is no larger
+/// than the field.
+#[inline(always)]
+pub unsafe fn load<T: Copy>(base: *const c_void, field: Field) -> T {
+    // SAFETY: by the caller's promise; the verifier checks it again.
+    unsafe { read_volatile(base.byte_add(field.offset() as usize).cast::<T>()) }
 }

@@ -270,6 +270,7 @@ impl Entry {
             (*slot).sends = 0;
             (*slot).segments = 0;
             (*slot).opened_at = 0;
+            (*slot).una_base = 0;
             (*slot).window_closed_at = 0;
             (*slot).zero_window = 0;
             self.set_ends::<A>(sk);

@@ -68,7 +68,7 @@ pub unsafe fn state_changes<A: Access>(sk: *const c_void, from: u8, to: u8) {
         if opens {
             if entry.is_none() {
                 entry = table::take(event.cookie);
-            } else if from == SYN_SENT {
+            } else if from == SYN_SENT && entry.is_ready() {
                 event.value = entry.handshake(event.at);
             }
             // The handshake's own sequence numbers are no data, and the local port is chosen after
@@ -419,6 +419,9 @@ unsafe fn watched_slot<A: Access>(sk: *const c_void, is_caller: bool) -> Entry {
         if entry.is_some() {
             entry.fill::<A>(event.cookie, sk, tcp, event.to);
             entry.note_inherited::<A>(tcp);
+            if event.to != ESTABLISHED {
+                entry.note_half_closed::<A>(tcp);
+            }
             event.slot = entry.index;
             urgent(&event, Wake::Later);
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use api::{DiskInfo, KernelInfo, PreemptorInfo, ProbeInfo, ProcessInfo, SeriesInfo, ThreadInfo};
+use api::{
+    DiskInfo, KernelInfo, PreemptorInfo, ProbeInfo, ProcessInfo, SeriesInfo, ThreadInfo, UdpInfo,
+};
 use full_stack_probes::{
     BlockOperation, Handle, Percentiles, ProbeReport, RungKind, Selector, Series, UdpThread,
     WatchedThread,
