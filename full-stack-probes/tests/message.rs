@@ -3,7 +3,6 @@
 //! Sockets are asked for their cookies before they are used: kprobes, and all programs before Linux
 //! 5.12, cannot make one.
 
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeMap;
@@ -335,7 +334,7 @@ fn ends_errors_and_looks_are_told_apart() {
                     percentiles
                         .iter()
                         .find(|(series, _)| *series == wanted)
-                        .map(|(_, percentiles)| percentiles.clone())
+                        .map(|(_, percentiles)| *percentiles)
                 };
                 let receives = of_peer(Series::Receive { peer: server.ip() });
                 let sends = of_peer(Series::Send { peer: server.ip() });
