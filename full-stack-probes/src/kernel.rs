@@ -497,8 +497,7 @@ pub fn map_fd(map: &Map) -> Option<RawFd> {
         | Map::Array(data)
         | Map::HashMap(data)
         | Map::LpmTrie(data) => Some(data.fd().as_fd().as_raw_fd()),
-        | Map::LruHashMap(data)
-        | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
+        Map::LruHashMap(data) | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
 }

@@ -325,6 +325,7 @@ unsafe fn note_window<A: Access>(
     if let Some(closed_for) = entry.note_window(is_closed, now) {
         // SAFETY: `sk` and `tcp` by the caller's promise.
         let mut event = unsafe { tcp_event::<A>(EventKind::Window, sk, tcp) };
+        event.at = now;
         event.value = closed_for;
         event.slot = entry.index;
         urgent(&event, Wake::Later);
