@@ -689,7 +689,12 @@ fn metrics(s: &mut Section<'_>, bgp: Option<&Bgp>, report: &Report<'_>) -> Optio
             "listen",
             "an address with a port, such as \"127.0.0.1:9464\"",
         )
-        .and_then(|i| listener(&i, report))?;
+        .and_then(|i| listener(&i, report));
+    let series = s
+        .take("series")
+        .and_then(|i| i.integer(0..=10_000, "a number of series"))
+        .map_or(100, |series| series.value);
+    let listen = listen?;
     if bgp.is_some_and(|b| b.listen.contains(&listen.value)) {
         listen.problem(
             report,
@@ -698,5 +703,6 @@ fn metrics(s: &mut Section<'_>, bgp: Option<&Bgp>, report: &Report<'_>) -> Optio
     }
     Some(Metrics {
         listen: listen.value,
+        series,
     })
 }

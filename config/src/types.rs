@@ -329,4 +329,6 @@ impl RoutingKey {
 pub struct Metrics {
     /// Where `/metrics` is served.
     pub listen: SocketAddr,
+    /// Peers, disks and threads of each summary at most, those with most values first.
+    pub series: u16,
 }

@@ -84,23 +84,31 @@ impl Window {
             self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
         }
         self.last_sent = self.last_sent.max(sent_at);
-        let place = self.shots.partition_point(|s| s.sent_at < sent_at);
+        // As a rule it is the newest.
+        let place = match self.shots.back() {
+            Some(newest) if newest.sent_at < sent_at => self.shots.len(),
+            _ => self.shots.partition_point(|s| s.sent_at < sent_at),
+        };
+        let mut forgotten = None;
         match self.shots.get_mut(place) {
             // A late answer to a probe already given up.
             Some(shot) if shot.sent_at == sent_at => shot.rtt = shot.rtt.or(rtt),
             _ => {
                 self.shots.insert(place, Shot { sent_at, rtt });
                 if self.shots.len() > SHOTS {
-                    self.shots.pop_front();
+                    forgotten = self.shots.pop_front().and_then(|s| s.rtt);
                 }
             }
         }
-        self.slowest = self
-            .shots
-            .iter()
-            .filter_map(|s| s.rtt)
-            .max()
-            .unwrap_or_default();
+        self.slowest = match forgotten {
+            Some(forgotten) if forgotten >= self.slowest => self
+                .shots
+                .iter()
+                .filter_map(|s| s.rtt)
+                .max()
+                .unwrap_or_default(),
+            _ => self.slowest.max(rtt.unwrap_or_default()),
+        };
         let first = self
             .shots
             .iter()

@@ -11,6 +11,7 @@ use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, PerfEvent, Program, Pr
 use crate::btf::Btf;
 use crate::kernel::describe;
 use crate::link;
+use crate::lockdown;
 use crate::offsets::Offsets;
 use crate::probes::{Attachment, Hook, Probe, Rung};
 use crate::{ProbeReport, Settings};
@@ -48,6 +49,7 @@ pub fn attach(
 ) -> (ProbeReport, Vec<Held>) {
     let report = |rung: Option<&Rung>, hook, reason| ProbeReport {
         name: probe.name,
+        asked: (probe.wanted)(settings),
         hook,
         rung: rung.map(|rung| rung.kind),
         reason,
@@ -79,7 +81,10 @@ pub fn attach(
                     }
                     return (report(Some(rung), Some(hook), reasons.join("; ")), links);
                 }
-                Err(reason) => reasons.push(format!("{}: {reason}", rung.hook())),
+                Err(reason) => {
+                    let reason = lockdown::explain(rung, reason);
+                    reasons.push(format!("{}: {reason}", rung.hook()));
+                }
             }
         }
         if let (Some(kind), true) = (forced, reasons.is_empty()) {
@@ -189,7 +194,7 @@ fn hold(program: &mut Program, hook: Hook, btf: &aya::Btf) -> Result<Held, Progr
             let id = program.attach(function, 0)?;
             let link = program.take_link(id)?;
             match FdLink::try_from(link) {
-                Ok(link) => Held::Link { link: link },
+                Ok(link) => Held::Link { link },
                 // Consumed by the attempt; attach once more and keep it as it is.
                 Err(_) => {
                     let id = program.attach(function, 0)?;

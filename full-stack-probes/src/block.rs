@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use aya::maps::{HashMap, MapData};
-use ebpf_abi::{BUCKETS, DISKS, Disk, OPERATIONS, Requests, device, midpoint};
+use ebpf_abi::{
+    BUCKETS, BlockRecord, DISKS, Disk, KIND_BLOCK, OPERATIONS, Requests, device, midpoint,
+};
+use events::{BlockOperation, BlockRequest, Timestamp};
 use serde::Serialize;
 
+use crate::convert;
 use crate::mapped::Mapped;
-use crate::percentiles::{BlockOperation, Registry, Series};
+use crate::percentiles::{Registry, Series};
 
 const ORDER: [BlockOperation; OPERATIONS] = [
     BlockOperation::Read,
@@ -104,8 +109,24 @@ impl Disks {
         Ok(())
     }
 
+    /// What a record tells.
+    pub fn request(&self, record: &BlockRecord) -> BlockRequest {
+        BlockRequest {
+            at: Timestamp::from_nanos(record.at),
+            device: self.name(record.device),
+            operation: ORDER
+                .get(usize::from(record.operation))
+                .copied()
+                .unwrap_or(BlockOperation::Other),
+            bytes: record.bytes,
+            queue: (record.queue != u64::MAX).then(|| Duration::from_nanos(record.queue)),
+            service: Duration::from_nanos(record.service),
+            error: errno(record.error),
+        }
+    }
+
     /// The name of a disk by its number.
-    pub fn name(&self, device: u32) -> String {
+    fn name(&self, device: u32) -> String {
         self.known.get(&device).map_or_else(
             || format!("{}:{}", device >> 20, device & 0xf_ffff),
             |known| known.name.clone(),
@@ -164,6 +185,36 @@ impl Disks {
     }
 }
 
+// SAFETY: plain numbers.
+unsafe impl convert::Record for BlockRecord {}
+
+/// A ring's record of a request; `None` for other kinds.
+pub fn parse(kind: u8, bytes: &[u8]) -> Option<Option<BlockRecord>> {
+    (kind == KIND_BLOCK).then(|| convert::parse(bytes))
+}
+
+/// The errno of a request's status: kernels before 5.16 pass it, negative, later ones pass a
+/// `blk_status_t` (`block/blk-core.c`, `blk_errors`).
+const fn errno(status: i32) -> Option<i32> {
+    Some(match status {
+        0 => return None,
+        errno if errno < 0 => -errno,
+        1 => libc::EOPNOTSUPP,
+        2 => libc::ETIMEDOUT,
+        3 => libc::ENOSPC,
+        4 => libc::ENOLINK,
+        5 => libc::EREMOTEIO,
+        6 => libc::EBADE,
+        7 => libc::ENODATA,
+        8 => libc::EILSEQ,
+        9 => libc::ENOMEM,
+        11 => libc::EREMCHG,
+        12 => libc::EAGAIN,
+        13 => libc::EBUSY,
+        _ => libc::EIO,
+    })
+}
+
 /// The difference of two readings of a histogram, bucket by bucket. Counters may wrap.
 fn tell(before: &[u32; BUCKETS], after: &[u32; BUCKETS], mut record: impl FnMut(u64, u64)) {
     for (bucket, (before, after)) in before.iter().zip(after).enumerate() {
@@ -190,6 +241,14 @@ mod tests {
         assert_eq!(number("259:0"), Some(259 << 20));
         assert_eq!(number("x:1"), None);
         assert_eq!(number(""), None);
+    }
+
+    #[test]
+    fn statuses_of_old_and_new_kernels_are_errnos() {
+        assert_eq!(errno(0), None);
+        assert_eq!(errno(-libc::EIO), Some(libc::EIO));
+        assert_eq!(errno(10), Some(libc::EIO));
+        assert_eq!(errno(3), Some(libc::ENOSPC));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Sender;
 use crate::block::DiskCounters;
 use crate::counters::{Counters, Shared, lock};
 use crate::diag::{Diag, Listing};
-use crate::kernel::{Kernel, Sources, StartError};
+use crate::kernel::{Kernel, Memory, Sources, StartError};
 use crate::reader::Reader;
 use crate::records::Sinks;
 use crate::sched::{LongWait, WatchedThread};
@@ -76,7 +76,8 @@ impl Collector {
     /// Bytes that the kernel charges for programs and maps.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.kernel.memory_bytes()
+        let memory = self.kernel.memory();
+        memory.programs + memory.maps
     }
 
     /// Runs the collector's thread, which sends batches of up to 1,000 events, ordered by time
@@ -156,10 +157,17 @@ impl Handle {
         counters(&self.kernel, &self.shared, false).losses()
     }
 
+    /// The same, programs and maps apart.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.kernel.memory()
+    }
+
     /// Bytes that the kernel charges for programs and maps.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.kernel.memory_bytes()
+        let memory = self.kernel.memory();
+        memory.programs + memory.maps
     }
 
     /// Requests by disk and operation since the start, as of the last second.
@@ -175,12 +183,25 @@ impl Handle {
         self.kernel.udp.read()
     }
 
-    /// What the last minute was like, by peer, disk and thread.
+    /// What the last minute was like, by peer, disk and thread. Takes some microseconds for each, and
+    /// never holds the collector's thread up for long.
     #[must_use]
     pub fn percentiles(&self) -> Vec<(Series, Percentiles)> {
-        let mut registry = self.shared.registry();
-        registry.rotate(clock::now());
-        registry.percentiles()
+        const AT_ONCE: usize = 32;
+        let all: Vec<Series> = {
+            let mut registry = self.shared.registry();
+            registry.rotate(clock::now());
+            registry.names().cloned().collect()
+        };
+        let mut found = Vec::with_capacity(all.len());
+        for some in all.chunks(AT_ONCE) {
+            let registry = self.shared.registry();
+            found.extend(
+                some.iter()
+                    .filter_map(|series| Some((series.clone(), registry.of(series)?))),
+            );
+        }
+        found
     }
 
     /// The processes that are watched, as [`Watch`](crate::Watch) declares them.

@@ -29,6 +29,11 @@ const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// How many ports the programs can compare with.
 pub const MAX_PORTS: usize = 8;
 
+/// Bytes of the bulk ring: room for some 2,700 records of connections.
+const BULK: u32 = 256 * 1024;
+/// Bytes of the bulk ring where single messages are recorded: room for some 10,000.
+const MESSAGE_BULK: u32 = 1024 * 1024;
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf.o"));
 
 /// Why collection cannot start. Every message names the cause and the remedy, complete in itself.
@@ -128,9 +133,9 @@ impl Kernel {
         if settings.ports.len() > MAX_PORTS {
             return Err(StartError::TooManyPorts(settings.ports.len()));
         }
-        let consensus_ports = settings.watch.consensus_ports.len();
-        if consensus_ports > MAX_PORTS {
-            return Err(StartError::TooManyConsensusPorts(consensus_ports));
+        let consensus_ports = &settings.watch.consensus_ports;
+        if consensus_ports.len() > MAX_PORTS {
+            return Err(StartError::TooManyConsensusPorts(consensus_ports.len()));
         }
         let (kernel, sources) = Self::load_once(settings, false)?;
         let by_address = kernel
@@ -159,14 +164,6 @@ impl Kernel {
         for (place, port) in ports.iter_mut().zip(&settings.ports) {
             *place = *port;
         }
-        // The helper's own function is in the type information of kernels that have it.
-        let makes_cookies = matches!(btf.function("bpf_get_socket_ptr_cookie"), Ok(Some(_)));
-        let (makes_cookies, by_address) = (
-            u32::from(makes_cookies),
-            u32::from(by_address || !makes_cookies),
-        );
-        let by_process = u32::from(settings.watch.has_processes());
-        let by_peer = u32::from(!settings.peers.is_empty());
         let hierarchy = Hierarchy::find().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot tell this host's cgroups; is /proc mounted?");
             None
@@ -179,7 +176,20 @@ impl Kernel {
         for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
             *place = *port;
         }
+        let bulk_size = if (message::PROBE.wanted)(settings) {
+            MESSAGE_BULK
+        } else {
+            BULK
+        };
         let message_processes = u32::from(settings.watch.has_processes());
+        // The helper's own function is in the type information of kernels that have it.
+        let makes_cookies = matches!(btf.function("bpf_get_socket_ptr_cookie"), Ok(Some(_)));
+        let (makes_cookies, by_address) = (
+            u32::from(makes_cookies),
+            u32::from(by_address || !makes_cookies),
+        );
+        let by_process = u32::from(settings.watch.has_processes());
+        let by_peer = u32::from(!settings.peers.is_empty());
         let mut loader = EbpfLoader::new();
         if !settings.watch.has_processes() {
             for map in processes::MAPS {
@@ -192,15 +202,17 @@ impl Kernel {
             .override_global("NETNS", &netns, true)
             .override_global("PORT_COUNT", &port_count, true)
             .override_global("PORTS", &ports[..], true)
+            .override_global("HIERARCHY", &hierarchy_id, true)
+            .override_global("LONG_WAIT", &long_wait, true)
+            .map_max_entries("BULK", bulk_size)
+            .override_global("BULK_SIZE", &bulk_size, true)
+            .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
+            .override_global("MESSAGE_PORTS", &message_ports[..], true)
+            .override_global("MESSAGE_PROCESSES", &message_processes, true)
             .override_global("MAKES_COOKIES", &makes_cookies, true)
             .override_global("BY_ADDRESS", &by_address, true)
             .override_global("BY_PROCESS", &by_process, true)
             .override_global("BY_PEER", &by_peer, true)
-            .override_global("HIERARCHY", &hierarchy_id, true)
-            .override_global("LONG_WAIT", &long_wait, true)
-            .override_global("MESSAGE_PORT_COUNT", &message_port_count, true)
-            .override_global("MESSAGE_PORTS", &message_ports[..], true)
-            .override_global("MESSAGE_PROCESSES", &message_processes, true)
             .override_global("CA_STATE_SHIFT", &offsets.ca_state_shift, true)
             .override_global("CA_STATE_MASK", &offsets.ca_state_mask, true);
         for field in &offsets.fields {
@@ -225,13 +237,13 @@ impl Kernel {
         let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
 
         let mut map_fds = Vec::new();
-        peers(&mut ebpf, settings, &mut map_fds)?;
         let mut processes = None;
         if settings.watch.has_processes() {
             let (shared, account, fds) = Processes::new(settings, hierarchy, &mut ebpf)?;
             map_fds.extend(fds);
             processes = Some((Arc::new(shared), account));
         }
+        peers(&mut ebpf, settings, &mut map_fds)?;
 
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
@@ -321,20 +333,18 @@ impl Kernel {
             .map_or(0, |values| values.iter().sum())
     }
 
-    /// Bytes that the kernel charges for programs and maps.
-    pub fn memory_bytes(&self) -> u64 {
-        let programs: u64 = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|fd| fdinfo(fd.as_fd().as_raw_fd(), "memlock:"))
-            .sum();
-        let maps: u64 = self
-            .map_fds
-            .iter()
-            .filter_map(|fd| fdinfo(*fd, "memlock:"))
-            .sum();
-        programs + maps
+    /// Bytes that the kernel charges.
+    pub fn memory(&self) -> Memory {
+        let bytes = |fd| fdinfo(fd, "memlock:").unwrap_or(0);
+        Memory {
+            programs: self
+                .ebpf
+                .programs()
+                .filter_map(|(_, program)| program.fd().ok())
+                .map(|fd| bytes(fd.as_fd().as_raw_fd()))
+                .sum(),
+            maps: self.map_fds.iter().map(|fd| bytes(*fd)).sum(),
+        }
     }
 
     /// Calls and run time of each program while `kernel.bpf_stats_enabled` is on, and how often the
@@ -359,6 +369,15 @@ impl Kernel {
     pub fn links(&self) -> usize {
         self.links.len()
     }
+}
+
+/// Bytes that the kernel charges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// For programs.
+    pub programs: u64,
+    /// For maps.
+    pub maps: u64,
 }
 
 /// A program's own account.
@@ -452,7 +471,11 @@ fn peers(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<(
 }
 
 /// An array, to be mapped.
-fn array(ebpf: &mut Ebpf, name: &'static str, fds: &mut Vec<RawFd>) -> Result<MapData, StartError> {
+pub fn array(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    fds: &mut Vec<RawFd>,
+) -> Result<MapData, StartError> {
     match take(ebpf, name)? {
         Map::Array(data) => {
             fds.push(data.fd().as_fd().as_raw_fd());
@@ -496,8 +519,9 @@ pub fn map_fd(map: &Map) -> Option<RawFd> {
         | Map::PerCpuArray(data)
         | Map::Array(data)
         | Map::HashMap(data)
-        | Map::LpmTrie(data) => Some(data.fd().as_fd().as_raw_fd()),
-        Map::LruHashMap(data) | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
+        | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
 }

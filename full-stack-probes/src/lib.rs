@@ -24,6 +24,7 @@ mod heartbeat;
 mod kernel;
 mod link;
 mod listening;
+mod lockdown;
 mod mapped;
 mod message;
 mod offsets;
@@ -50,9 +51,10 @@ use ipnet::IpNet;
 pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;
-pub use kernel::{ProgramStats, StartError};
-pub use percentiles::{BlockOperation, Percentiles, Registry, Series, Usage};
-pub use preflight::{Check, preflight};
+pub use events::BlockOperation;
+pub use kernel::{Memory, ProgramStats, StartError};
+pub use percentiles::{Percentiles, Registry, Series, Usage};
+pub use preflight::{Check, preflight, preflight_for};
 pub use probes::RungKind;
 pub use records::{KernelRecord, Sinks};
 pub use sched::{LongWait, Preemptor, WatchedThread};
@@ -153,6 +155,8 @@ impl Default for Settings {
 pub struct ProbeReport {
     /// Its stable name.
     pub name: &'static str,
+    /// The settings have something for it to do.
+    pub asked: bool,
     /// What it is attached to by the kernel's own word; `None`: it is off.
     pub hook: Option<String>,
     /// Which kind of hook that is.

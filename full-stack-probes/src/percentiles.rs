@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use events::Timestamp;
+use events::{BlockOperation, Timestamp};
 use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
@@ -74,22 +74,6 @@ pub enum Series {
     },
     /// From a heartbeat in the kernel to its handler here.
     CollectorDelay,
-}
-
-/// What a block request does (`REQ_OP_*` of `include/linux/blk_types.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BlockOperation {
-    /// Reads sectors.
-    Read,
-    /// Writes sectors.
-    Write,
-    /// Empties the disk's volatile cache.
-    Flush,
-    /// Discards or zeroes sectors.
-    Discard,
-    /// Anything else: zones, passthrough commands.
-    Other,
 }
 
 impl Series {
@@ -247,13 +231,9 @@ impl Registry {
         }
     }
 
-    /// All series with what their windows hold.
-    #[must_use]
-    pub fn percentiles(&self) -> Vec<(Series, Percentiles)> {
-        self.series
-            .iter()
-            .filter_map(|(series, window)| Some((series.clone(), window.percentiles(series)?)))
-            .collect()
+    /// All series, in order.
+    pub fn names(&self) -> impl Iterator<Item = &Series> {
+        self.series.keys()
     }
 
     /// What one series' window holds; `None` without any value.
@@ -476,7 +456,7 @@ mod tests {
         registry.rotate(at(1_000));
         assert_eq!(count(&registry, rtt(1)), Some(1));
         registry.rotate(at(2_000));
-        assert_eq!(registry.percentiles(), []);
+        assert_eq!(registry.names().count(), 0);
         assert_eq!(registry.usage().series, 0);
         assert_eq!(
             registry.usage().evicted,
@@ -552,12 +532,11 @@ mod tests {
         }
         let usage = registry.usage();
         assert_eq!(usage.series, 1_000);
-        assert!(
+        assert!(registry.names().all(|series| {
             registry
-                .percentiles()
-                .iter()
-                .all(|(_, found)| found.count == 1_200)
-        );
+                .of(series)
+                .is_some_and(|found| found.count == 1_200)
+        }));
         assert!(
             (100_000..2_500_000).contains(&usage.bytes),
             "{}",

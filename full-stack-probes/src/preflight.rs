@@ -1,11 +1,14 @@
-//! What will work on this host, without loading anything.
+//! What will work on this host, without loading anything: what the kernel's type information promises.
 
 use std::fs;
 
+use crate::Settings;
+use crate::btf::Btf;
 use crate::diag::Diag;
 use crate::kernel::{netns, read_btf};
+use crate::lockdown;
 use crate::offsets::Offsets;
-use crate::probes::PROBES;
+use crate::probes::{PROBES, Probe};
 
 const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -25,12 +28,19 @@ pub struct Check {
     pub remedy: Option<String>,
 }
 
-/// Looks at everything that collection needs.
+/// Looks at everything that collection with the default settings needs.
 #[must_use]
 pub fn preflight() -> Vec<Check> {
+    preflight_for(&Settings::default())
+}
+
+/// Looks at everything that collection with these settings needs.
+#[must_use]
+pub fn preflight_for(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![
         kernel_version(),
         privileges(),
+        lockdown(),
         owners(),
         namespace(),
         diag(),
@@ -40,7 +50,7 @@ pub fn preflight() -> Vec<Check> {
             checks.push(check("btf", true, "/sys/kernel/btf/vmlinux", None));
             let offsets = Offsets::of(&btf);
             for probe in PROBES {
-                checks.push(probe_check(probe, &btf, &offsets));
+                checks.push(probe_check(probe, settings, &btf, &offsets));
             }
         }
         Err(error) => checks.push(check(
@@ -62,24 +72,43 @@ fn check(name: &str, ok: bool, detail: &str, remedy: Option<&str>) -> Check {
     }
 }
 
-fn probe_check(probe: &crate::probes::Probe, btf: &crate::btf::Btf, offsets: &Offsets) -> Check {
-    let missing = probe.missing_fields(offsets);
-    let found = probe
-        .rungs
-        .iter()
-        .map(|rung| rung.check(btf).map(|()| rung.hook()))
-        .collect::<Vec<_>>();
-    let hook = found.iter().find_map(|rung| rung.as_ref().ok());
-    let (ok, detail) = match (missing.is_empty(), hook) {
-        (true, Some(hook)) => (true, hook.clone()),
-        (true, None) => {
-            let reasons: Vec<_> = found.into_iter().filter_map(Result::err).collect();
-            (false, reasons.join("; "))
+fn probe_check(probe: &Probe, settings: &Settings, btf: &Btf, offsets: &Offsets) -> Check {
+    let name = format!("probe.{}", probe.name);
+    let mut reasons = probe.missing_fields(offsets);
+    let mut best = None;
+    if reasons.is_empty() {
+        for rung in probe.rungs {
+            match rung.check(btf).and_then(|()| lockdown::permits(rung)) {
+                Ok(()) => {
+                    best = Some(rung);
+                    break;
+                }
+                Err(reason) => reasons.push(format!("{}: {reason}", rung.hook())),
+            }
         }
-        (false, _) => (false, missing.join("; ")),
+    }
+    let Some(rung) = best else {
+        let reasons = reasons.join("; ");
+        let remedy = if reasons.contains(lockdown::REASON) {
+            "boot with lockdown=integrity or less"
+        } else {
+            "a newer kernel"
+        };
+        let remedy = format!("{remedy}; without it unseen: {}", probe.loss);
+        let asked = (probe.wanted)(settings);
+        return check(&name, !asked, &reasons, Some(&remedy));
     };
-    let remedy = format!("a newer kernel; without it unseen: {}", probe.loss);
-    check(&format!("probe.{}", probe.name), ok, &detail, Some(&remedy))
+    let mut detail = rung.hook();
+    if !rung.loss.is_empty() {
+        reasons.push(format!("unseen: {}", rung.loss));
+    }
+    for reason in reasons {
+        detail = format!("{detail}; {reason}");
+    }
+    if !(probe.wanted)(settings) {
+        detail = format!("not asked for by the configuration; would be {detail}");
+    }
+    check(&name, true, &detail, None)
 }
 
 fn kernel_version() -> Check {
@@ -89,7 +118,9 @@ fn kernel_version() -> Check {
         "kernel",
         is_recent(release),
         release,
-        Some("Linux 5.12 or later: programs use compare-exchange and socket cookies"),
+        Some(
+            "Linux 5.10 or later: records go through ring buffers, and typed programs read sockets",
+        ),
     )
 }
 
@@ -98,7 +129,7 @@ fn is_recent(release: &str) -> bool {
         .split(|letter: char| !letter.is_ascii_digit())
         .map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) >= (5, 12),
+        (Some(major), Some(minor)) => (major, minor) >= (5, 10),
         _ => false,
     }
 }
@@ -118,15 +149,6 @@ fn privileges() -> Check {
         .filter(|(number, _)| !has(*number) && !has(CAP_SYS_ADMIN))
         .map(|(_, name)| *name)
         .collect();
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if lockdown.contains("[confidentiality]") {
-        return check(
-            "privileges",
-            false,
-            "kernel lockdown is in confidentiality mode: programs may not read kernel memory",
-            Some("boot with lockdown=integrity or less"),
-        );
-    }
     if missing.is_empty() {
         check("privileges", true, "CAP_BPF, CAP_PERFMON", None)
     } else {
@@ -137,6 +159,16 @@ fn privileges() -> Check {
             Some("run as root, or grant both (systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON)"),
         )
     }
+}
+
+fn lockdown() -> Check {
+    let detail = if lockdown::is_on() {
+        "confidentiality: hooks whose programs read kernel memory by address are refused, typed \
+         ones work"
+    } else {
+        "off, or in a mode that does not matter"
+    };
+    check("lockdown", true, detail, None)
 }
 
 fn owners() -> Check {
@@ -188,7 +220,8 @@ mod tests {
     #[test]
     fn versions_compare_by_number() {
         assert!(is_recent("6.1.0-42-cloud-amd64"));
-        assert!(is_recent("5.12"));
+        assert!(is_recent("5.10.0-33-amd64"));
+        assert!(!is_recent("5.9.16"));
         assert!(!is_recent("5.4.300"));
         assert!(!is_recent("4.19.0"));
         assert!(!is_recent(""));

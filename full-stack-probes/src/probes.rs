@@ -89,8 +89,6 @@ pub struct Place {
 /// Which argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// The first that points to this struct.
-    Pointer(&'static str),
     /// The function's argument of this name.
     Named(&'static str),
     /// What the function returns: after its last argument.
@@ -175,6 +173,8 @@ pub const PROBES: &[Probe] = &[
     tcp_probes::RESET_OUT,
     tcp_probes::ERROR,
     tcp_probes::DESTROYED,
+    crate::message::PROBE,
+    crate::udp::PROBE,
     Probe {
         name: "block",
         loss: "latency and errors of disks",
@@ -520,9 +520,6 @@ impl Place {
                 }
                 Hook::TpBtf(_) | Hook::CpuClock(_) => None,
             },
-            Of::Pointer(wanted) => found
-                .iter()
-                .position(|argument| matches!(argument, Argument::Pointer(name) if name == wanted)),
         };
         index
             .and_then(|index| u32::try_from(index).ok())

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, MapError, Stack};
+use aya::maps::{HashMap, MapData, MapError, Stack};
 use ebpf_abi::{ExecRecord, KIND_OFFSET, THREADS};
 
 use crate::cgroup::Hierarchy;
-use crate::kernel::{StartError, map_error, map_fd, take};
+use crate::kernel::{StartError, array, map_error, map_fd, take};
 use crate::percentiles::Registry;
 use crate::sched::{self, Keeper, LongWait, LongWaits, Threads, WatchedThread};
 use crate::watch::{Maps, WatchedProcess, Watcher};
@@ -71,20 +71,11 @@ impl Processes {
         fds.extend(map_fd(&free));
         let free: Stack<MapData, u32> =
             Stack::try_from(free).map_err(|error| map_error("FREE", error))?;
-        let threads = take(ebpf, "THREADS")?;
-        fds.extend(map_fd(&threads));
-        let threads = match threads {
-            Map::Array(data) => Threads::map(data, THREADS).map_err(|error| StartError::Map {
-                name: "THREADS",
-                reason: error.to_string(),
-            })?,
-            other => {
-                return Err(StartError::Map {
-                    name: "THREADS",
-                    reason: format!("is no array: {other:?}"),
-                });
-            }
-        };
+        let threads = array(ebpf, "THREADS", &mut fds)?;
+        let threads = Threads::map(threads, THREADS).map_err(|error| StartError::Map {
+            name: "THREADS",
+            reason: error.to_string(),
+        })?;
         let keeper = Keeper::new(tids, free, THREADS).map_err(|error| map_error("FREE", error))?;
         let maps = Maps {
             watched,

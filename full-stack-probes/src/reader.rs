@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot, VACANT};
+use ebpf_abi::{
+    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot, VACANT,
+};
 use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -16,6 +18,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::Settings;
+use crate::block;
 use crate::convert;
 use crate::counters::{Shared, add, lock};
 use crate::diag::{Acknowledged, Diag, Listing};
@@ -70,6 +73,8 @@ pub struct Reader {
     live: BTreeMap<u32, Live>,
     out: Vec<TcpEvent>,
     next_sweep: Timestamp,
+    /// From then on a sweep is made if the thread is awake anyway: it need not wake for one soon.
+    early_sweep: Timestamp,
     next_scan: Timestamp,
     next_reconcile: Timestamp,
     logged_at: Option<Timestamp>,
@@ -90,6 +95,7 @@ impl Reader {
         settings.reconcile = settings.reconcile.max(SHORTEST_RECONCILE);
         Self {
             next_sweep: now,
+            early_sweep: now,
             next_scan: now,
             next_reconcile: now + settings.reconcile,
             sources,
@@ -131,7 +137,7 @@ impl Reader {
                 self.account();
                 self.next_scan = now + SCAN;
             }
-            if now >= self.next_sweep {
+            if now >= self.next_sweep.min(self.early_sweep) {
                 self.sweep();
             }
             if more {
@@ -199,6 +205,9 @@ impl Reader {
                 add(&self.shared.long_waits_dropped, processes.note(note));
             }
         }
+        let blocks = others.blocks.iter().map(|r| self.sources.disks.request(r));
+        let blocks = blocks.map(KernelRecord::Block);
+        others.calls.extend(blocks);
         self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
@@ -453,6 +462,8 @@ impl Reader {
         }
         drop(registry);
         self.next_sweep = next;
+        // Not with each of many events, and not before something may be late.
+        self.early_sweep = (next - sweep * HEALTHY).max(now + 2 * sweep);
         add(&self.shared.sends, sends);
         add(&self.shared.segments, segments);
         add(&self.shared.sweeps, 1);
@@ -647,7 +658,10 @@ impl Reader {
 
     fn is_ignored(&self, flow: &Flow) -> bool {
         let remote = flow.remote.ip();
-        self.settings.ignore.iter().any(|net| net.contains(&remote))
+        let peers = &self.settings.peers;
+        let ignore = &self.settings.ignore;
+        (!peers.is_empty() && !peers.iter().any(|net| net.contains(&remote)))
+            || ignore.iter().any(|net| net.contains(&remote))
     }
 
     /// The programs' own filter, for connections that the kernel lists.
@@ -692,6 +706,7 @@ struct Others {
     beats: Vec<(Timestamp, Timestamp)>,
     notes: Vec<Note>,
     calls: Vec<KernelRecord>,
+    blocks: Vec<BlockRecord>,
 }
 
 fn drain_ring(
@@ -714,6 +729,13 @@ fn drain_ring(
             continue;
         }
         let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();
+        if let Some(request) = block::parse(kind, &item) {
+            match request {
+                Some(request) => others.blocks.push(request),
+                None => add(&shared.malformed, 1),
+            }
+            continue;
+        }
         if let Some(call) = records::parse(kind, &item) {
             match call {
                 Some(call) => others.calls.push(call),

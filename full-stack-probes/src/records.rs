@@ -1,7 +1,7 @@
 //! Records of single calls, for whoever wants them one by one.
 
 use ebpf_abi::{DATAGRAM, MESSAGE};
-use events::{Datagram, Message, TcpEvent, Timestamp};
+use events::{BlockRequest, Datagram, Message, TcpEvent, Timestamp};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -20,6 +20,8 @@ pub enum KernelRecord {
     Message(Message),
     /// A datagram of a thread that seldom sends.
     Datagram(Datagram),
+    /// A block request that was slow or failed.
+    Block(BlockRequest),
 }
 
 impl KernelRecord {
@@ -29,6 +31,7 @@ impl KernelRecord {
         match self {
             Self::Message(message) => message.at,
             Self::Datagram(datagram) => datagram.at,
+            Self::Block(request) => request.at,
         }
     }
 }

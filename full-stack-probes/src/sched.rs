@@ -375,8 +375,8 @@ fn snapshot(thread: &Thread, now: Timestamp) -> WatchedThread {
         slept: Duration::from_nanos(thread.slept),
         blocked: Duration::from_nanos(thread.blocked),
         waiting: waits.then(|| now.since(Timestamp::from_nanos(thread.since))),
-        run_queue: percentiles(&thread.run_queue, Some(thread.longest)),
-        off_cpu: percentiles(&thread.off_cpu, None),
+        run_queue: percentiles(&thread.run_queue, Some(thread.longest), thread.waited),
+        off_cpu: percentiles(&thread.off_cpu, None, thread.slept + thread.blocked),
         last_preemptor: (thread.last.count > 0).then(|| preemptor(&thread.last)),
         preemptors,
     }
@@ -394,7 +394,7 @@ fn preemptor(taker: &Taker) -> Preemptor {
 
 /// Percentiles of a thread's histogram; the greatest is the last bucket's middle where it is not
 /// known better.
-fn percentiles(counts: &[u32; THREAD_BUCKETS], longest: Option<u64>) -> Percentiles {
+fn percentiles(counts: &[u32; THREAD_BUCKETS], longest: Option<u64>, sum: u64) -> Percentiles {
     let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();
     let greatest = counts.iter().rposition(|count| *count > 0).unwrap_or(0);
     let max = longest.unwrap_or_else(|| thread_midpoint(greatest as u32));
@@ -410,14 +410,8 @@ fn percentiles(counts: &[u32; THREAD_BUCKETS], longest: Option<u64>) -> Percenti
         }
         Duration::ZERO
     };
-    let sum: u64 = (0u32..)
-        .zip(counts)
-        .map(|(bucket, count)| u64::from(*count).saturating_mul(thread_midpoint(bucket)))
-        .fold(0, u64::saturating_add);
     Percentiles {
         count: total,
-        total,
-        sum: Duration::from_nanos(sum),
         p50: at(500),
         p90: at(900),
         p99: at(990),
@@ -427,6 +421,8 @@ fn percentiles(counts: &[u32; THREAD_BUCKETS], longest: Option<u64>) -> Percenti
         } else {
             Duration::from_nanos(max)
         },
+        total,
+        sum: Duration::from_nanos(sum),
     }
 }
 
@@ -451,7 +447,7 @@ mod tests {
         for (nanos, count) in [(10_000u64, 900), (1_000_000, 90), (50_000_000, 10)] {
             counts[thread_bucket(nanos) as usize] += count;
         }
-        let found = percentiles(&counts, Some(51_000_000));
+        let found = percentiles(&counts, Some(51_000_000), 0);
         let near = |time: Duration, nanos: u64| {
             let time = u64::try_from(time.as_nanos()).unwrap();
             assert!(time.abs_diff(nanos) * 16 <= nanos, "{time} for {nanos}");
@@ -463,7 +459,7 @@ mod tests {
         near(found.p999, 50_000_000);
         assert_eq!(found.max, Duration::from_millis(51));
         assert_eq!(
-            percentiles(&[0; THREAD_BUCKETS], Some(0)),
+            percentiles(&[0; THREAD_BUCKETS], Some(0), 0),
             Percentiles::default()
         );
     }

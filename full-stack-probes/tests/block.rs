@@ -2,6 +2,7 @@
 //! `NETWATCH_TEST_DISK` names.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -11,8 +12,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use events::TcpEvent;
-use full_stack_probes::{BlockOperation, Collector, Handle, RungKind, Series, Settings, ladders};
+use events::{BlockRequest, TcpEvent};
+use full_stack_probes::{
+    BlockOperation, Collector, Handle, KernelRecord, RungKind, Series, Settings, Sinks, ladders,
+};
 use tokio::sync::mpsc::{Receiver, channel};
 
 const BLOCK: usize = 4096;
@@ -129,17 +132,36 @@ fn has_cache(disk: &str) -> bool {
 
 struct Watch {
     handle: Handle,
+    records: RefCell<Receiver<Vec<KernelRecord>>>,
     _events: Receiver<Vec<TcpEvent>>,
 }
 
 impl Watch {
     fn start(settings: Settings) -> Self {
-        let (sink, events) = channel(1024);
+        let (tcp, events) = channel(1024);
+        let (records, received) = channel(1024);
         let collector = Collector::start(settings).unwrap();
+        let sinks = Sinks {
+            tcp,
+            records: Some(records),
+        };
         Self {
-            handle: collector.spawn(sink).unwrap(),
+            handle: collector.spawn_with(sinks).unwrap(),
+            records: RefCell::new(received),
             _events: events,
         }
+    }
+
+    /// Requests of one disk told of one by one.
+    fn requests(&self, disk: &str) -> Vec<BlockRequest> {
+        let mut found = Vec::new();
+        while let Ok(batch) = self.records.borrow_mut().try_recv() {
+            found.extend(batch.into_iter().filter_map(|record| match record {
+                KernelRecord::Block(request) if request.device == disk => Some(request),
+                _ => None,
+            }));
+        }
+        found
     }
 
     /// Waits until as many requests are counted.
@@ -295,5 +317,50 @@ fn failed_requests_are_counted_as_such() {
         let now = watch.until(&disk.name(), BlockOperation::Read, seen.0 + 1);
         assert_eq!(now.0 - seen.0, 1);
         assert_eq!(now.2 - seen.2, 1);
+        let told = watch.requests(&disk.name());
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].operation, BlockOperation::Read);
+        assert_eq!(told[0].error, Some(libc::EIO));
     });
+}
+
+#[test]
+fn slow_requests_are_told_one_by_one() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let disk = match Disk::take() {
+        Ok(disk) => disk,
+        Err(reason) => {
+            println!("SKIPPED: {reason}");
+            return;
+        }
+    };
+    // Everything is slower than this.
+    let watch = Watch::start(Settings {
+        block_slow: Duration::from_nanos(1),
+        ..Settings::default()
+    });
+    let name = disk.name();
+    let file = disk.open();
+    let mut buffer = Aligned::new(2);
+    for index in 0..20u64 {
+        file.write_all_at(buffer.bytes(), index * 2 * BLOCK as u64)
+            .unwrap();
+    }
+    watch.until(&name, BlockOperation::Write, 20);
+    let told = watch.requests(&name);
+    let writes: Vec<_> = told
+        .iter()
+        .filter(|request| request.operation == BlockOperation::Write)
+        .collect();
+    assert_eq!(writes.len(), 20, "{told:?}");
+    for request in &writes {
+        assert_eq!((request.bytes, request.error), (2 * BLOCK as u32, None));
+        assert!(request.service > Duration::ZERO);
+        assert!(
+            request
+                .queue
+                .is_some_and(|queue| queue < Duration::from_secs(5))
+        );
+    }
+    assert!(writes.is_sorted_by_key(|request| request.at));
 }

@@ -381,6 +381,92 @@ fn a_receive_that_gets_less_than_it_waits_for_is_told_with_the_next() {
 }
 
 #[test]
+fn messages_of_a_watched_process_are_told_on_any_port() {
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+    for rung in RUNGS {
+        for (process, is_watched) in [(name.trim_end().to_owned(), true), ("none".into(), false)] {
+            in_namespace(move |peer| {
+                let (server, accepted) = peer.listen(PEER[1]);
+                let watch = Watched {
+                    processes: vec![process],
+                    ..Watched::default()
+                };
+                let Some(mut recorder) = Recorder::start(rung, watch) else {
+                    return;
+                };
+                let stream = TcpStream::connect(server).unwrap();
+                echo(accepted.recv().unwrap());
+                let mut calls = Calls::default();
+                for bytes in 1..=20 {
+                    calls.send(&stream, bytes);
+                    let mut left = bytes as u32;
+                    while left > 0 {
+                        left -= calls.receive(&stream, 64);
+                    }
+                }
+                let id = cookie(&stream);
+                if is_watched {
+                    recorder.until(calls.sent.len() + calls.received.len());
+                    assert_eq!(recorder.of(id, Direction::Send), calls.sent);
+                    assert_eq!(recorder.of(id, Direction::Receive), calls.received);
+                } else {
+                    recorder.until(0);
+                    assert_eq!(recorder.messages, []);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn of_a_flood_every_call_is_told_or_counted_as_lost() {
+    const CALLS: u64 = 60_000;
+    for rung in RUNGS {
+        in_namespace(move |peer| {
+            let (server, accepted) = peer.listen(PEER[0]);
+            let Some(mut recorder) = Recorder::start(rung, on_ports(&[server.port()])) else {
+                return;
+            };
+            let workers: Vec<_> = (0..3)
+                .map(|_| {
+                    let mut stream = TcpStream::connect(server).unwrap();
+                    let mut remote = accepted.recv().unwrap();
+                    thread::spawn(move || std::io::copy(&mut remote, &mut std::io::sink()));
+                    thread::spawn(move || {
+                        for _ in 0..CALLS {
+                            assert_eq!(stream.write(&[1; 8]).unwrap(), 8);
+                        }
+                    })
+                })
+                .collect();
+            let mut told = 0;
+            let mut quiet = Instant::now();
+            while quiet.elapsed() < Duration::from_millis(500)
+                || workers.iter().any(|worker| !worker.is_finished())
+            {
+                thread::sleep(Duration::from_millis(5));
+                recorder.gather();
+                if !recorder.messages.is_empty() {
+                    quiet = Instant::now();
+                    told += std::mem::take(&mut recorder.messages).len() as u64;
+                }
+            }
+            for worker in workers {
+                worker.join().unwrap();
+            }
+            let counters = recorder.handle.counters();
+            println!("{told} told, {} lost", counters.bulk_lost);
+            assert!(told > 0);
+            assert_eq!(
+                told + counters.bulk_lost + counters.records_dropped,
+                3 * CALLS
+            );
+            assert_eq!(counters.messages, told + counters.records_dropped);
+        });
+    }
+}
+
+#[test]
 fn without_a_declared_port_or_process_nothing_is_attached() {
     in_namespace(|_| {
         let collector = Collector::start(Settings::default()).unwrap();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use full_stack_probes::{Series, Settings, Watch, WatchedThread};
+use full_stack_probes::{Preemptor, Series, Settings, Watch, WatchedThread};
 
 use process::{Actor, Watching, act, alone, pin, switches, until};
 
@@ -49,16 +49,23 @@ fn preemptions_and_waits_are_the_kernels_own_numbers() {
             .iter()
             .map(|name| actor.tell(&format!("spin {name} 0 0")).parse().unwrap())
             .collect();
-        for tid in &spinners {
-            until("contention", || {
-                let thread = watching.thread(*tid)?;
-                let hogs = thread.preemptors.iter().find(|by| by.pid == other.pid)?;
-                (thread.preempted >= 20 && hogs.count >= 10).then_some(())
-            });
-        }
+        // On a busy machine others may be in the list as well, and later in its place.
+        let hogs: Vec<Preemptor> = spinners
+            .iter()
+            .map(|tid| {
+                until("contention", || {
+                    let thread = watching.thread(*tid)?;
+                    thread
+                        .preemptors
+                        .into_iter()
+                        .find(|by| by.pid == other.pid && by.count >= 10)
+                        .filter(|_| thread.preempted >= 20)
+                })
+            })
+            .collect();
         assert_eq!(actor.tell("stop"), "done");
         assert_eq!(other.tell("stop"), "done");
-        for tid in &spinners {
+        for (tid, hogs) in spinners.iter().zip(hogs) {
             let thread = at_rest(&watching, actor.pid, *tid);
             let (voluntary, involuntary) = switches(actor.pid, *tid);
             println!("{thread:#?}");
@@ -68,13 +75,8 @@ fn preemptions_and_waits_are_the_kernels_own_numbers() {
             assert_eq!(thread.voluntary, voluntary);
             let last = thread.last_preemptor.unwrap();
             assert!(last.pid != 0 && !last.comm.is_empty());
-            let hogs = thread
-                .preemptors
-                .iter()
-                .find(|taker| taker.pid == other.pid)
-                .unwrap();
             assert_eq!((hogs.tid, hogs.comm.as_str()), (hog, "hogthread"));
-            assert!(hogs.count >= 10 && hogs.longest >= Duration::from_millis(1));
+            assert!(hogs.longest >= Duration::from_millis(1), "{hogs:?}");
             assert!(hogs.longest <= thread.run_queue.max);
             let named: u64 = thread.preemptors.iter().map(|taker| taker.count).sum();
             assert_eq!(named, thread.preempted);
@@ -99,19 +101,14 @@ fn preemptions_and_waits_are_the_kernels_own_numbers() {
                 .all(|thread| thread.pid == actor.pid),
             "only what is watched is in the table"
         );
-        let series = until("percentiles", || {
-            watching
-                .handle
-                .percentiles()
-                .into_iter()
-                .find(|(series, _)| {
-                    *series
-                        == Series::RunQueue {
-                            thread: "spinner-a".to_owned(),
-                        }
-                })
+        let wanted = Series::RunQueue {
+            thread: "spinner-a".to_owned(),
+        };
+        until("percentiles", || {
+            let all = watching.handle.percentiles();
+            let (_, found) = all.into_iter().find(|(series, _)| *series == wanted)?;
+            (found.count >= 20 && found.max >= Duration::from_millis(1)).then_some(())
         });
-        assert!(series.1.count >= 20 && series.1.max >= Duration::from_millis(1));
         actor.end();
         until("the end of all", || {
             (watching.handle.watched().is_empty() && watching.handle.threads().is_empty())
@@ -203,7 +200,7 @@ fn a_long_wait_is_told_with_who_had_the_cpu() {
         println!("{wait:?}");
         assert_eq!(wait.pid, actor.pid);
         assert_eq!(wait.comm, "victim");
-        assert!(wait.waited >= Duration::from_millis(100), "{wait:?}");
+        assert!(wait.waited >= Duration::from_millis(50), "{wait:?}");
         assert_eq!(wait.by_pid, std::process::id());
         assert_eq!(wait.by_comm, "nw-realtime");
         let thread = watching.thread(tid).unwrap();

@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use full_stack_probes::{Selector, Watch};
 
-use process::{Actor, Scratch, Watching, act, alone, switches, until};
+use process::{Actor, Watching, act, alone, switches, until};
 
 #[test]
 fn actor() {
@@ -25,6 +27,23 @@ fn install(path: &Path) {
     let new = path.with_extension("new");
     fs::copy(std::env::current_exe().unwrap(), &new).unwrap();
     fs::rename(new, path).unwrap();
+}
+
+/// A directory that is gone afterwards.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("netwatch-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn why(watching: &Watching, pid: u32) -> Vec<Selector> {
@@ -284,7 +303,10 @@ impl Tree {
     /// Starts an actor as a service manager does: moved before it executes.
     fn spawn(&self, path: &str) -> Actor {
         let procs = self.dir(path).join("cgroup.procs");
-        Actor::spawn_after("", move || fs::write(&procs, "0"))
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        // SAFETY: the child of a thread that holds no lock writes a file.
+        unsafe { command.pre_exec(move || fs::write(&procs, "0")) };
+        Actor::start(command, "")
     }
 }
 

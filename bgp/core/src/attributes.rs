@@ -41,7 +41,7 @@ pub struct Attributes {
 impl Attributes {
     /// A compact form to be stored; equal attributes have equal bytes.
     #[must_use]
-    pub(crate) fn pack(&self) -> Vec<u8> {
+    pub fn pack(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(48 + self.other.len());
         let path = self.as_path.encode();
         pack_head(
@@ -56,7 +56,8 @@ impl Attributes {
     }
 
     /// The reverse of [`Self::pack`]; `None` for bytes that it did not make.
-    pub(crate) fn unpack(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn unpack(bytes: &[u8]) -> Option<Self> {
         let (tag, rest) = bytes.split_first()?;
         let (next_hop, rest) = match tag {
             4 => {

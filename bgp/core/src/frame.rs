@@ -29,7 +29,9 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    const fn from_wire(number: u8) -> Option<Self> {
+    /// The type with a number; `None` for others.
+    #[must_use]
+    pub const fn from_wire(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::Open,
             2 => Self::Update,
@@ -95,6 +97,35 @@ impl Framer {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// Drops what comes before the next marker, and tells how much that was; with `skip` also a
+    /// message at the front whose header is wrong. For recordings, which can begin anywhere; a
+    /// session ends at the first error.
+    pub fn resynchronize(&mut self, skip: bool) -> usize {
+        let sound = self.buffer.starts_with(&MARKER);
+        let from = match (skip, sound) {
+            (false, _) => 0,
+            (true, true) => HEADER_LENGTH,
+            (true, false) => 1,
+        };
+        let rest = self.buffer.get(from..).unwrap_or_default();
+        let found = rest
+            .windows(MARKER.len())
+            .position(|window| *window == MARKER);
+        // A marker that has only begun stays.
+        let begun = || {
+            rest.iter()
+                .rev()
+                .take_while(|octet| **octet == 0xff)
+                .count()
+        };
+        let dropped = match found {
+            Some(at) => from + at,
+            None => self.buffer.len() - begun().min(MARKER.len() - 1).min(rest.len()),
+        };
+        self.buffer.advance(dropped);
+        dropped
     }
 
     /// The next whole message; `None` until more bytes come.
@@ -294,5 +325,26 @@ mod tests {
         assert_eq!(framer.next_frame(), Ok(None));
         framer.push(&[4]);
         assert_eq!(framer.next_frame().unwrap_err().subcode, 1);
+    }
+
+    #[test]
+    fn recordings_are_picked_up_at_the_next_marker() {
+        let keepalive = encode(MessageType::Keepalive, &[]);
+        let mut framer = Framer::default();
+        framer.push(&keepalive[5..]);
+        assert_eq!(framer.resynchronize(false), 14);
+        framer.push(&keepalive);
+        assert_eq!(framer.resynchronize(false), 0);
+        assert!(framer.next_frame().unwrap().is_some());
+        // KEEPALIVE of 20 octets, then a sound one.
+        framer.push(&raw(0xff, 20, 4, &[0]));
+        framer.push(&keepalive);
+        assert!(framer.next_frame().is_err());
+        assert_eq!(framer.resynchronize(true), 20);
+        assert!(framer.next_frame().unwrap().is_some());
+        assert_eq!(framer.resynchronize(true), 0);
+        // A marker that has begun is kept.
+        framer.push(&[1, 2, 0xff, 0xff]);
+        assert_eq!((framer.resynchronize(true), framer.pending()), (2, 2));
     }
 }

@@ -7,6 +7,7 @@
 mod arena;
 mod attributes;
 mod capability;
+pub mod capture;
 mod fault;
 mod frame;
 mod nlri;
@@ -45,4 +46,4 @@ pub use update::{
     Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
     decode as decode_update, view as view_update,
 };
-pub use values::{AttributeValue, attribute_values};
+pub use values::{AttributeValue, attribute_name, attribute_values};

@@ -188,6 +188,12 @@ impl<'a> NlriField<'a> {
         }
     }
 
+    /// The family of all its entries.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        self.family
+    }
+
     /// Whether it names nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

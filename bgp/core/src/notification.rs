@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{cease, code};
+use crate::fault::{Fault, cease, code};
 
 /// What a NOTIFICATION says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,11 +16,14 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// Decodes the body; `None` for one that is cut off, which the framer does not let through.
-    #[must_use]
-    pub fn decode(body: &[u8]) -> Option<Self> {
-        let (&[code, subcode], data) = body.split_first_chunk::<2>()?;
-        Some(Self {
+    /// Decodes the body.
+    ///
+    /// # Errors
+    /// Bad Message Length for one that is cut off, which the framer does not let through.
+    pub fn decode(body: &[u8]) -> Result<Self, Fault> {
+        let cut = || Fault::new(code::HEADER, 2, "NOTIFICATION has no code and subcode");
+        let (&[code, subcode], data) = body.split_first_chunk::<2>().ok_or_else(cut)?;
+        Ok(Self {
             code,
             subcode,
             data: data.to_vec(),
@@ -54,7 +57,7 @@ impl Notification {
     #[must_use]
     pub fn hard_reset(&self) -> Option<Self> {
         let hard = self.code == code::CEASE && self.subcode == cease::HARD_RESET;
-        hard.then(|| Self::decode(&self.data)).flatten()
+        hard.then(|| Self::decode(&self.data).ok()).flatten()
     }
 
     /// Names of code and subcode, in the IANA registry's words.

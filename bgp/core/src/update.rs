@@ -159,8 +159,7 @@ impl<'a> UpdateView<'a> {
         &self.walked.errors
     }
 
-    /// Attributes that are neither part of [`Attributes`]' own fields nor discarded, also where
-    /// there is no route that has them.
+    /// What the attributes say, also where there is no route that has them.
     #[must_use]
     pub fn attributes(&self) -> MessageAttributes {
         MessageAttributes {
@@ -931,10 +930,7 @@ mod tests {
         );
         let message = body(&ipv4, &[], &[]);
         let update = decode(&message, &only(false, true)).unwrap_err();
-        assert_eq!(
-            update.subcode, 10,
-            "10 bits of prefix, and no octet left"
-        );
+        assert_eq!(update.subcode, 10, "10 bits of prefix, and no octet left");
         let update = decode(&body(&[0, 0, 0, 7, 10], &[], &[]), &CONTEXT).unwrap();
         assert_eq!(
             strings(&update.withdrawn),

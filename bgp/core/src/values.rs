@@ -45,6 +45,39 @@ pub enum AttributeValue {
     },
 }
 
+/// An attribute's name in the IANA registry of BGP path attributes, as far as it is known here.
+#[must_use]
+pub const fn attribute_name(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        1 => "ORIGIN",
+        2 => "AS_PATH",
+        3 => "NEXT_HOP",
+        4 => "MULTI_EXIT_DISC",
+        5 => "LOCAL_PREF",
+        6 => "ATOMIC_AGGREGATE",
+        7 => "AGGREGATOR",
+        8 => "COMMUNITIES",
+        9 => "ORIGINATOR_ID",
+        10 => "CLUSTER_LIST",
+        14 => "MP_REACH_NLRI",
+        15 => "MP_UNREACH_NLRI",
+        16 => "EXTENDED COMMUNITIES",
+        17 => "AS4_PATH",
+        18 => "AS4_AGGREGATOR",
+        22 => "PMSI_TUNNEL",
+        23 => "Tunnel Encapsulation",
+        25 => "IPv6 Address Specific Extended Community",
+        26 => "AIGP",
+        29 => "BGP-LS Attribute",
+        32 => "LARGE_COMMUNITY",
+        33 => "BGPsec_Path",
+        35 => "Only to Customer (OTC)",
+        40 => "BGP Prefix-SID",
+        128 => "ATTR_SET",
+        _ => return None,
+    })
+}
+
 /// Decodes [`crate::Attributes::other`], in the order of the wire.
 #[must_use]
 pub fn attribute_values(other: &[u8]) -> Vec<AttributeValue> {

@@ -39,14 +39,14 @@ macro_rules! kernel_fields {
             ICSK_CA_STATE: "tcp_sock", "inet_conn.icsk_ca_state", 1;
             SKB_CB: "sk_buff", "cb", 48;
             CB_ACK_SEQ: "tcp_skb_cb", "ack_seq", 4;
+            SK_RCVLOWAT: "sock", "sk_rcvlowat", 4;
+            MSG_NAME: "msghdr", "msg_name", 8;
+            MSG_NAMELEN: "msghdr", "msg_namelen", 4;
             CB_SEQ: "tcp_skb_cb", "seq", 4;
             CB_END_SEQ: "tcp_skb_cb", "end_seq", 4;
             SKB_DATA: "sk_buff", "data", 8;
             TP_WRITE_SEQ: "tcp_sock", "write_seq", 4;
             TP_BYTES_ACKED: "tcp_sock", "bytes_acked", 8;
-            SK_RCVLOWAT: "sock", "sk_rcvlowat", 4;
-            MSG_NAME: "msghdr", "msg_name", 8;
-            MSG_NAMELEN: "msghdr", "msg_namelen", 4;
             RQ_Q: "request", "q", 8;
             RQ_DISK: "request", "rq_disk", 8;
             RQ_FLAGS: "request", "cmd_flags", 4;

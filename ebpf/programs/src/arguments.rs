@@ -5,6 +5,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::programs::ProbeContext;
 
+use crate::histogram::opaque;
+
 /// The argument, or the return value, of an fentry or fexit program at a place that is known when
 /// the program is loaded.
 ///
@@ -38,18 +40,10 @@ pub fn argument(context: *mut c_void, place: u32) -> Option<u64> {
 /// The same of a kprobe.
 #[inline(always)]
 pub fn register(context: &ProbeContext, place: u32) -> Option<u64> {
-    macro_rules! load {
-        ($place:literal) => {{
-            let mut value: u64 = context.arg($place)?;
-            // SAFETY: changes nothing, but the compiler cannot merge it with the others. (Without
-            // any instruction, two lines would be at one place, which the kernel refuses.)
-            unsafe { asm!("{value} = {value}", value = inout(reg) value) };
-            Some(value)
-        }};
-    }
+    // Assembly, which the compiler cannot merge into one load with a computed offset.
     match place {
-        3 => load!(3),
-        4 => load!(4),
+        3 => Some(opaque(context.arg(3)?)),
+        4 => Some(opaque(context.arg(4)?)),
         _ => None,
     }
 }

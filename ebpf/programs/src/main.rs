@@ -1,7 +1,8 @@
 //! The eBPF programs of netwatch.
 //!
 //! `tcp` watches connections from the hooks of `tcp_hooks`, `watch` processes, `sched` their
-//! threads; `table` keeps what is known of each connection where user space can read it
+//! threads, `message` and `udp` single calls, `block` disks; `table` keeps what is known of each
+//! connection where user space can read it
 //! without a system call; `rings` tells user space what cannot wait.
 #![no_std]
 #![no_main]

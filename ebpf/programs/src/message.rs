@@ -397,11 +397,8 @@ unsafe fn is_declared_port<A: Access>(sk: *const c_void) -> bool {
         let mut index = 0;
         while index < 8 {
             if index < count {
-                let port = read_volatile(
-                    (&raw const MESSAGE_PORTS)
-                        .cast::<u16>()
-                        .add(index as usize),
-                );
+                let port =
+                    read_volatile((&raw const MESSAGE_PORTS).cast::<u16>().add(index as usize));
                 if port == remote || port == local {
                     return true;
                 }

@@ -5,6 +5,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use ebpf_abi::{Counter, Event};
 
+use crate::histogram::add;
+
 /// Bytes of each ring: room for some 2,700 records.
 const RING_SIZE: u32 = 256 * 1024;
 
@@ -12,9 +14,14 @@ const RING_SIZE: u32 = 256 * 1024;
 #[map]
 static URGENT: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 
-/// What can: drained when the reader comes by.
+/// What can: drained when the reader comes by. User space makes it larger where single messages are
+/// recorded.
 #[map]
 static BULK: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
+
+/// How large the bulk ring is.
+#[unsafe(no_mangle)]
+static BULK_SIZE: u32 = RING_SIZE;
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
@@ -22,8 +29,9 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: this CPU's own value; an interrupted increment may lose one count at worst.
-        unsafe { *value += 1 };
+        // SAFETY: an element of the map. It is this CPU's own, but a program on a function may be
+        // preempted by another, and every loss is to be accounted for.
+        unsafe { add(value, 1) };
     }
 }
 
@@ -39,7 +47,9 @@ pub enum Wake {
 pub fn urgent(event: &Event, wake: Wake) {
     let flags = match wake {
         Wake::Now => BPF_RB_FORCE_WAKEUP,
-        Wake::Later if passes_a_quarter(&URGENT, size_of::<Event>()) => BPF_RB_FORCE_WAKEUP,
+        Wake::Later if passes_a_quarter(&URGENT, RING_SIZE, size_of::<Event>()) => {
+            BPF_RB_FORCE_WAKEUP
+        }
         Wake::Later => BPF_RB_NO_WAKEUP,
     };
     match URGENT.reserve::<Event>(0) {
@@ -67,16 +77,19 @@ pub fn urgent_now<T: Copy + 'static>(record: T) {
 
 /// Whether a ring is just past a quarter, a half, or three quarters full.
 #[inline(always)]
-fn passes_a_quarter(ring: &RingBuf, record: usize) -> bool {
-    const QUARTER: u64 = RING_SIZE as u64 / 4;
+fn passes_a_quarter(ring: &RingBuf, size: u32, record: usize) -> bool {
+    // A power of two, as the ring's size.
+    let quarter = u64::from(size / 4);
     let waiting = ring.query(u64::from(BPF_RB_AVAIL_DATA));
-    waiting >= QUARTER && waiting % QUARTER < 2 * record as u64
+    waiting >= quarter && waiting & (quarter - 1) < 2 * record as u64
 }
 
 /// Puts a record of any type in the bulk ring. The reader is woken only when the ring fills.
 #[inline(always)]
 pub fn bulk<T: Copy + 'static>(record: &T) {
-    let flags = if passes_a_quarter(&BULK, size_of::<T>()) {
+    // SAFETY: a static.
+    let size = unsafe { core::ptr::read_volatile(&raw const BULK_SIZE) };
+    let flags = if passes_a_quarter(&BULK, size, size_of::<T>()) {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP

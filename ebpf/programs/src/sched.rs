@@ -17,7 +17,8 @@ use ebpf_abi::{
     thread_bucket,
 };
 
-use crate::fields::{Field, is_present, load};
+use crate::access::{Access, Direct};
+use crate::fields::{Field, is_present};
 use crate::rings::{count, urgent_now};
 use crate::watch::is_watched_tgid;
 
@@ -54,13 +55,13 @@ impl Task {
     #[inline(always)]
     fn tgid(self) -> u32 {
         // SAFETY: a tracepoint's `struct task_struct`, as everywhere below.
-        unsafe { load(self.0, Field::TASK_TGID) }
+        unsafe { Direct::load(self.0, Field::TASK_TGID) }
     }
 
     #[inline(always)]
     fn tid(self) -> u32 {
         // SAFETY: as above.
-        unsafe { load(self.0, Field::TASK_PID) }
+        unsafe { Direct::load(self.0, Field::TASK_PID) }
     }
 
     #[inline(always)]
@@ -77,13 +78,14 @@ impl Task {
     #[inline(always)]
     fn is_exiting(self) -> bool {
         // SAFETY: as above.
-        unsafe { load::<u32>(self.0, Field::TASK_FLAGS) & PF_EXITING != 0 }
+        unsafe { Direct::load::<u32>(self.0, Field::TASK_FLAGS) & PF_EXITING != 0 }
     }
 
     #[inline(always)]
     fn is_on_cpu(self) -> bool {
         // SAFETY: as above.
-        is_present(Field::TASK_ON_CPU) && unsafe { load::<u32>(self.0, Field::TASK_ON_CPU) != 0 }
+        is_present(Field::TASK_ON_CPU)
+            && unsafe { Direct::load::<u32>(self.0, Field::TASK_ON_CPU) != 0 }
     }
 }
 
@@ -107,7 +109,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
             ctx.arg::<u32>(3)
         } else {
             // SAFETY: as for [`Task`].
-            unsafe { load(prev.0, Field::TASK_STATE) }
+            unsafe { Direct::load(prev.0, Field::TASK_STATE) }
         };
         // What the kernel counts as involuntary (kernel/sched/core.c, __schedule).
         let is_taken = ctx.arg::<i32>(0) as u8 != 0 || state == 0;

@@ -43,11 +43,17 @@ const SOCKADDR_IN: i32 = 16;
 #[map]
 static UDP: LruHashMap<u64, UdpThread> = LruHashMap::with_max_entries(UDP_THREADS, 0);
 
-/// `udp_sendmsg(sk, msg, len)`: also of IPv6 sockets that send to IPv4 addresses.
+/// `udp_sendmsg(sk, msg, len)`.
 #[fexit(function = "udp_sendmsg")]
 pub fn udp_send_out(ctx: FExitContext) -> i32 {
+    let sk: *const c_void = ctx.arg(0);
     // SAFETY: the function's `struct sock` and `struct msghdr`, and its return value.
-    unsafe { sent::<Direct>(ctx.arg(0), ctx.arg(1), ctx.arg(3), 0) };
+    unsafe {
+        // Of an IPv6 socket that sends to an IPv4 address, `udpv6_sendmsg` calls this one.
+        if Direct::load::<u16>(sk, Field::SK_FAMILY) == AF_INET {
+            sent::<Direct>(sk, ctx.arg(1), ctx.arg(3), 0);
+        }
+    }
     0
 }
 
@@ -57,10 +63,14 @@ pub fn udp6_send_out(ctx: FExitContext) -> i32 {
     let msg: *const c_void = ctx.arg(1);
     // SAFETY: the function's `struct sock` and `struct msghdr`, and its return value.
     unsafe {
-        // To an IPv4 address: `udp_sendmsg` did the work, and its probe has told of it.
-        if Direct::load::<i32>(msg, Field::MSG_NAMELEN) != SOCKADDR_IN {
-            sent::<Direct>(ctx.arg(0), msg, ctx.arg(3), 0);
-        }
+        // To an IPv4 address, kernels that do not restore the caller's address leave one here
+        // that no longer exists.
+        let name = if Direct::load::<i32>(msg, Field::MSG_NAMELEN) == SOCKADDR_IN {
+            core::ptr::null()
+        } else {
+            msg
+        };
+        sent::<Direct>(ctx.arg(0), name, ctx.arg(3), 0);
     }
     0
 }
@@ -103,7 +113,7 @@ pub fn udp_send_kp(ctx: ProbeContext) -> u32 {
     // SAFETY: the function's arguments.
     unsafe {
         if let (Some(sk), Some(msg), Some(size)) = (ctx.arg(0), ctx.arg(1), ctx.arg::<u64>(2))
-            // Called by `udpv6_sendmsg`, whose probe has told of it.
+            // Of an IPv6 socket that sends to an IPv4 address, `udpv6_sendmsg` calls this one.
             && Probed::load::<u16>(sk, Field::SK_FAMILY) == AF_INET
         {
             sent::<Probed>(sk, msg, size.min(i32::MAX as u64) as i32, 1);
@@ -246,13 +256,7 @@ fn thread(now: u64) -> Option<*mut UdpThread> {
 }
 
 #[inline(always)]
-unsafe fn tell<A: Access>(
-    sk: *const c_void,
-    msg: *const c_void,
-    now: u64,
-    result: i32,
-    asked: u8,
-) {
+unsafe fn tell<A: Access>(sk: *const c_void, msg: *const c_void, now: u64, result: i32, asked: u8) {
     // SAFETY: by the caller's promise.
     unsafe {
         let ends = ends::<A>(sk);

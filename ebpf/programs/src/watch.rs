@@ -13,7 +13,8 @@ use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::BtfTracePointContext;
 use ebpf_abi::{Counter, ExecRecord, NAME, Name, NameKind, why};
 
-use crate::fields::{Field, is_present, load};
+use crate::access::{Access, Direct};
+use crate::fields::{Field, is_present};
 use crate::rings::{count, urgent_now};
 use crate::sched;
 
@@ -106,10 +107,10 @@ unsafe fn declared(scratch: u32, kind: NameKind, text: *const u8) -> u32 {
 unsafe fn cgroup_of(task: *const c_void) -> u32 {
     // SAFETY: the caller's `struct task_struct`.
     unsafe {
-        let set: *const c_void = load(task, Field::TASK_CGROUPS);
-        let cgroup: *const c_void = load(set, Field::CSS_CGROUP);
-        let node: *const c_void = load(cgroup, Field::CGROUP_NODE);
-        cgroup_bits(load(node, Field::NODE_ID))
+        let set: *const c_void = Direct::load(task, Field::TASK_CGROUPS);
+        let cgroup: *const c_void = Direct::load(set, Field::CSS_CGROUP);
+        let node: *const c_void = Direct::load(cgroup, Field::CGROUP_NODE);
+        cgroup_bits(Direct::load(node, Field::NODE_ID))
     }
 }
 
@@ -134,8 +135,8 @@ pub fn watch_fork(ctx: BtfTracePointContext) -> i32 {
     let child: *const c_void = ctx.arg(1);
     // SAFETY: the tracepoint's `struct task_struct`s.
     unsafe {
-        let tgid: u32 = load(child, Field::TASK_TGID);
-        let parent: u32 = load(parent, Field::TASK_TGID);
+        let tgid: u32 = Direct::load(child, Field::TASK_TGID);
+        let parent: u32 = Direct::load(parent, Field::TASK_TGID);
         if tgid == parent {
             return 0;
         }
@@ -157,7 +158,7 @@ pub fn watch_exec(ctx: BtfTracePointContext) -> i32 {
     let bprm: *const c_void = ctx.arg(2);
     // SAFETY: the tracepoint's `struct task_struct` and `struct linux_binprm`.
     unsafe {
-        let tgid: u32 = load(task, Field::TASK_TGID);
+        let tgid: u32 = Direct::load(task, Field::TASK_TGID);
         if old != tgid {
             // Another thread than the first: it has taken the first one's id.
             sched::end(old);
@@ -167,11 +168,15 @@ pub fn watch_exec(ctx: BtfTracePointContext) -> i32 {
         bits |= declared(
             OF_EXEC,
             NameKind::Executable,
-            load(bprm, Field::BPRM_FILENAME),
+            Direct::load(bprm, Field::BPRM_FILENAME),
         );
-        let file: *const c_void = load(bprm, Field::BPRM_FILE);
-        let dentry: *const c_void = load(file, Field::FILE_DENTRY);
-        bits |= declared(OF_EXEC, NameKind::File, load(dentry, Field::DENTRY_NAME));
+        let file: *const c_void = Direct::load(bprm, Field::BPRM_FILE);
+        let dentry: *const c_void = Direct::load(file, Field::FILE_DENTRY);
+        bits |= declared(
+            OF_EXEC,
+            NameKind::File,
+            Direct::load(dentry, Field::DENTRY_NAME),
+        );
         set(tgid, before, bits);
         if bits & why::PROVISIONAL != 0 {
             let record = ExecRecord {
@@ -193,8 +198,8 @@ pub fn watch_rename(ctx: BtfTracePointContext) -> i32 {
     let comm: *const u8 = ctx.arg(1);
     // SAFETY: the tracepoint's `struct task_struct` and kernel string.
     unsafe {
-        let tgid: u32 = load(task, Field::TASK_TGID);
-        let tid: u32 = load(task, Field::TASK_PID);
+        let tgid: u32 = Direct::load(task, Field::TASK_TGID);
+        let tid: u32 = Direct::load(task, Field::TASK_PID);
         let before = reasons(tgid);
         if tid == tgid {
             let bits = declared(OF_RENAME, NameKind::Comm, comm);
@@ -213,14 +218,14 @@ pub fn watch_exit(ctx: BtfTracePointContext) -> i32 {
     let task: *const c_void = ctx.arg(0);
     // SAFETY: the tracepoint's `struct task_struct`.
     unsafe {
-        let tgid: u32 = load(task, Field::TASK_TGID);
+        let tgid: u32 = Direct::load(task, Field::TASK_TGID);
         // Its process may have been watched until a moment ago.
-        sched::end(load(task, Field::TASK_PID));
+        sched::end(Direct::load(task, Field::TASK_PID));
         if !is_watched_tgid(tgid) {
             return 0;
         }
-        let signal: *const c_void = load(task, Field::TASK_SIGNAL);
-        if load::<u32>(signal, Field::SIGNAL_LIVE) == 0 {
+        let signal: *const c_void = Direct::load(task, Field::TASK_SIGNAL);
+        if Direct::load::<u32>(signal, Field::SIGNAL_LIVE) == 0 {
             let _ = WATCHED.remove(tgid);
         }
     }
@@ -231,8 +236,8 @@ pub fn watch_exit(ctx: BtfTracePointContext) -> i32 {
 unsafe fn counts(cgroup: *const c_void) -> bool {
     // SAFETY: the caller's `struct cgroup`.
     unsafe {
-        let root: *const c_void = load(cgroup, Field::CGROUP_ROOT);
-        load::<u32>(root, Field::ROOT_HIERARCHY) == read_volatile(&raw const HIERARCHY)
+        let root: *const c_void = Direct::load(cgroup, Field::CGROUP_ROOT);
+        Direct::load::<u32>(root, Field::ROOT_HIERARCHY) == read_volatile(&raw const HIERARCHY)
     }
 }
 
@@ -246,13 +251,13 @@ pub fn watch_cgroup_attach(ctx: BtfTracePointContext) -> i32 {
         if !counts(cgroup) {
             return 0;
         }
-        let tgid: u32 = load(task, Field::TASK_TGID);
+        let tgid: u32 = Direct::load(task, Field::TASK_TGID);
         // A single thread that is moved takes its process along only if it is the first.
-        if load::<u32>(task, Field::TASK_PID) != tgid {
+        if Direct::load::<u32>(task, Field::TASK_PID) != tgid {
             return 0;
         }
-        let node: *const c_void = load(cgroup, Field::CGROUP_NODE);
-        let bits = cgroup_bits(load(node, Field::NODE_ID));
+        let node: *const c_void = Direct::load(cgroup, Field::CGROUP_NODE);
+        let bits = cgroup_bits(Direct::load(node, Field::NODE_ID));
         let before = reasons(tgid);
         set(tgid, before, (before & !BY_CGROUP) | bits);
     }
@@ -269,14 +274,18 @@ pub fn watch_cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         if !counts(cgroup) {
             return 0;
         }
-        let node: *const c_void = load(cgroup, Field::CGROUP_NODE);
-        let parent: *const c_void = load(node, Field::NODE_PARENT);
-        let bits = cgroup_bits(load(parent, Field::NODE_ID))
+        let node: *const c_void = Direct::load(cgroup, Field::CGROUP_NODE);
+        let parent: *const c_void = Direct::load(node, Field::NODE_PARENT);
+        let bits = cgroup_bits(Direct::load(parent, Field::NODE_ID))
             | declared(OF_MKDIR, NameKind::CgroupPath, path)
-            | declared(OF_MKDIR, NameKind::CgroupName, load(node, Field::NODE_NAME));
+            | declared(
+                OF_MKDIR,
+                NameKind::CgroupName,
+                Direct::load(node, Field::NODE_NAME),
+            );
         if bits != 0
             && CGROUPS
-                .insert(load::<u64>(node, Field::NODE_ID), bits, 0)
+                .insert(Direct::load::<u64>(node, Field::NODE_ID), bits, 0)
                 .is_err()
         {
             count(Counter::CgroupsFull);
@@ -292,8 +301,8 @@ pub fn watch_cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the tracepoint's `struct cgroup`.
     unsafe {
         if counts(cgroup) && is_present(Field::NODE_ID) {
-            let node: *const c_void = load(cgroup, Field::CGROUP_NODE);
-            let _ = CGROUPS.remove(load::<u64>(node, Field::NODE_ID));
+            let node: *const c_void = Direct::load(cgroup, Field::CGROUP_NODE);
+            let _ = CGROUPS.remove(Direct::load::<u64>(node, Field::NODE_ID));
         }
     }
     0

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -134,18 +134,8 @@ impl Actor {
         Self::start(Command::new(file), name)
     }
 
-    /// With something to be done between fork and exec.
-    pub fn spawn_after(
-        name: &str,
-        before: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        // SAFETY: what the tests do there is plain system calls.
-        unsafe { command.pre_exec(before) };
-        Self::start(command, name)
-    }
-
-    fn start(mut command: Command, name: &str) -> Self {
+    /// By a command of which only the arguments are missing.
+    pub fn start(mut command: Command, name: &str) -> Self {
         let mut child = command
             .args(["--exact", "actor", "--nocapture", "--test-threads=1"])
             .env(ROLE, name)
@@ -318,21 +308,4 @@ pub fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu).unwrap();
     sched_setaffinity(Pid::from_raw(0), &set).unwrap();
-}
-
-/// A directory that is gone afterwards.
-pub struct Scratch(pub PathBuf);
-
-impl Scratch {
-    pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("netwatch-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -32,7 +32,9 @@ mod server;
 mod wire;
 
 pub use client::{Client, ClientError, Subscription};
-pub use kernel::{DiskInfo, KernelInfo, ProbeInfo, SeriesInfo};
+pub use kernel::{
+    DiskInfo, KernelInfo, PreemptorInfo, ProbeInfo, ProcessInfo, SeriesInfo, ThreadInfo, UdpInfo,
+};
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,
     PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo, Reply, RibReply,

@@ -11,9 +11,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::{
-    BindError, Call, Client, ClientError, EgressInfo, ErrorCode, Limits, NeighborInfo,
-    Notification, PeerInfo, PeerState, PlanInfo, Publisher, Reply, Request, RibReply, RibRoute,
-    RollbackReply, RoutesReply, Server, ServerCounters, StatusReply, TargetInfo, VersionReply,
+    BindError, Call, Client, ClientError, DiskInfo, EgressInfo, ErrorCode, KernelInfo, Limits,
+    NeighborInfo, Notification, PeerInfo, PeerState, PlanInfo, ProbeInfo, Publisher, Reply,
+    Request, RibReply, RibRoute, RollbackReply, RoutesReply, SeriesInfo, Server, ServerCounters,
+    StatusReply, TargetInfo, VersionReply,
 };
 use events::{
     Actor, Asn, EgressName, Entry, EntryKind, IncidentId, NeighborId, Owner, PeerKey, Plan, PlanId,
@@ -136,6 +137,49 @@ fn full_status() -> StatusReply {
         mode: PlanMode::Shadow,
         kill_switch: false,
         probes: vec!["tcp_probe: tp_btf".to_owned()],
+        kernel: KernelInfo {
+            off: None,
+            probes: vec![ProbeInfo {
+                name: "tcp_send".to_owned(),
+                asked: true,
+                hook: Some("tp_btf/sock_send_length".to_owned()),
+                rung: Some("tp_btf".to_owned()),
+                reason: "unseen: time in the call".to_owned(),
+            }],
+            percentiles: vec![SeriesInfo {
+                series: "peer_rtt".to_owned(),
+                labels: BTreeMap::from([("peer".to_owned(), "203.0.113.7".to_owned())]),
+                count: 9,
+                p50: Duration::from_micros(1_500),
+                max: Duration::from_millis(4),
+                ..SeriesInfo::default()
+            }],
+            disks: vec![DiskInfo {
+                device: "nvme0n1".to_owned(),
+                operation: "write".to_owned(),
+                completed: 8,
+                errors: 1,
+                bytes: 4096,
+            }],
+            udp: vec![UdpInfo {
+                pid: 7,
+                sent: 3,
+                ..UdpInfo::default()
+            }],
+            watched: vec![ProcessInfo {
+                pid: 7,
+                comm: "gaiad".to_owned(),
+                why: vec!["unit".to_owned()],
+            }],
+            threads: vec![ThreadInfo {
+                pid: 7,
+                tid: 8,
+                waited: Duration::from_micros(1_500),
+                waiting: Some(Duration::from_millis(2)),
+                preemptors: vec![PreemptorInfo::default()],
+                ..ThreadInfo::default()
+            }],
+        },
         counters: BTreeMap::from([("lost_urgent_ring_total".to_owned(), 0)]),
         peers: vec![peer],
         incidents: Vec::new(),

@@ -5,6 +5,7 @@
 //! and carry out the other.
 
 mod bgp;
+mod block;
 mod conclusion;
 mod effect;
 mod fib;
@@ -21,6 +22,7 @@ mod time;
 mod topology;
 
 pub use bgp::{BgpSignal, NeighborId, RouteAttributes, RouteChange, RouteFact, SessionDownReason};
+pub use block::{BlockOperation, BlockRequest};
 pub use conclusion::Conclusion;
 pub use effect::{Effect, EffectId, ProbeRequest};
 pub use fib::{FibChange, FibRoute};

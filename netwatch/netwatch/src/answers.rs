@@ -16,7 +16,7 @@ use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
 
 use crate::daemon::Daemon;
-use crate::wiring;
+use crate::{metrics, wiring};
 
 /// Routes of one RIB query that are sent at most.
 const RIB_LIMIT: usize = 1000;
@@ -124,7 +124,8 @@ impl Daemon {
             now: clock::now(),
             mode: remediation.mode,
             kill_switch: remediation.kill_switch,
-            probes: self.probe_lines(),
+            probes: Vec::new(),
+            kernel: api::KernelInfo::default(),
             counters: self.counters(),
             peers: self.peers(),
             incidents: self.incidents(),
@@ -132,17 +133,27 @@ impl Daemon {
             neighbors: Vec::new(),
             plans: self.plans(),
         };
+        let (collector, error) = (self.collector.clone(), self.collector_error.clone());
         let (bgp, prober) = (self.bgp.clone(), self.prober.clone());
         tokio::spawn(async move {
+            let kernel = tokio::task::spawn_blocking(move || {
+                crate::kernel::info(collector.as_deref(), error)
+            });
             status.neighbors = neighbors(bgp.as_deref()).await;
+            status.kernel = kernel.await.unwrap_or_else(|error| api::KernelInfo {
+                off: Some(error.to_string()),
+                ..api::KernelInfo::default()
+            });
+            status.probes = crate::kernel::lines(&status.kernel);
+            metrics::count_kernel(&status.kernel, &mut status.counters);
             if let Some(prober) = prober {
                 targets(&prober, &mut status.egresses).await;
             }
             for info in &status.neighbors {
-                let labels = format!(
-                    "{{neighbor=\"{}\",egress=\"{}\"}}",
-                    info.neighbor.0, info.egress
-                );
+                let labels = metrics::labels([
+                    ("neighbor", info.neighbor.0.to_string().as_str()),
+                    ("egress", &info.egress.0),
+                ]);
                 let up = u64::from(info.state == "Established");
                 status
                     .counters
@@ -154,22 +165,6 @@ impl Daemon {
             }
             send(reply, Reply::Status(Box::new(status)));
         });
-    }
-
-    /// One line per kernel probe.
-    fn probe_lines(&self) -> Vec<String> {
-        match (&self.collector, &self.collector_error) {
-            (Some(collector), _) => collector
-                .report()
-                .iter()
-                .map(|probe| match &probe.hook {
-                    Some(hook) => format!("{}: {hook}", probe.name),
-                    None => format!("{}: off: {}", probe.name, probe.reason),
-                })
-                .collect(),
-            (None, Some(why)) => vec![format!("all off: {why}")],
-            (None, None) => Vec::new(),
-        }
     }
 
     fn rib(&self, query: Option<api::RibQuery>, reply: oneshot::Sender<Reply>) {

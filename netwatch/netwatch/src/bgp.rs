@@ -1,4 +1,4 @@
-//! `netwatch bgp neighbors|rib`.
+//! `netwatch bgp neighbors|rib`; `decode` is in `bgp_decode`.
 
 use std::process::ExitCode;
 
@@ -61,6 +61,7 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Bgp::Decode(arguments) => return crate::bgp_decode::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
   netwatch run                                  watch this host's TCP peers
   netwatch run --config /etc/netwatch.toml      with egresses, BGP, failover, pager
   netwatch doctor --config /etc/netwatch.toml   what will work on this host
+  netwatch top                                  peers, threads and disks, live
   netwatch report                               the newest incident's timeline"
 )]
 pub struct Cli {
@@ -39,6 +40,10 @@ SIGTERM or SIGINT stops it, after its routes are taken back.")]
 
 Exit code: 0 if the daemon answered, 1 otherwise.")]
     Status(Query),
+    /// Watch the running daemon's peers, threads and disks, live
+    Top(Top),
+    /// Print what the kernel probes see, as it happens; no daemon is needed
+    Trace(Trace),
     /// Print an incident's timeline from the journal
     Report(Report),
     /// Look at and take back the routes that the daemon installed
@@ -56,7 +61,8 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
     #[command(after_help = "Examples:
   netwatch bgp neighbors          the routers, and the state of their sessions
   netwatch bgp rib 203.0.113.7    the routes for an address, by neighbour
-  netwatch bgp rib 203.0.113.0/24 --json")]
+  netwatch bgp rib 203.0.113.0/24 --json
+  netwatch bgp decode --file messages.bin   what a session would make of them")]
     Bgp {
         #[command(subcommand)]
         command: Bgp,
@@ -107,6 +113,79 @@ pub struct Query {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `netwatch top`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netwatch top            until q or Ctrl-C
+  netwatch top --once     one picture; so it is where the output is no terminal
+
+Peers in trouble come first. Percentiles are of the last minute, in ms.")]
+pub struct Top {
+    #[command(flatten)]
+    pub configured: Configured,
+    /// The daemon's socket; default: `netwatch.sock` in the configured `runtime_dir`
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print one picture and end
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds from one picture to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    pub interval: u64,
+}
+
+/// What `netwatch trace` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TraceKind {
+    /// Connections: states, retransmissions, resets, errors, round-trip times
+    Tcp,
+    /// Calls of tcp_sendmsg and tcp_recvmsg, of a port or a process
+    Messages,
+    /// Waits of a process' threads for a CPU, one a second of each at most
+    Sched,
+    /// Block requests
+    Block,
+    /// Datagrams of a process' threads that seldom send
+    Udp,
+}
+
+/// Arguments of `netwatch trace`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netwatch trace                              connections of this host
+  netwatch trace tcp --port 26656 --json      JSON lines
+  netwatch trace messages --port 26656 --count 100
+  netwatch trace sched --process gaiad --seconds 10
+  netwatch trace block --over-us 10000
+
+The last line says what was lost. Needs root.")]
+pub struct Trace {
+    /// What to print
+    #[arg(value_enum, default_value_t = TraceKind::Tcp)]
+    pub kind: TraceKind,
+    /// Only connections with this port at either end; up to eight times
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only processes of this name (as in /proc/PID/comm); may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub process: Vec<String>,
+    /// Also connections between addresses of this host
+    #[arg(long)]
+    pub loopback: bool,
+    /// Only waits and block requests that took longer; default: 1000 for sched, 0 for block
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub over_us: Option<u64>,
+    /// End after so many records
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<u32>,
+    /// Print JSON lines
     #[arg(long)]
     pub json: bool,
 }
@@ -186,6 +265,59 @@ Exit code: 0 if there is such a route, 1 otherwise.")]
         #[command(flatten)]
         query: Query,
     },
+    /// Decode BGP messages, and tell what a session would do with each of them
+    Decode(Decode),
+}
+
+/// Arguments of `netwatch bgp decode`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each message is shown with its disposition (RFC 7606): accepted, attribute-discard,
+treat-as-withdraw or session-reset with the NOTIFICATION that would be sent.
+
+The input is hexadecimal text (white space and colons do not matter, lines with # are
+comments), raw messages, or a pcap file, whose sessions are read as their OPENs agree.
+Everything else is read as the options say; nothing is guessed.
+
+Examples:
+  netwatch bgp decode --hex 'ffffffff ffffffff ffffffff ffffffff 0013 04'
+  netwatch bgp decode --file update.bin --add-path ipv4/unicast --external
+  tcpdump -w - port 179 | netwatch bgp decode - --json | jq 'select(.reason)'
+
+Exit code: 0 if the input was decoded to its end and a session would survive all of it,
+1 otherwise.")]
+pub struct Decode {
+    /// A file, or - for standard input
+    #[arg(value_name = "FILE", conflicts_with_all = ["hex", "file"])]
+    pub input: Option<PathBuf>,
+    /// The messages
+    #[arg(long, conflicts_with = "file")]
+    pub hex: Option<String>,
+    /// A file with the messages
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+    /// NLRI of this family has path identifiers (ipv4/unicast or 1/1, ipv6/unicast or 2/1)
+    #[arg(long, value_name = "AFI/SAFI", num_args = 1.., value_delimiter = ',')]
+    pub add_path: Vec<String>,
+    /// Messages may have up to 65535 octets
+    #[arg(long)]
+    pub extended_message: bool,
+    /// AS numbers have two octets
+    #[arg(long)]
+    pub two_byte_as: bool,
+    /// The messages come from another AS; default: from the same
+    #[arg(long)]
+    pub external: bool,
+    /// The role of the neighbour, for the route leak rule of RFC 9234
+    #[arg(long, value_name = "ROLE", requires = "neighbor_as",
+        value_parser = ["provider", "rs", "rs-client", "customer", "peer"])]
+    pub neighbor_role: Option<String>,
+    /// The neighbour's AS
+    #[arg(long, value_name = "AS", requires = "neighbor_role")]
+    pub neighbor_as: Option<u32>,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `netwatch watchdog`.

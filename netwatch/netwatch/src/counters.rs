@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use full_stack_probes::Handle;
+
 use crate::answers::count;
 use crate::daemon::Daemon;
+use crate::metrics::labels;
 
 impl Daemon {
     /// All counters of all parts, losses by stage among them.
@@ -52,31 +55,7 @@ impl Daemon {
         );
 
         if let Some(collector) = &self.collector {
-            let c = collector.counters();
-            add("kernel_records_total{ring=\"urgent\"}", c.urgent_records);
-            add("kernel_records_total{ring=\"bulk\"}", c.bulk_records);
-            add("kernel_records_lost_total{ring=\"urgent\"}", c.urgent_lost);
-            add("kernel_records_lost_total{ring=\"bulk\"}", c.bulk_lost);
-            add("kernel_records_malformed_total", c.malformed);
-            add("socket_table_full_total", c.table_full);
-            add("socket_table_slots_taken_total", c.slots_taken);
-            add("socket_table_slots_freed_total", c.slots_freed);
-            add("socket_table_slots_in_use", c.slots_in_use);
-            add("socket_table_orphans_total", c.slots_orphaned);
-            add("connections_untracked_total", c.untracked);
-            add("tcp_sends_total", c.sends);
-            add("tcp_segments_total", c.segments);
-            add("collector_delivered_total", c.delivered);
-            add(
-                "collector_dropped_total{kind=\"sample\"}",
-                c.samples_dropped,
-            );
-            add("collector_dropped_total{kind=\"edge\"}", c.edges_dropped);
-            add("collector_sweeps_total", c.sweeps);
-            add("connections_found_total", c.found);
-            add("connections_gone_total", c.gone);
-            add("reconcile_failed_total", c.reconcile_failed);
-            add("bpf_memory_bytes", collector.memory_bytes());
+            of_collector(collector, &mut add);
         }
         if let Some(prober) = &self.prober {
             let p = prober.counters();
@@ -120,4 +99,84 @@ impl Daemon {
         }
         all
     }
+}
+
+/// All counters of the kernel collector.
+pub fn of_collector(collector: &Handle, add: &mut dyn FnMut(&str, u64)) {
+    let c = collector.counters();
+    add("kernel_records_total{ring=\"urgent\"}", c.urgent_records);
+    add("kernel_records_total{ring=\"bulk\"}", c.bulk_records);
+    add("kernel_records_lost_total{ring=\"urgent\"}", c.urgent_lost);
+    add("kernel_records_lost_total{ring=\"bulk\"}", c.bulk_lost);
+    add("kernel_records_malformed_total", c.malformed);
+    add("socket_table_full_total", c.table_full);
+    add("socket_table_slots_taken_total", c.slots_taken);
+    add("socket_table_slots_freed_total", c.slots_freed);
+    add("socket_table_slots_in_use", c.slots_in_use);
+    add("socket_table_orphans_total", c.slots_orphaned);
+    add("connections_untracked_total", c.untracked);
+    add("tcp_sends_total", c.sends);
+    add("tcp_segments_total", c.segments);
+    add("collector_delivered_total", c.delivered);
+    add(
+        "collector_dropped_total{kind=\"sample\"}",
+        c.samples_dropped,
+    );
+    add("collector_dropped_total{kind=\"edge\"}", c.edges_dropped);
+    add("collector_sweeps_total", c.sweeps);
+    add("connections_found_total", c.found);
+    add("connections_gone_total", c.gone);
+    add("reconcile_failed_total", c.reconcile_failed);
+    add(
+        "disk_requests_untimed_total{cause=\"new_disk\"}",
+        c.disk_unknown,
+    );
+    add(
+        "disk_requests_untimed_total{cause=\"too_many\"}",
+        c.requests_lost,
+    );
+    add("disks_unwatched_total", c.disk_overflow);
+    add("watched_processes_full_total", c.watched_full);
+    add("watched_threads_full_total", c.threads_full);
+    add("watched_cgroups_full_total", c.cgroups_full);
+    add("long_waits_dropped_total", c.long_waits_dropped);
+    add("messages_total", c.messages);
+    add("messages_again_total", c.messages_again);
+    add(
+        "messages_untimed_total{cause=\"entry_unseen\"}",
+        c.messages_unpaired,
+    );
+    add(
+        "messages_untimed_total{cause=\"return_unseen\"}",
+        c.messages_abandoned,
+    );
+    add("udp_datagrams_total{direction=\"send\"}", c.udp_sent);
+    add("udp_datagrams_total{direction=\"receive\"}", c.udp_received);
+    add("udp_sends_unrecorded_total", c.udp_unrecorded);
+    add("call_records_delivered_total", c.records_delivered);
+    add("call_records_dropped_total", c.records_dropped);
+    add("collector_heartbeats_total", c.heartbeats);
+    add("collector_stalls_total", c.stalls);
+    add("collector_heartbeat_gaps_total", c.heartbeat_gaps);
+    add("percentile_series", c.percentiles.series);
+    add("percentile_series_evicted_total", c.percentiles.evicted);
+    add("percentile_bytes", c.percentiles.bytes);
+    for program in &c.programs {
+        let labels = labels([("program", program.name.as_str())]);
+        add(
+            &format!("bpf_program_skipped_total{labels}"),
+            program.skipped,
+        );
+        if program.calls > 0 {
+            add(&format!("bpf_program_runs_total{labels}"), program.calls);
+            add(
+                &format!("bpf_program_nanoseconds_total{labels}"),
+                program.run_time_ns,
+            );
+        }
+    }
+    let memory = collector.memory();
+    add("bpf_memory_bytes", memory.programs + memory.maps);
+    add("bpf_program_bytes", memory.programs);
+    add("bpf_map_bytes", memory.maps);
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use config::Config;
+use full_stack_probes::{Collector, ProbeReport};
 use serde::Serialize;
 
 use crate::cli::Doctor;
@@ -13,6 +14,9 @@ use crate::wiring;
 struct Check {
     subject: String,
     ok: bool,
+    /// Nothing asks for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unasked: bool,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
@@ -23,7 +27,7 @@ pub fn run(arguments: &Doctor) -> Result<ExitCode> {
     let config = wiring::load(arguments.configured.config.as_deref())?;
     let mut checks = Vec::new();
     if config.tcp.ebpf {
-        kernel(&mut checks);
+        kernel(&config, &mut checks);
     }
     if !config.egress.is_empty() {
         egresses(&config, &mut checks);
@@ -37,7 +41,11 @@ pub fn run(arguments: &Doctor) -> Result<ExitCode> {
         for check in &checks {
             println!(
                 "{} {:<44} {}",
-                if check.ok { "ok  " } else { "FAIL" },
+                match (check.ok, check.unasked) {
+                    (true, false) => "ok  ",
+                    (true, true) => "--  ",
+                    (false, _) => "FAIL",
+                },
                 check.subject,
                 check.detail
             );
@@ -57,17 +65,111 @@ pub fn run(arguments: &Doctor) -> Result<ExitCode> {
     })
 }
 
-fn kernel(checks: &mut Vec<Check>) {
-    checks.extend(
-        full_stack_probes::preflight()
-            .into_iter()
-            .map(|check| Check {
-                subject: check.name,
-                ok: check.ok,
-                detail: check.detail,
-                remedy: check.remedy,
-            }),
-    );
+/// With the privileges for it each probe is really attached for a moment, and the kernel asked what
+/// it holds; without them its type information says what to expect.
+fn kernel(config: &Config, checks: &mut Vec<Check>) {
+    let settings = wiring::collector(config, &[]);
+    let (promised, others): (Vec<_>, Vec<_>) = full_stack_probes::preflight_for(&settings)
+        .into_iter()
+        .partition(|check| check.name.starts_with("probe."));
+    let privileged = others
+        .iter()
+        .any(|check| check.name == "privileges" && check.ok);
+    checks.extend(others.into_iter().map(found));
+    if !privileged {
+        checks.extend(promised.into_iter().map(|mut check| {
+            check.detail = format!("expected: {}", check.detail);
+            found(check)
+        }));
+        return;
+    }
+    match Collector::start(settings) {
+        Ok(collector) => {
+            checks.extend(collector.report().iter().map(attached));
+            let memory = collector.memory_bytes();
+            checks.push(Check {
+                subject: "kernel memory".to_owned(),
+                detail: format!("{memory} bytes for programs and maps"),
+                ..Check::ok()
+            });
+        }
+        Err(error) => {
+            checks.push(Check {
+                subject: "probes".to_owned(),
+                ok: false,
+                detail: format!("none can be attached: {error}"),
+                remedy: Some(
+                    "the sentence above names it; else report the kernel's version".to_owned(),
+                ),
+                ..Check::ok()
+            });
+            checks.extend(promised.into_iter().map(found));
+        }
+    }
+    for device in &config.block.devices {
+        let there = std::path::Path::new("/sys/block").join(device).exists();
+        checks.push(Check {
+            subject: format!("block.devices {device}"),
+            ok: there,
+            detail: if there {
+                "there"
+            } else {
+                "no whole disk has this name now"
+            }
+            .to_owned(),
+            remedy: (!there)
+                .then(|| "correct `block.devices`: `lsblk -d` lists the disks".to_owned()),
+            ..Check::ok()
+        });
+    }
+}
+
+fn found(check: full_stack_probes::Check) -> Check {
+    Check {
+        unasked: check.detail.contains("not asked for"),
+        subject: check.name,
+        ok: check.ok,
+        detail: check.detail,
+        remedy: check.remedy,
+    }
+}
+
+fn attached(report: &ProbeReport) -> Check {
+    let ok = report.hook.is_some() || !report.asked;
+    let detail = match &report.hook {
+        Some(hook) if report.reason.is_empty() => hook.clone(),
+        Some(hook) => format!("{hook}; {}", report.reason),
+        None => report.reason.clone(),
+    };
+    let is_denied = ["EPERM", "permitted", "Permission denied"]
+        .iter()
+        .any(|word| report.reason.contains(word));
+    Check {
+        subject: format!("probe.{}", report.name),
+        ok,
+        unasked: !report.asked,
+        detail,
+        remedy: (!ok).then(|| {
+            if is_denied {
+                "run as root, or grant CAP_BPF and CAP_PERFMON; see kernel.perf_event_paranoid and lockdown".to_owned()
+            } else {
+                "a newer kernel, or one with BTF, tracepoints and kprobes built in; netwatch runs without this probe".to_owned()
+            }
+        }),
+    }
+}
+
+impl Check {
+    /// All is well.
+    fn ok() -> Self {
+        Self {
+            subject: String::new(),
+            ok: true,
+            unasked: false,
+            detail: String::new(),
+            remedy: None,
+        }
+    }
 }
 
 fn egresses(config: &Config, checks: &mut Vec<Check>) {
@@ -85,6 +187,7 @@ fn egresses(config: &Config, checks: &mut Vec<Check>) {
                 ok: problem.is_none(),
                 detail: detail.to_owned(),
                 remedy: remedy.map(str::to_owned),
+                ..Check::ok()
             }
         })),
         Err(error) => checks.push(Check {
@@ -92,6 +195,7 @@ fn egresses(config: &Config, checks: &mut Vec<Check>) {
             ok: false,
             detail: format!("the kernel cannot be asked: {error}"),
             remedy: Some("run as root".to_owned()),
+            ..Check::ok()
         }),
     }
 }
@@ -116,6 +220,7 @@ fn bgp(config: &Config, checks: &mut Vec<Check>) {
             },
             remedy: (error.is_some() && !in_use)
                 .then(|| "give CAP_NET_BIND_SERVICE, or correct the address".to_owned()),
+            ..Check::ok()
         });
     }
 }
@@ -129,13 +234,13 @@ fn pager(config: &Config, checks: &mut Vec<Check>) {
         detail: key
             .err()
             .map_or_else(|| "32 characters".to_owned(), |error| error.to_string()),
-        remedy: None,
+        ..Check::ok()
     });
     checks.push(Check {
         subject: "pager".to_owned(),
         ok: true,
         detail: format!("{}; try it: netwatch page --test", pager.url),
-        remedy: None,
+        ..Check::ok()
     });
 }
 
@@ -156,6 +261,7 @@ fn directories(config: &Config, checks: &mut Vec<Check>) {
             remedy: writable
                 .err()
                 .map(|error| format!("{}: {error}; run as root, or set {key}", existing.display())),
+            ..Check::ok()
         });
     }
 }

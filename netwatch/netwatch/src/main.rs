@@ -2,18 +2,27 @@
 
 mod answers;
 mod bgp;
+mod bgp_decode;
+mod bgp_input;
+mod bgp_json;
+mod bgp_text;
 mod cli;
 mod counters;
 mod daemon;
 mod doctor;
 mod failover;
+mod families;
+mod kernel;
 mod leftover;
 mod maintenance;
 mod metrics;
 mod narrate;
 mod page;
 mod report;
+mod show;
 mod status;
+mod top;
+mod trace;
 mod wiring;
 
 use std::process::ExitCode;
@@ -40,6 +49,11 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(arguments) => run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(query) => client(status::run(&query)),
+        Command::Top(arguments) => client(top::run(&arguments)),
+        Command::Trace(arguments) => {
+            log("warn")?;
+            client(trace::run(&arguments))
+        }
         Command::Report(arguments) => report::run(&arguments),
         Command::Failover { command } => client(failover::run(&command)),
         Command::Page(arguments) => client(page::run(&arguments)),

@@ -1,23 +1,32 @@
 //! `netwatch status`, and how every command asks the daemon.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use api::{Client, ClientError, PeerInfo, PeerState, Reply, Request, StatusReply};
+use api::{Client, ClientError, PeerInfo, Reply, Request, StatusReply};
 use events::{Incident, PlanMode};
 
-use crate::cli::Query;
-use crate::{bgp, wiring};
+use crate::cli::{Configured, Query};
+use crate::{bgp, show, wiring};
+
+/// Lines of a list that may be long; `--json` has all.
+const MOST: usize = 5;
 
 /// One request to the running daemon; its error becomes ours.
 pub async fn ask(query: &Query, request: &Request) -> Result<Reply> {
-    let socket = match &query.socket {
-        Some(socket) => socket.clone(),
-        None => wiring::socket(&wiring::load(query.configured.config.as_deref())?),
-    };
+    let socket = socket(&query.socket, &query.configured)?;
     match Client::connect(&socket).await?.request(request).await? {
         Reply::Error(error) => bail!("{}", error.message),
         reply => Ok(reply),
+    }
+}
+
+/// The daemon's socket: the one that is named, or the configured one.
+pub fn socket(named: &Option<PathBuf>, configured: &Configured) -> Result<PathBuf> {
+    match named {
+        Some(socket) => Ok(socket.clone()),
+        None => Ok(wiring::socket(&wiring::load(configured.config.as_deref())?)),
     }
 }
 
@@ -56,9 +65,7 @@ fn print(status: &StatusReply) {
             ""
         },
     );
-    section("kernel probes", &status.probes, |probe| {
-        println!("  {probe}")
-    });
+    kernel(status);
     section("egresses", &status.egresses, |egress| {
         let carrier = match egress.carrier {
             Some(true) => "up",
@@ -108,26 +115,64 @@ fn section<T>(title: &str, rows: &[T], row: impl FnMut(&T)) {
     }
 }
 
+fn kernel(status: &StatusReply) {
+    let kernel = &status.kernel;
+    let indented = |line: &String| println!("  {line}");
+    if let Some(why) = &kernel.off {
+        println!("\nkernel probes\n  all off: {why}");
+        return;
+    }
+    let probes: Vec<String> = kernel.probes.iter().map(show::probe).collect();
+    section("kernel probes", &probes, indented);
+    let collector = show::collector(kernel, &status.counters);
+    section("collector, over the last minute", &collector, indented);
+    section("watched processes", &kernel.watched, |process| {
+        println!(
+            "  {:>7} {:<15} by {}",
+            process.pid,
+            process.comm,
+            process.why.join(", ")
+        );
+    });
+    section(
+        "watched threads, those that waited longest for a CPU, in ms",
+        &show::threads(kernel, MOST),
+        indented,
+    );
+    section(
+        "watched threads, those with most UDP",
+        &show::udp(kernel, MOST),
+        indented,
+    );
+    section("disks, in ms", &show::disks(kernel), indented);
+    for (series, title) in [
+        ("peer_rtt", "slowest peers by round-trip time"),
+        ("peer_handshake", "slowest peers by handshake"),
+        ("peer_send", "slowest sends by peer"),
+        ("peer_receive", "slowest receives by peer"),
+    ] {
+        let slowest: Vec<String> = show::slowest(kernel, series)
+            .into_iter()
+            .take(MOST)
+            .map(|info| format!("{:<40} {}", show::whose(info), show::quantiles(info)))
+            .collect();
+        section(
+            &format!("{title}, over the last minute, in ms"),
+            &slowest,
+            indented,
+        );
+    }
+}
+
 fn peer(info: &PeerInfo) {
-    let milliseconds = |value: Option<std::time::Duration>| {
-        value.map_or_else(
-            || "-".to_owned(),
-            |value| format!("{:.1}", value.as_secs_f64() * 1e3),
-        )
-    };
     let path: Vec<String> = info.as_path.iter().map(|asn| asn.0.to_string()).collect();
     println!(
         "  {:<40} {:<8} {:>2} conn  rtt {:>6} ms (usual {:>6})  retransmits {:<4} {:<20} {:<24} via {}",
         info.peer.to_string(),
-        match info.state {
-            PeerState::Down => "down",
-            PeerState::Opening => "opening",
-            PeerState::Up => "up",
-            PeerState::Overdue => "OVERDUE",
-        },
+        show::state(info.state),
         info.connections,
-        milliseconds(info.srtt),
-        milliseconds(info.baseline) + if info.rtt_spike { " SPIKE" } else { "" },
+        show::ms_or_dash(info.srtt),
+        show::ms_or_dash(info.baseline) + if info.rtt_spike { " SPIKE" } else { "" },
         info.retransmits.values().sum::<u64>(),
         info.prefix
             .map_or_else(String::new, |prefix| prefix.to_string()),

@@ -155,8 +155,20 @@ fn policy(config: &Config) -> remediation::Policy {
 /// the validator.
 pub fn collector(config: &Config, own: &[Prefix]) -> full_stack_probes::Settings {
     full_stack_probes::Settings {
+        peers: config.tcp.peers.clone(),
         ignore: config.tcp.ignore.iter().chain(own).copied().collect(),
         ports: config.tcp.ports.iter().copied().collect(),
+        watch: full_stack_probes::Watch {
+            processes: config.watch.processes.clone(),
+            executables: config.watch.executables.clone(),
+            units: config.watch.units.clone(),
+            cgroups: config.watch.cgroups.clone(),
+            consensus_ports: config.watch.consensus_ports.iter().copied().collect(),
+        },
+        long_wait: config.watch.wait,
+        block: config.block.enabled,
+        devices: config.block.devices.clone(),
+        block_slow: config.block.slow,
         ..full_stack_probes::Settings::default()
     }
 }

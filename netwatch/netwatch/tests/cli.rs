@@ -24,6 +24,8 @@ fn every_command_has_help_with_examples() {
         &["run"][..],
         &["doctor"],
         &["status"],
+        &["top"],
+        &["trace"],
         &["report"],
         &["failover"],
         &["failover", "status"],
@@ -134,7 +136,9 @@ fn without_a_daemon_the_error_names_the_socket_and_the_remedy() {
     let directory = directory();
     let socket = directory.path().join("netwatch.sock");
     let socket = socket.to_str().expect("text");
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 9] = [
+        &["top"],
+        &["top", "--once"],
         &["status"],
         &["status", "--json"],
         &["failover", "status"],
@@ -186,6 +190,15 @@ fn a_report_without_a_journal_is_an_error_and_an_empty_journal_has_no_incidents(
 }
 
 #[test]
+fn a_trace_that_could_see_nothing_says_what_is_missing() {
+    netwatch(&["trace", "messages"]).fails(&["--port", "--process"]);
+    netwatch(&["trace", "sched"]).fails(&["--process"]);
+    netwatch(&["trace", "udp", "--port", "53"]).fails(&["--process"]);
+    assert_eq!(netwatch(&["trace", "nonsense"]).code, Some(2));
+    assert_eq!(netwatch(&["trace", "--port", "0"]).code, Some(2));
+}
+
+#[test]
 fn doctor_tells_by_its_exit_code_whether_all_will_work() {
     if unprivileged() {
         return;
@@ -213,6 +226,42 @@ fn doctor_tells_by_its_exit_code_whether_all_will_work() {
     for wanted in ["kernel", "privileges", "btf", "host.state_dir"] {
         assert!(names.contains(&wanted), "{names:?}");
     }
+
+    // Each probe was really attached; the kernel says to what. What nothing asks for is shown as such.
+    let check = |subject: &str| {
+        let checks = parsed.as_array().expect("a list").iter();
+        checks
+            .into_iter()
+            .find(|check| check["subject"] == subject)
+            .unwrap_or_else(|| panic!("no {subject} in {parsed:#}"))
+            .clone()
+    };
+    assert_eq!(
+        check("probe.tcp_state")["detail"],
+        "tp_btf/inet_sock_set_state"
+    );
+    assert_eq!(check("probe.heartbeat")["detail"], "perf_event/cpu-clock");
+    let unasked = check("probe.sched_switch");
+    assert_eq!(
+        (&unasked["ok"], &unasked["unasked"]),
+        (&true.into(), &true.into())
+    );
+    let watching = host.write(
+        "watch.toml",
+        "[watch]\nprocesses = [\"nobody\"]\n[block]\ndevices = [\"nodisk\"]\n",
+    );
+    let done = host.netwatch(&["doctor", "--json", "--config", &watching]);
+    let asked: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
+    let asked = asked.as_array().expect("a list");
+    assert!(asked.iter().any(|check| {
+        check["subject"] == "probe.sched_switch" && check["detail"] == "tp_btf/sched_switch"
+    }));
+    assert!(asked.iter().any(|check| {
+        check["subject"] == "block.devices nodisk"
+            && check["ok"] == false
+            && check["remedy"].is_string()
+    }));
+    assert_eq!(done.code, Some(1));
 
     let config = host.write(
         "missing.toml",

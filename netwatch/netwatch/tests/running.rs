@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bgp_core::{Frame, Framer, MessageType, encode, encode_open};
+use common::exposition::exposition;
 use common::{Daemon, Host, Net, eventually, get, unprivileged};
 use events::Asn;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use serde_json::Value;
 
 const METRICS: &str = "127.0.0.1:9464";
+const DELAY: &str = "netwatch_collector_delay_microseconds";
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// The pager's API in the wide network: takes events, and answers what it is told to. Beside each
@@ -525,7 +527,7 @@ fn a_maintenance_window_shows() {
 }
 
 /// Every place where something can get lost, by the name of its counter.
-const LOSSES: [&str; 32] = [
+const LOSSES: [&str; 39] = [
     "netwatch_route_commands_dropped_total",
     "netwatch_correlator_dropped_total",
     "netwatch_tcp_events_unknown_total",
@@ -543,6 +545,13 @@ const LOSSES: [&str; 32] = [
     "netwatch_collector_dropped_total{kind=\"sample\"}",
     "netwatch_collector_dropped_total{kind=\"edge\"}",
     "netwatch_reconcile_failed_total",
+    "netwatch_collector_stalls_total",
+    "netwatch_collector_heartbeat_gaps_total",
+    "netwatch_percentile_series_evicted_total",
+    "netwatch_disk_requests_untimed_total{cause=\"new_disk\"}",
+    "netwatch_disk_requests_untimed_total{cause=\"too_many\"}",
+    "netwatch_disks_unwatched_total",
+    "netwatch_bpf_program_skipped_total{program=\"tcp_receive\"}",
     "netwatch_probes_skipped_total",
     "netwatch_probes_unmatched_total",
     "netwatch_probe_results_dropped_total",
@@ -560,62 +569,6 @@ const LOSSES: [&str; 32] = [
     "netwatch_bgp_strangers_refused_total",
 ];
 
-/// Parses the text exposition format strictly; the answer is every sample by its full name.
-fn exposition(text: &str) -> BTreeMap<String, f64> {
-    let is_name = |name: &str| {
-        !name.is_empty()
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
-    };
-    let mut families = BTreeSet::new();
-    let mut family = String::new();
-    let mut samples = BTreeMap::new();
-    assert!(text.ends_with('\n'));
-    for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = rest.split_once(' ').expect("name and type");
-            assert!(
-                is_name(name) && ["counter", "gauge"].contains(&kind),
-                "{line}"
-            );
-            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
-            assert!(families.insert(name.to_owned()), "twice: {line}");
-            family = name.to_owned();
-            continue;
-        }
-        if line.starts_with("# HELP ") {
-            continue;
-        }
-        let (full, value) = line.rsplit_once(' ').expect("sample");
-        let name = match full.split_once('{') {
-            None => full,
-            Some((name, labels)) => {
-                let labels = labels.strip_suffix('}').expect("labels end");
-                for label in labels.split(',') {
-                    let (key, value) = label.split_once('=').expect("label");
-                    let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-                    let inner = inner.unwrap_or_else(|| panic!("not quoted: {line}"));
-                    assert!(is_name(key) && !inner.contains(['"', '\\', '\n']), "{line}");
-                }
-                name
-            }
-        };
-        assert!(is_name(name), "{line}");
-        assert_eq!(
-            name, family,
-            "a sample stands under its family's TYPE: {line}"
-        );
-        let value: f64 = value.parse().expect("a number");
-        assert!(
-            samples.insert(full.to_owned(), value).is_none(),
-            "twice: {line}"
-        );
-    }
-    samples
-}
-
 #[test]
 fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
     if unprivileged() {
@@ -632,6 +585,17 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
             !targets.is_empty() && targets.iter().all(|target| target["alive"] == true)
         };
         (egresses.len() == 2 && egresses.iter().all(alive)).then_some(())
+    });
+    let mut streams = chatter(&running.host);
+    eventually("round-trip times are measured", || {
+        for stream in &mut streams {
+            stream.write_all(b"x").expect("sent");
+        }
+        let status = running.ask(&["status", "--json"]).json();
+        let series = status["kernel"]["percentiles"].as_array().expect("a list");
+        let rtt = series.iter().find(|one| one["series"] == "peer_rtt")?;
+        assert!(rtt["p50_ms"].as_f64() <= rtt["max_ms"].as_f64(), "{rtt}");
+        Some(assert!(rtt["count"].as_u64() > Some(0), "{rtt}"))
     });
 
     let address = METRICS.parse().expect("address");
@@ -653,9 +617,24 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
 
     let status = running.ask(&["status", "--json"]).json();
     let counters = status["counters"].as_object().expect("counters");
-    for name in samples.keys() {
+    let summaries = |name: &&String| name.contains("_microseconds");
+    for name in samples.keys().filter(|name| !summaries(name)) {
         assert!(counters.contains_key(name), "status lacks {name}");
     }
+    let delay = |quantile| samples[&format!("{DELAY}{{quantile=\"{quantile}\"}}")];
+    assert!(delay("0.5") > 0.1, "no record is handled before it is made");
+    assert!(delay("0.5") <= delay("0.99") && delay("0.99") <= delay("1"));
+    assert!(delay("0.5") < 1e6, "a second is no plausible delay");
+    assert!(samples[&format!("{DELAY}_count")] >= 1.0);
+    assert_eq!(
+        samples["netwatch_probe_attached{probe=\"heartbeat\",hook=\"perf_event/cpu-clock\"}"],
+        1.0
+    );
+    let rtt = samples
+        .keys()
+        .filter(|name| name.starts_with("netwatch_peer_rtt_microseconds{peer="))
+        .count();
+    assert!(rtt > 0 && rtt % 5 == 0, "all quantiles of each peer");
     assert_eq!(status["host"], "test-host");
     assert_eq!(status["pid"], running.daemon.pid());
     assert_eq!(status["neighbors"].as_array().map(Vec::len), Some(2));
@@ -668,6 +647,18 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
         "192.0.3.99",
     ] {
         assert!(text.contains(title), "no {title:?} in {text}");
+    }
+    for (arguments, wanted) in [
+        (&["status"][..], "delay p50 "),
+        (&["status"], "heartbeat        perf_event/cpu-clock"),
+        (&["status"], "slowest peers by round-trip time"),
+        (&["top"], "rtt 50%"),
+        (&["top", "--once"], "delay p50 "),
+        (&["top", "--once"], "203.0.113."),
+    ] {
+        let text = running.ask(arguments).ok();
+        assert!(text.contains(wanted), "no {wanted:?} in {text}");
+        assert!(!text.contains('\x1b'), "no terminal: {text}");
     }
     let routes = running.ask(&["failover", "status", "--json"]).json();
     assert_eq!(routes["mode"], "shadow");

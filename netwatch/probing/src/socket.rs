@@ -30,6 +30,27 @@ fn open(v4: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A packet that is never fragmented needs no identification (RFC 6864), which the kernel would
+/// draw for each.
+fn never_fragment(socket: &Socket) -> io::Result<()> {
+    let mode = libc::IP_PMTUDISC_DO;
+    // SAFETY: the kernel reads an int, which `mode` is.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const mode).cast(),
+            size_of_val(&mode) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Sends through one egress; receives nothing.
 pub(crate) struct Sender {
     socket: Socket,
@@ -41,6 +62,9 @@ impl Sender {
     pub(crate) fn open(v4: bool) -> io::Result<Self> {
         let socket = open(v4)?;
         socket.attach_filter(&[statement(RETURN, 0)])?;
+        if v4 {
+            never_fragment(&socket)?;
+        }
         Ok(Self {
             socket,
             v4,

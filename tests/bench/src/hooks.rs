@@ -18,13 +18,16 @@ use crate::bpf::{Cost, Program, Stats, TRACING};
 use crate::bpftrace::{Bpftrace, HOOKS};
 use crate::churn::{Churn, KINDS};
 use crate::daemon::{Attached, Daemon, Hook};
-use crate::load::{Load, segments_in};
+use crate::load::{Load, RATE, segments_in};
 use crate::world::{Config, FAR, HOST, NEAR};
 
 /// The load of these figures.
 const PEERS: usize = 100;
-/// Programs that ran less often have no figure.
-const FEWEST_RUNS: u64 = 50;
+/// A program that ran less often under a load has no figure for that load: it runs by accident, for
+/// one end as likely as for both.
+const FEWEST_RUNS: u64 = 1_000;
+/// The same under churn, which is short.
+const FEWEST_CHURN_RUNS: u64 = 100;
 /// `BPF_TRACE_RAW_TP`.
 const RAW_TP: u32 = 23;
 
@@ -162,8 +165,12 @@ struct Found {
     churn: Vec<Block>,
 }
 
-/// Of programs that look at sockets, what a run costs that concerns a socket of another namespace.
-pub type Foreign = BTreeMap<String, f64>;
+/// Of programs that look at sockets, what a run costs that concerns a socket of another namespace:
+/// by configuration and program.
+pub type Foreign = BTreeMap<(Config, String), f64>;
+
+/// By configuration and program.
+type All = BTreeMap<(Config, String), Found>;
 
 /// Whether a program decides by the socket's namespace.
 pub fn by_namespace(hook: &Hook) -> bool {
@@ -173,30 +180,44 @@ pub fn by_namespace(hook: &Hook) -> bool {
     }
 }
 
+/// What runs for a while.
+enum Phase {
+    /// The daemon, in a namespace.
+    Daemon(&'static str, Config),
+    Bpftrace,
+}
+
 /// Measures and reports; returns what runs for other namespaces' sockets cost.
 ///
 /// # Errors
 /// Something cannot be started, or interrupted.
 pub fn measure(bench: &mut Bench) -> anyhow::Result<Foreign> {
     let rounds = bench.count(2, 1);
-    let mut found: BTreeMap<String, Found> = BTreeMap::new();
+    let mut found = All::new();
     let mut peers: Vec<Vec<Block>> = vec![Vec::new(); HOOKS.len()];
     let mut share = Shares::default();
     for round in 0..rounds {
         let mut load = Load::start(&bench.space, PEERS)?;
-        let mut phases = ["bpftrace", "ours", "foreign"];
+        let mut phases = [
+            Phase::Daemon(HOST, Config::Passive),
+            Phase::Daemon(FAR, Config::Passive),
+            Phase::Bpftrace,
+            Phase::Daemon(HOST, Config::Watched),
+            Phase::Daemon(FAR, Config::Watched),
+        ];
         if round % 2 == 1 {
             phases.reverse();
         }
-        // The hooks' BTF ids are the daemon's to tell, so bpftrace comes after it in the first round.
-        if round == 0 {
-            phases.rotate_left(1);
-        }
         for phase in phases {
             match phase {
-                "ours" => daemon_phase(bench, HOST, &mut found, Some((&load, &mut share)))?,
-                "foreign" => daemon_phase(bench, FAR, &mut found, None)?,
-                _ => bpftrace_phase(bench, &mut peers)?,
+                Phase::Daemon(HOST, config) => {
+                    let shares = Some((&mut load, &mut share));
+                    daemon_phase(bench, HOST, config, &mut found, shares)?;
+                }
+                Phase::Daemon(role, config) => {
+                    daemon_phase(bench, role, config, &mut found, None)?;
+                }
+                Phase::Bpftrace => bpftrace_phase(bench, &mut peers)?,
             }
         }
         load.check()?;
@@ -229,23 +250,24 @@ impl Shares {
 fn daemon_phase(
     bench: &mut Bench,
     role: &str,
-    found: &mut BTreeMap<String, Found>,
-    shares: Option<(&Load, &mut Shares)>,
+    config: Config,
+    found: &mut All,
+    mut shares: Option<(&mut Load, &mut Shares)>,
 ) -> anyhow::Result<()> {
-    let daemon = bench.daemon(role, Config::Passive)?;
+    let daemon = bench.daemon(role, config)?;
     let attached = daemon.objects()?.attached()?;
     let empties = Empties::of(&attached)?;
     let _stats = Stats::enable().context("cannot enable the statistics of programs")?;
     sys::sleep(bench.time(3.0, 1.0))?;
-    let counts = |bench: &Bench, load: &Load| -> anyhow::Result<_> {
+    let counts = |bench: &Bench, load: &mut Load| -> anyhow::Result<_> {
         Ok((
-            load.done(),
+            load.done()?,
             segments_in(&bench.space, HOST)?,
             segments_in(&bench.space, NEAR)?,
         ))
     };
     let before = shares
-        .as_ref()
+        .as_mut()
         .map(|(load, _)| counts(bench, load))
         .transpose()?;
     let programs: Vec<_> = attached
@@ -263,7 +285,7 @@ fn daemon_phase(
         }
     }
     for (one, blocks) in attached.iter().zip(measured) {
-        let found = found.entry(one.name.clone()).or_default();
+        let found = found.entry((config, one.name.clone())).or_default();
         found.hook = Some(one.hook.clone());
         if role == HOST {
             found.ours.extend(blocks);
@@ -305,7 +327,7 @@ fn bpftrace_phase(bench: &mut Bench, peers: &mut [Vec<Block>]) -> anyhow::Result
 }
 
 /// Programs that do not run while messages go back and forth.
-fn churn_phase(bench: &mut Bench, found: &mut BTreeMap<String, Found>) -> anyhow::Result<()> {
+fn churn_phase(bench: &mut Bench, found: &mut All) -> anyhow::Result<()> {
     let daemon = bench.daemon(HOST, Config::Passive)?;
     let attached = daemon.objects()?.attached()?;
     let empties = Empties::of(&attached)?;
@@ -318,7 +340,9 @@ fn churn_phase(bench: &mut Bench, found: &mut BTreeMap<String, Found>) -> anyhow
         .collect();
     let measured = blocks(&programs, &empties, bench.count(5, 2), bench.time(1.0, 1.0))?;
     for (one, blocks) in attached.iter().zip(measured) {
-        let found = found.entry(one.name.clone()).or_default();
+        let found = found
+            .entry((Config::Passive, one.name.clone()))
+            .or_default();
         found.hook = Some(one.hook.clone());
         found.churn = blocks;
     }
@@ -332,20 +356,19 @@ fn net(block: &Block) -> Option<f64> {
     Some(block.program.mean()? - block.empty.mean().unwrap_or(0.0))
 }
 
-fn report(
-    bench: &mut Bench,
-    found: &BTreeMap<String, Found>,
-    peers: &[Vec<Block>],
-    shares: Shares,
-) -> Foreign {
-    let load = format!("{PEERS}x20");
+fn report(bench: &mut Bench, found: &All, peers: &[Vec<Block>], shares: Shares) -> Foreign {
     let mut foreign_costs = Foreign::new();
-    for (name, found) in found {
+    for ((config, name), found) in found {
         let Some(hook) = &found.hook else { continue };
+        let load = match config {
+            Config::Watched => format!("{PEERS}x{RATE}/watched"),
+            _ => format!("{PEERS}x{RATE}"),
+        };
         let metric = format!("hook_ns.{name}");
         let foreign = sum(&found.foreign);
-        if let Some(mean) = foreign.program.mean().filter(|_| by_namespace(hook)) {
-            foreign_costs.insert(name.clone(), mean);
+        let many = foreign.program.runs >= FEWEST_RUNS && by_namespace(hook);
+        if let Some(mean) = foreign.program.mean().filter(|_| many) {
+            foreign_costs.insert((*config, name.clone()), mean);
         }
         let all = sum(&found.ours);
         if all.program.runs < FEWEST_RUNS {
@@ -354,7 +377,7 @@ fn report(
         }
         // The watched end's runs alone.
         let share = shares.of(hook);
-        let foreign_mean = foreign_costs.get(name).copied();
+        let foreign_mean = foreign_costs.get(&(*config, name.clone())).copied();
         let watched = |mean: f64| match foreign_mean {
             Some(foreign) => (mean - (1.0 - share) * foreign) / share,
             None => mean,
@@ -387,23 +410,25 @@ fn report(
         if let (Some((sum, blocks)), Some(peer_net)) = (peer, peer_net) {
             let nets: Vec<f64> = blocks.iter().filter_map(net).collect();
             let peer = Some("bpftrace".to_owned());
-            bench.add(Measure {
-                peer: peer.clone(),
-                ..spread(&metric, &format!("{load}/net"), "ns", peer_net, &nets)
-            });
-            let raw = sum.program.mean().unwrap_or(0.0);
-            bench.add(Measure {
-                peer,
-                ..Measure::single(&metric, &format!("{load}/raw"), "ns", raw)
-            });
+            if *config == Config::Passive {
+                bench.add(Measure {
+                    peer: peer.clone(),
+                    ..spread(&metric, &format!("{load}/net"), "ns", peer_net, &nets)
+                });
+                let raw = sum.program.mean().unwrap_or(0.0);
+                bench.add(Measure {
+                    peer,
+                    ..Measure::single(&metric, &format!("{load}/raw"), "ns", raw)
+                });
+            }
             bench.at_most(
-                format!("{metric}/net"),
+                format!("{metric}/{load}/net"),
                 value,
                 LIMIT_NS,
                 &format!("ns per run at {load}, less an empty program"),
             );
             bench.at_most(
-                format!("{metric}/bpftrace"),
+                format!("{metric}/{load}/bpftrace"),
                 value / peer_net,
                 LIMIT_RATIO,
                 &format!("of bpftrace's {peer_net:.0} ns at {load}, both less an empty program"),
@@ -416,7 +441,7 @@ fn report(
 /// A program that messages do not run. Both ends' sockets are in it.
 fn churned(bench: &mut Bench, metric: &str, blocks: &[Block]) {
     let all = sum(blocks);
-    if all.program.runs < FEWEST_RUNS {
+    if all.program.runs < FEWEST_CHURN_RUNS {
         return;
     }
     if let (Some(value), Some(raw)) = (net(&all), all.program.mean()) {
@@ -433,6 +458,8 @@ pub struct KernelTime {
     pub raw: f64,
     /// Of the watched end, less an empty program for each run.
     pub net: f64,
+    /// The same by program.
+    pub by_program: Vec<(String, f64)>,
 }
 
 /// Measures all of the daemon's programs for so long under whatever load there is.
@@ -441,6 +468,7 @@ pub struct KernelTime {
 /// A program is gone, or interrupted.
 pub fn kernel_time(
     daemon: &Daemon,
+    config: Config,
     foreign: &Foreign,
     time: Duration,
 ) -> anyhow::Result<KernelTime> {
@@ -455,20 +483,28 @@ pub fn kernel_time(
     let start = sys::now();
     let measured = blocks(&programs, &empties, 1, time)?;
     let elapsed = (sys::now() - start) as f64;
-    let (mut raw, mut net) = (0.0, 0.0);
+    // Active probes are no matter of the programs'.
+    let of_foreign = match config {
+        Config::Probing => Config::Passive,
+        other => other,
+    };
+    let mut raw = 0.0;
+    let mut by_program = Vec::new();
     for (one, blocks) in attached.iter().zip(&measured) {
         let Block { program, empty } = sum(blocks);
         raw += program.nanos as f64;
         let (nanos, runs) = (program.nanos as f64, program.runs as f64);
         // Both ends do the same.
-        let (others, other_nanos) = match foreign.get(&one.name) {
+        let (others, other_nanos) = match foreign.get(&(of_foreign, one.name.clone())) {
             Some(mean) => (runs / 2.0, runs / 2.0 * mean),
             None => (0.0, 0.0),
         };
-        net += nanos - other_nanos - (runs - others) * empty.mean().unwrap_or(0.0);
+        let net = nanos - other_nanos - (runs - others) * empty.mean().unwrap_or(0.0);
+        by_program.push((one.name.clone(), net * 100.0 / elapsed));
     }
     Ok(KernelTime {
         raw: raw * 100.0 / elapsed,
-        net: net * 100.0 / elapsed,
+        net: by_program.iter().map(|(_, percent)| percent).sum(),
+        by_program,
     })
 }

@@ -1,11 +1,12 @@
 //! Busy peers: connections that carry so many messages per second each way.
 //!
-//! Two threads, one per end. Few wake-ups: what is due within a millisecond is sent at once, then
+//! One thread for each end. Few wake-ups: what is due within a millisecond is sent at once, then
 //! all that came in is read.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -22,27 +23,21 @@ pub const RATE: u64 = 20;
 /// Their size.
 pub const BYTES: usize = 200;
 
-/// What one end did.
-#[derive(Default)]
-pub struct End {
-    sent: AtomicU64,
-}
-
-/// A snapshot of both ends.
+/// Messages that both ends sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done {
-    /// Messages that the host sent.
+    /// The host.
     pub host: u64,
-    /// Messages that the peers sent.
+    /// The peers.
     pub peers: u64,
 }
 
 /// The load. Dropping it ends it.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<anyhow::Result<()>>>,
-    host: Arc<End>,
-    peers: Arc<End>,
+    host: Option<JoinHandle<anyhow::Result<()>>>,
+    sent: Arc<AtomicU64>,
+    peers: Peers,
 }
 
 impl Load {
@@ -51,27 +46,39 @@ impl Load {
     /// # Errors
     /// Not all connections come up.
     pub fn start(space: &Space, peers: usize) -> anyhow::Result<Self> {
-        let (here, there) = connect(space, peers)?;
-        let mut load = Self {
-            stop: Arc::default(),
-            threads: Vec::new(),
-            host: Arc::default(),
-            peers: Arc::default(),
+        let mut there = Peers::start(space, peers)?;
+        let streams = space.within(HOST, || {
+            (0..peers)
+                .map(|number| {
+                    let peer = at(peer(number), PORT);
+                    TcpStream::connect_timeout(&peer, Duration::from_secs(5))
+                        .with_context(|| format!("cannot connect to {peer}"))
+                })
+                .collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        there.ask()?;
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let host = {
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            std::thread::spawn(move || run(&streams, &sent, &stop))
         };
-        for (streams, end) in [(here, &load.host), (there, &load.peers)] {
-            let (stop, end) = (Arc::clone(&load.stop), Arc::clone(end));
-            load.threads
-                .push(std::thread::spawn(move || run(streams, &end, &stop)));
-        }
-        Ok(load)
+        Ok(Self {
+            stop,
+            host: Some(host),
+            sent,
+            peers: there,
+        })
     }
 
     /// What was done so far.
-    pub fn done(&self) -> Done {
-        Done {
-            host: self.host.sent.load(Ordering::Relaxed),
-            peers: self.peers.sent.load(Ordering::Relaxed),
-        }
+    ///
+    /// # Errors
+    /// The peers are gone.
+    pub fn done(&mut self) -> anyhow::Result<Done> {
+        Ok(Done {
+            host: self.sent.load(Ordering::Relaxed),
+            peers: self.peers.ask()?,
+        })
     }
 
     /// Both ends still run.
@@ -79,48 +86,102 @@ impl Load {
     /// # Errors
     /// Why one does not.
     pub fn check(&mut self) -> anyhow::Result<()> {
-        while let Some(at) = self.threads.iter().position(JoinHandle::is_finished) {
-            match self.threads.remove(at).join() {
-                Ok(result) => result?,
-                Err(_) => anyhow::bail!("an end of the load panicked"),
-            }
+        if let Some(host) = self.host.take_if(|host| host.is_finished()) {
+            host.join()
+                .map_err(|_| anyhow::anyhow!("the host's end of the load panicked"))??;
         }
-        Ok(())
+        self.peers.ask().map(drop)
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        if let Some(host) = self.host.take() {
+            let _ = host.join();
         }
     }
 }
 
-fn connect(space: &Space, peers: usize) -> anyhow::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
-    let listener = space.within(NEAR, || {
-        Ok(TcpListener::bind(at(Ipv4Addr::UNSPECIFIED, PORT))?)
-    })?;
-    let accept = std::thread::spawn(move || -> anyhow::Result<Vec<TcpStream>> {
-        (0..peers).map(|_| Ok(listener.accept()?.0)).collect()
-    });
-    let here = space.within(HOST, || {
-        (0..peers)
-            .map(|number| {
-                let peer = at(peer(number), PORT);
-                TcpStream::connect_timeout(&peer, Duration::from_secs(5))
-                    .with_context(|| format!("cannot connect to {peer}"))
-            })
-            .collect::<anyhow::Result<Vec<_>>>()
-    })?;
-    let there = accept
-        .join()
-        .map_err(|_| anyhow::anyhow!("accepting panicked"))??;
-    Ok((here, there))
+/// The peers' end: a process of its own, so that it is not the one that is watched.
+struct Peers {
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
 }
 
-fn run(streams: Vec<TcpStream>, end: &End, stop: &AtomicBool) -> anyhow::Result<()> {
+impl Peers {
+    /// Returns when it listens.
+    fn start(space: &Space, count: usize) -> anyhow::Result<Self> {
+        let mut child = space
+            .command(NEAR, &std::env::current_exe()?)
+            .args(["peers", &count.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the peers")?;
+        let (orders, out) = (child.stdin.take(), child.stdout.take());
+        let mut peers = Self {
+            child,
+            orders,
+            answers: BufReader::new(out.context("the peers have no output")?),
+        };
+        peers.answer()?;
+        Ok(peers)
+    }
+
+    /// How many messages they sent; waits until all connections are there.
+    fn ask(&mut self) -> anyhow::Result<u64> {
+        self.orders
+            .as_mut()
+            .context("the peers are gone")?
+            .write_all(b"sent\n")
+            .context("the peers are gone")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> anyhow::Result<u64> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        line.trim().parse().context("the peers ended")
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The peers' process: accepts so many connections, then sends on each until its input ends. Each
+/// line of input is answered with the number of messages sent.
+///
+/// # Errors
+/// A connection breaks.
+pub fn peers_main(count: usize) -> anyhow::Result<()> {
+    // SAFETY: the name is a C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, c"bench-peers".as_ptr()) };
+    let listener = TcpListener::bind(at(Ipv4Addr::UNSPECIFIED, PORT))?;
+    println!("0");
+    let streams = (0..count)
+        .map(|_| Ok(listener.accept()?.0))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let sent = Arc::new(AtomicU64::new(0));
+    let thread = {
+        let sent = Arc::clone(&sent);
+        std::thread::spawn(move || run(&streams, &sent, &AtomicBool::new(false)))
+    };
+    for line in std::io::stdin().lines() {
+        line?;
+        anyhow::ensure!(!thread.is_finished(), "a connection broke");
+        println!("{}", sent.load(Ordering::Relaxed));
+    }
+    Ok(())
+}
+
+fn run(streams: &[TcpStream], total: &AtomicU64, stop: &AtomicBool) -> anyhow::Result<()> {
     const TICK: u64 = 1_000_000;
     sys::precise_timers();
     let epoll = Epoll::new()?;
@@ -150,7 +211,7 @@ fn run(streams: Vec<TcpStream>, end: &End, stop: &AtomicBool) -> anyhow::Result<
             }
             number += 1;
         }
-        end.sent.fetch_add(sent, Ordering::Relaxed);
+        total.fetch_add(sent, Ordering::Relaxed);
         let next = begun + (number as f64 * gap) as u64;
         let wait = next.saturating_sub(sys::now());
         let mut timeout = wait;

@@ -49,6 +49,9 @@ enum Command {
     /// A process that the soak starts and kills
     #[command(hide = true)]
     Worker,
+    /// The busy peers' end
+    #[command(hide = true)]
+    Peers { count: usize },
 }
 
 #[derive(Args)]
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
             soak::run(bench, arguments.minutes)
         }),
         Command::Worker => worker::run().map(|()| true),
+        Command::Peers { count } => load::peers_main(count).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -44,17 +44,25 @@ struct Look {
     bpf: u64,
 }
 
-/// Runs it.
+/// Runs it: half of the time with all defaults, half with the process watched.
 ///
 /// # Errors
 /// The daemon does not start or ends by itself, or interrupted.
 pub fn run(bench: &mut Bench, minutes: u64) -> anyhow::Result<()> {
-    let mut daemon = bench.daemon(HOST, Config::Passive)?;
+    for config in [Config::Passive, Config::Watched] {
+        let seconds = minutes * 60 / 2;
+        bench.part(config.name(), |bench| half(bench, config, seconds))?;
+    }
+    Ok(())
+}
+
+fn half(bench: &mut Bench, config: Config, seconds: u64) -> anyhow::Result<()> {
+    let mut daemon = bench.daemon(HOST, config)?;
     let before = daemon.counters()?;
     let load = Load::start(&bench.space, PEERS)?;
     let churn = Churn::start(&bench.space, &KINDS, RATE)?;
     let datagrams = Datagrams::start(&bench.space)?;
-    let end = sys::now() + minutes * 60_000_000_000;
+    let end = sys::now() + seconds * 1_000_000_000;
     let mut looks = Vec::new();
     let mut processes = 0u64;
     let mut next_look = sys::now() + LOOK.as_nanos() as u64;
@@ -83,12 +91,34 @@ pub fn run(bench: &mut Bench, minutes: u64) -> anyhow::Result<()> {
     drop(load);
     let settled = settle(&daemon)?;
     let after = settled.1;
-    throughput(bench, &done, processes, minutes);
-    table(bench, &looks, &done, processes, &before, &after);
-    losses(bench, &done, &settled.0, &before, &after);
-    memory(bench, &looks);
-    stale(bench, &settled.0, &after);
-    stop(bench, daemon)
+    let mut half = Half {
+        bench,
+        case: config.name(),
+        done,
+        processes,
+        before,
+        after,
+        status: settled.0,
+        looks,
+    };
+    half.throughput(seconds);
+    half.table();
+    half.losses();
+    half.memory();
+    half.stale();
+    half.stop(daemon)
+}
+
+/// What was done and seen.
+struct Half<'a> {
+    bench: &'a mut Bench,
+    case: &'static str,
+    done: Done,
+    processes: u64,
+    before: Counters,
+    after: Counters,
+    status: Value,
+    looks: Vec<Look>,
 }
 
 fn look(daemon: &Daemon) -> anyhow::Result<Look> {
@@ -127,116 +157,131 @@ fn settle(daemon: &Daemon) -> anyhow::Result<(Value, Counters)> {
     }
 }
 
-fn throughput(bench: &mut Bench, done: &Done, processes: u64, minutes: u64) {
-    let rate = done.attempts() as f64 / (minutes * 60) as f64;
-    bench.single("soak_connections_per_second", "churn", "1/s", rate);
-    bench.check(
+impl Half<'_> {
+    fn check(&mut self, name: impl std::fmt::Display, ok: bool, detail: impl Into<String>) {
+        let name = format!("{}/{name}", self.case);
+        self.bench.check(name, ok, detail);
+    }
+
+    fn throughput(&mut self, seconds: u64) {
+        let rate = self.done.attempts() as f64 / seconds as f64;
+        self.bench
+            .single("soak_connections_per_second", self.case, "1/s", rate);
+        self.check(
         "churned",
-        rate > 1_000.0 && done.failed * 1_000 < done.attempts(),
+        rate > 1_000.0 && self.done.failed * 1_000 < self.done.attempts(),
         format!(
-            "{} connections in {minutes} min, {rate:.0} per second: {}; {} otherwise than wanted; {processes} processes",
-            done.attempts(),
+            "{} connections in {seconds} s, {rate:.0} per second: {}; {} otherwise than wanted; {} processes",
+            self.done.attempts(),
             KINDS
                 .iter()
-                .map(|kind| format!("{} {kind:?}", done.by_kind[*kind as usize]))
+                .map(|kind| format!("{} {kind:?}", self.done.by_kind[*kind as usize]))
                 .collect::<Vec<_>>()
                 .join(", ")
                 .to_lowercase(),
-            done.failed
+            self.done.failed,
+            self.processes
         ),
     );
-}
+    }
 
-fn table(
-    bench: &mut Bench,
-    looks: &[Look],
-    done: &Done,
-    processes: u64,
-    before: &Counters,
-    after: &Counters,
-) {
-    let delta = |name: &str| Some(after.get(name)? - before.get(name)?);
-    let (Some(taken), Some(freed), Some(full)) = (
-        delta("socket_table_slots_taken_total"),
-        delta("socket_table_slots_freed_total"),
-        delta("socket_table_full_total"),
-    ) else {
-        bench.check(
-            "slots_accounted",
-            false,
-            "the daemon does not tell its slots",
-        );
-        return;
-    };
-    let orphans = delta("socket_table_orphans_total").unwrap_or(0.0);
-    let in_use = after.get("socket_table_slots_in_use").unwrap_or(f64::NAN);
-    bench.check(
+    fn table(&mut self) {
+        let delta = |name: &str| Some(self.after.get(name)? - self.before.get(name)?);
+        let (Some(taken), Some(freed), Some(full)) = (
+            delta("socket_table_slots_taken_total"),
+            delta("socket_table_slots_freed_total"),
+            delta("socket_table_full_total"),
+        ) else {
+            self.check(
+                "slots_accounted",
+                false,
+                "the daemon does not tell its slots",
+            );
+            return;
+        };
+        let orphans = delta("socket_table_orphans_total").unwrap_or(0.0);
+        let in_use = self
+            .after
+            .get("socket_table_slots_in_use")
+            .unwrap_or(f64::NAN);
+        self.check(
         "slots_accounted",
         taken == freed + orphans + in_use && in_use == 0.0,
         format!(
             "{taken} taken = {freed} freed + {orphans} taken back by reconciliation + {in_use} in use"
         ),
     );
-    // While it runs the numbers are not of one moment: a tenth of a second's worth may differ.
-    let worst = looks
-        .iter()
-        .map(|look| look.unaccounted.abs())
-        .fold(0.0, f64::max);
-    bench.check(
-        "slots_accounted_meanwhile",
-        worst <= RATE as f64 / 2.0,
-        format!(
-            "at most {worst} of {taken} slots not accounted for in {} looks",
-            looks.len()
-        ),
-    );
-    let wanted = (done.attempts() + PEERS as u64 + processes * worker::CONNECTIONS) as f64;
-    bench.check(
-        "connections_seen",
-        taken + full >= wanted && (full > 0.0 || taken <= wanted * 1.001),
-        format!("{wanted} connections were made, {taken} took a slot, {full} times there was none"),
-    );
-}
-
-fn losses(bench: &mut Bench, done: &Done, status: &Value, before: &Counters, after: &Counters) {
-    let lost = after.losses_since(before);
-    let total = lost.iter().fold(0.0, |sum, (_, count)| sum + count);
-    bench.single("soak_lost_events", "churn", "", total);
-    // What the daemon tells of each peer went all the way: hook, ring, collector, queue, tracker.
-    for (kind, name) in [(Kind::Refused, "refused"), (Kind::Cancelled, "cancelled")] {
-        let told: f64 = status["peers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|peer| peer["connect_failures"][name].as_f64())
-            .sum();
-        let made = done.by_kind[kind as usize] as f64;
-        bench.check(
-            format!("accounted/{name}"),
-            told <= made && told + total >= made,
-            format!("{made} made, {told} told, {total} losses counted: {lost:?}"),
+        // While it runs the numbers are not of one moment: a tenth of a second's worth may differ.
+        let worst = self
+            .looks
+            .iter()
+            .map(|look| look.unaccounted.abs())
+            .fold(0.0, f64::max);
+        self.check(
+            "slots_accounted_meanwhile",
+            worst <= RATE as f64 / 2.0,
+            format!(
+                "at most {worst} of {taken} slots not accounted for in {} looks",
+                self.looks.len()
+            ),
+        );
+        let wanted =
+            (self.done.attempts() + PEERS as u64 + self.processes * worker::CONNECTIONS) as f64;
+        self.check(
+            "connections_seen",
+            taken + full >= wanted && (full > 0.0 || taken <= wanted * 1.001),
+            format!(
+                "{wanted} connections were made, {taken} took a slot, {full} times there was none"
+            ),
         );
     }
-    let (delivered, handled) = (
-        after.get("collector_delivered_total").unwrap_or(f64::NAN),
-        after.get("tcp_events_total").unwrap_or(f64::NAN),
-    );
-    bench.check(
-        "accounted/queue",
-        delivered == handled,
-        format!("{delivered} events left the collector, {handled} reached the tracker"),
-    );
-}
 
-fn memory(bench: &mut Bench, looks: &[Look]) {
-    let rss: Vec<f64> = looks.iter().map(|look| look.rss).collect();
-    let quarter = |from: usize| {
-        let part = rss.get(rss.len() * from / 4..rss.len() * (from + 1) / 4);
-        part.and_then(stats::median)
-    };
-    if let (Some(early), Some(late)) = (quarter(1), quarter(3)) {
-        bench.single("daemon_rss_bytes", "soak", "bytes", late);
-        bench.check(
+    fn losses(&mut self) {
+        let lost = self.after.losses_since(&self.before);
+        let total = lost.iter().fold(0.0, |sum, (_, count)| sum + count);
+        self.bench.single("soak_lost_events", self.case, "", total);
+        // What the daemon tells of each peer went all the way: hook, ring, collector, queue, tracker.
+        for (kind, name) in [(Kind::Refused, "refused"), (Kind::Cancelled, "cancelled")] {
+            let told: f64 = self.status["peers"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|peer| peer["connect_failures"][name].as_f64())
+                .sum();
+            let made = self.done.by_kind[kind as usize] as f64;
+            self.check(
+                format!("accounted/{name}"),
+                told <= made && told + total >= made,
+                format!("{made} made, {told} told, {total} losses counted: {lost:?}"),
+            );
+        }
+        let (delivered, handled) = (
+            self.after
+                .get("collector_delivered_total")
+                .unwrap_or(f64::NAN),
+            self.after.get("tcp_events_total").unwrap_or(f64::NAN),
+        );
+        self.check(
+            "accounted/queue",
+            delivered == handled,
+            format!("{delivered} events left the collector, {handled} reached the tracker"),
+        );
+    }
+
+    fn memory(&mut self) {
+        let rss: Vec<f64> = self.looks.iter().map(|look| look.rss).collect();
+        let quarter = |from: usize| {
+            let part = rss.get(rss.len() * from / 4..rss.len() * (from + 1) / 4);
+            part.and_then(stats::median)
+        };
+        if let (Some(early), Some(late)) = (quarter(1), quarter(3)) {
+            self.bench.single(
+                "daemon_rss_bytes",
+                &format!("soak_{}", self.case),
+                "bytes",
+                late,
+            );
+            self.check(
             "memory_steady",
             late - early <= GROWTH_LIMIT,
             format!(
@@ -246,73 +291,74 @@ fn memory(bench: &mut Bench, looks: &[Look]) {
                 GROWTH_LIMIT / 1e6
             ),
         );
-    }
-    let bpf: Vec<u64> = looks.iter().map(|look| look.bpf).collect();
-    bench.check(
-        "bpf_memory_steady",
-        bpf.windows(2).all(|pair| pair[0] == pair[1]) && !bpf.is_empty(),
-        format!(
-            "programs and maps held {} to {} bytes",
-            bpf.iter().min().unwrap_or(&0),
-            bpf.iter().max().unwrap_or(&0)
-        ),
-    );
-}
-
-fn stale(bench: &mut Bench, status: &Value, after: &Counters) {
-    let peers = status["peers"].as_array();
-    let count = peers.map_or(0, Vec::len);
-    let stale: Vec<String> = peers
-        .into_iter()
-        .flatten()
-        .filter(|peer| peer["state"] != "down" || peer["connections"] != 0)
-        .map(|peer| {
+        }
+        let bpf: Vec<u64> = self.looks.iter().map(|look| look.bpf).collect();
+        self.check(
+            "bpf_memory_steady",
+            bpf.windows(2).all(|pair| pair[0] == pair[1]) && !bpf.is_empty(),
             format!(
-                "{} {} ({})",
-                peer["peer"], peer["state"], peer["connections"]
-            )
-        })
-        .collect();
-    let connections = after.get("connections").unwrap_or(f64::NAN);
-    bench.check(
-        "no_stale_peer",
-        stale.is_empty() && connections == 0.0 && count > 0,
-        format!(
-            "{} of {count} peers and {connections} connections outlived their connections {}",
-            stale.len(),
-            stale.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
-        ),
-    );
-}
+                "programs and maps held {} to {} bytes",
+                bpf.iter().min().unwrap_or(&0),
+                bpf.iter().max().unwrap_or(&0)
+            ),
+        );
+    }
 
-fn stop(bench: &mut Bench, daemon: Daemon) -> anyhow::Result<()> {
-    let objects = daemon.objects()?;
-    let log = daemon.log();
-    let stopped = daemon.stop();
-    bench.check(
-        "stopped",
-        stopped.is_ok(),
-        stopped.map_or_else(
-            |error| format!("{error:#}"),
-            |()| "in order, on SIGTERM".to_owned(),
-        ),
-    );
-    // The kernel frees programs and maps a moment after their last user is gone.
-    sys::sleep(Duration::from_secs(2))?;
-    let left = objects.living()?;
-    bench.check(
-        "nothing_left",
-        left == 0,
-        format!(
-            "{left} of {} programs, {} maps and {} links are left",
-            objects.programs.len(),
-            objects.maps.len(),
-            objects.links.len()
-        ),
-    );
-    let panics = log.lines().filter(|line| line.contains("panicked")).count();
-    bench.check("no_panic", panics == 0, format!("{panics} in the log"));
-    Ok(())
+    fn stale(&mut self) {
+        let peers = self.status["peers"].as_array();
+        let count = peers.map_or(0, Vec::len);
+        let stale: Vec<String> = peers
+            .into_iter()
+            .flatten()
+            .filter(|peer| peer["state"] != "down" || peer["connections"] != 0)
+            .map(|peer| {
+                format!(
+                    "{} {} ({})",
+                    peer["peer"], peer["state"], peer["connections"]
+                )
+            })
+            .collect();
+        let connections = self.after.get("connections").unwrap_or(f64::NAN);
+        self.check(
+            "no_stale_peer",
+            stale.is_empty() && connections == 0.0 && count > 0,
+            format!(
+                "{} of {count} peers and {connections} connections outlived their connections {}",
+                stale.len(),
+                stale.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
+            ),
+        );
+    }
+
+    fn stop(&mut self, daemon: Daemon) -> anyhow::Result<()> {
+        let objects = daemon.objects()?;
+        let log = daemon.log();
+        let stopped = daemon.stop();
+        self.check(
+            "stopped",
+            stopped.is_ok(),
+            stopped.map_or_else(
+                |error| format!("{error:#}"),
+                |()| "in order, on SIGTERM".to_owned(),
+            ),
+        );
+        // The kernel frees programs and maps a moment after their last user is gone.
+        sys::sleep(Duration::from_secs(2))?;
+        let left = objects.living()?;
+        self.check(
+            "nothing_left",
+            left == 0,
+            format!(
+                "{left} of {} programs, {} maps and {} links are left",
+                objects.programs.len(),
+                objects.maps.len(),
+                objects.links.len()
+            ),
+        );
+        let panics = log.lines().filter(|line| line.contains("panicked")).count();
+        self.check("no_panic", panics == 0, format!("{panics} in the log"));
+        Ok(())
+    }
 }
 
 /// A process of [`worker`]'s. Dropping it kills it.

@@ -96,13 +96,18 @@ pub fn build() -> anyhow::Result<Space> {
     Ok(space)
 }
 
+/// The process that plays the validator: the benchmark itself, by the name of its first thread.
+pub const PROCESS: &str = "netwatch-bench";
+
 /// What the daemon is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Config {
     /// Nothing but where its files go: all defaults.
     Passive,
     /// Two egresses with gateways, four anchors, a flow source: always-on probes through both.
     Probing,
+    /// The host's process is the validator, and its peers' port the consensus port.
+    Watched,
 }
 
 impl Config {
@@ -111,6 +116,7 @@ impl Config {
         match self {
             Self::Passive => "passive",
             Self::Probing => "probing",
+            Self::Watched => "watched",
         }
     }
 
@@ -120,6 +126,10 @@ impl Config {
         let mut text = format!(
             "[host]\nname = \"bench\"\nstate_dir = \"{directory}/state\"\nruntime_dir = \"{directory}/run\"\n"
         );
+        if self == Self::Watched {
+            text +=
+                &format!("\n[watch]\nprocesses = [\"{PROCESS}\"]\nconsensus_ports = [{PORT}]\n");
+        }
         if self == Self::Probing {
             text += &format!(
                 r#"

@@ -37,6 +37,8 @@ const ALL: &str = "all";
 const NETWATCH: &str = "/t/netwatch";
 /// The test that compares offsets.
 const OFFSETS: &str = "offsets";
+/// The test that also tells what lockdown forbids.
+const EACH_HOOK: &str = "matrix::each_hook_of_each_ladder_attaches";
 /// The job that leaves the kernel's type information on the disk.
 const BTF: &str = "type_information";
 
@@ -88,7 +90,15 @@ impl Kernels {
         let matrix = Matrix {
             only: self.only.as_deref(),
             named: !self.kernels.iter().any(|name| name == ALL),
-            netwatch: programs::netwatch(&target, &programs)?,
+            netwatch: degrade::jobs("")
+                .iter()
+                .any(|job| {
+                    self.only
+                        .as_ref()
+                        .is_none_or(|only| job.name.contains(only))
+                })
+                .then(|| programs::netwatch(&target, &programs))
+                .transpose()?,
             cache,
             tests,
         };
@@ -152,18 +162,19 @@ struct Matrix<'a> {
     named: bool,
     cache: Cache,
     tests: Vec<TestProgram>,
-    netwatch: PathBuf,
+    /// Only if one of its jobs is wanted.
+    netwatch: Option<PathBuf>,
 }
 
 impl Matrix<'_> {
     fn host(&self, document: &mut Document) -> Result<()> {
         let path = |program: &TestProgram| program.path.display().to_string();
-        let doctor = degrade::doctor(&self.netwatch.display().to_string());
-        let jobs = self.chosen(
-            [doctor]
-                .into_iter()
-                .chain(programs::jobs(&self.tests, path)),
-        );
+        let doctor = self
+            .netwatch
+            .as_ref()
+            .map(|netwatch| degrade::doctor(&netwatch.display().to_string()));
+        let tests = programs::jobs(&self.tests, path);
+        let jobs = self.chosen(doctor.into_iter().chain(tests));
         step(&format!(
             "{HOST}: {} jobs on this machine's own kernel",
             jobs.len()
@@ -208,7 +219,7 @@ impl Matrix<'_> {
         }
         let tests = programs::jobs(&self.tests, |program| format!("/t/{}", program.name));
 
-        let mut jobs = self.chosen(daemon.iter().cloned().chain(tests));
+        let mut jobs = self.chosen(daemon.iter().chain(&tests).cloned());
         jobs.extend([kernel_log(), type_information()]);
         let work = self.cache.folder(&format!("run-{name}"))?;
         let mut outcomes = self.boot(name, &machine("quiet"), &work, &modules, &jobs)?;
@@ -219,7 +230,8 @@ impl Matrix<'_> {
         outcomes.retain(|outcome| outcome.name != BTF);
         collect(name, &outcomes, Expected::Works, document);
 
-        let jobs = self.chosen(daemon);
+        let each_hook = tests.into_iter().filter(|job| job.name == EACH_HOOK);
+        let jobs = self.chosen(daemon.into_iter().chain(each_hook));
         let name = format!("{name}-lockdown");
         let work = self.cache.folder(&format!("run-{name}"))?;
         let lockdown = machine("quiet lsm=lockdown lockdown=confidentiality");
@@ -248,9 +260,14 @@ impl Matrix<'_> {
         let busybox = self.cache.busybox()?.join("bin/busybox");
         let mut archive = guest::base(&busybox, modules, LOADED)?;
         self.add_programs(&mut archive)?;
+        let guest = if machine.options.contains("lockdown") {
+            "lockdown"
+        } else {
+            "full"
+        };
         let environment = [
             ("NETWATCH_TEST_DISK", "/dev/vda"),
-            ("NETWATCH_TEST_GUEST", "1"),
+            ("NETWATCH_TEST_GUEST", guest),
         ];
         guest::add_jobs(&mut archive, jobs, &environment);
         let mut progress = Progress::new(name);
@@ -290,7 +307,9 @@ impl Matrix<'_> {
     }
 
     fn add_programs(&self, archive: &mut Archive) -> Result<()> {
-        archive.program(&self.netwatch, NETWATCH)?;
+        if let Some(netwatch) = &self.netwatch {
+            archive.program(netwatch, NETWATCH)?;
+        }
         for program in &self.tests {
             archive.program(&program.path, format!("/t/{}", program.name))?;
         }

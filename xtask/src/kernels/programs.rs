@@ -10,7 +10,7 @@ use super::job::Job;
 use crate::shell::{cargo, output, run, step};
 
 /// Seconds that a single test may take, on an emulated processor that others use too.
-const TEST_LIMIT: u32 = 240;
+const TEST_LIMIT: u32 = 600;
 
 /// A test program with the names of its tests.
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 //! The namespaces have no names: they are open files, so they end with the test, however it ends.
 #![allow(dead_code)]
 
+pub mod exposition;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
