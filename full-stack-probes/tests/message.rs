@@ -1,6 +1,5 @@
 //! Messages, call by call, on every rung that this kernel has.
 
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeMap;
@@ -331,7 +330,7 @@ fn ends_errors_and_looks_are_told_apart() {
                     percentiles
                         .iter()
                         .find(|(series, _)| *series == wanted)
-                        .map(|(_, percentiles)| percentiles.clone())
+                        .map(|(_, percentiles)| *percentiles)
                 };
                 let receives = of_peer(Series::Receive { peer: server.ip() });
                 let sends = of_peer(Series::Send { peer: server.ip() });

@@ -1,6 +1,5 @@
 //! Datagrams of watched threads, on every rung that this kernel has.
 
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeMap;
