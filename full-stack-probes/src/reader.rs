@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use ebpf_abi::{
-    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot, VACANT,
+    BUCKET, BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot,
+    VACANT, home, place,
 };
 use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -312,8 +313,7 @@ impl Reader {
             let at = Timestamp::from_nanos(record.at);
             let kind = EventKind::from_number(record.kind);
             if kind == Some(EventKind::Adopted) && record.value != 0 {
-                // It was known by its address until it had a cookie.
-                self.forget(record.value, at);
+                self.rename(record, at);
             }
             if self.is_ignored(&flow) {
                 continue;
@@ -340,6 +340,21 @@ impl Reader {
                 });
             }
         }
+    }
+
+    /// A connection was known by its address until it had a cookie. What was counted stays.
+    fn rename(&mut self, record: &Event, at: Timestamp) {
+        let former = record.value;
+        let place = (0..BUCKET)
+            .map(|step| place(home(former), step))
+            .find(|index| self.live.get(index).is_some_and(|one| one.cookie == former));
+        if let Some(mut live) = place.and_then(|index| self.live.remove(&index))
+            && record.slot != NO_SLOT
+        {
+            live.cookie = record.cookie;
+            self.live.insert(record.slot, live);
+        }
+        self.forget(former, at);
     }
 
     fn follow(&mut self, record: &Event, flow: Flow, at: Timestamp) {
