@@ -229,7 +229,7 @@ impl Buffers {
         for (slot, header) in self.slots.iter().zip(&headers).take(received) {
             let length = usize::try_from(header.msg_len).unwrap_or(KEPT).min(KEPT);
             if let (Some(from), Some(bytes)) = (address(&slot.from), slot.data.get(..length)) {
-                let stamp = stamp(&slot.control, header.msg_hdr.msg_controllen as usize);
+                let stamp = stamp(&slot.control, header.msg_hdr.msg_controllen);
                 take(Received { from, bytes, stamp });
             }
         }

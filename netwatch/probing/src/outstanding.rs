@@ -241,7 +241,10 @@ mod tests {
         }
         assert_eq!(all.count, 3);
         assert!(all.take(6).is_none());
-        assert!(all.take(5).is_some_and(|p| p.sent_at.as_nanos() == 5_000_000));
+        assert!(
+            all.take(5)
+                .is_some_and(|p| p.sent_at.as_nanos() == 5_000_000)
+        );
         assert_eq!((all.first, all.probes.len()), (7, 3));
         assert_eq!(all.next(), Some(Timestamp::from_millis(107)));
         assert!(all.take(9).is_some() && all.take(7).is_some());

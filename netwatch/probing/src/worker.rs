@@ -26,9 +26,9 @@ use crate::netlink::{Netlink, Received};
 use crate::outstanding::{Outstanding, Pending};
 use crate::packet::{Answer, Mark};
 use crate::path::{PathKey, PathState, PathStatus};
+use crate::results::ResultSink;
 use crate::schedule::Schedule;
 use crate::settings::{Settings, StartError};
-use crate::results::ResultSink;
 use crate::socket::{Receiver, Sender};
 use crate::suspects::Suspects;
 

@@ -354,7 +354,9 @@ impl Tracker {
         if let Some((start, limit)) = connection.clock.running(allowance, &self.params) {
             let deadline = start + limit;
             // By then this sample tells nothing, and each newer one arms anew.
-            if deadline.since(connection.clock.seen_at()) > freshness(&self.params, connection, deadline) {
+            if deadline.since(connection.clock.seen_at())
+                > freshness(&self.params, connection, deadline)
+            {
                 return;
             }
             connection.deadline = Some(deadline);
