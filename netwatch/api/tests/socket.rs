@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use api::{
     BindError, Call, Client, ClientError, DiskInfo, EgressInfo, ErrorCode, KernelInfo, Limits,
-    NeighborInfo, Notification, PeerInfo, PeerState, PlanInfo, ProbeInfo, Publisher, Reply,
-    Request, RibReply, RibRoute, RollbackReply, RoutesReply, SeriesInfo, Server, ServerCounters,
-    StatusReply, TargetInfo, VersionReply,
+    NeighborInfo, Notification, PeerInfo, PeerState, PlanInfo, PreemptorInfo, ProbeInfo,
+    ProcessInfo, Publisher, Reply, Request, RibReply, RibRoute, RollbackReply, RoutesReply,
+    SeriesInfo, Server, ServerCounters, StatusReply, TargetInfo, ThreadInfo, UdpInfo, VersionReply,
 };
 use events::{
     Actor, Asn, EgressName, Entry, EntryKind, IncidentId, NeighborId, Owner, PeerKey, Plan, PlanId,

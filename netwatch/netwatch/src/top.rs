@@ -59,7 +59,7 @@ async fn ask(client: &mut Client) -> Result<StatusReply> {
 fn keys() -> mpsc::Receiver<u8> {
     let (pressed, keys) = mpsc::channel(16);
     std::thread::spawn(move || {
-        for key in std::io::stdin().bytes().map_while(Result::ok) {
+        for key in std::io::stdin().lock().bytes().map_while(Result::ok) {
             if pressed.blocking_send(key).is_err() {
                 return;
             }
