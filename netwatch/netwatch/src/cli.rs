@@ -272,20 +272,21 @@ Exit code: 0 if there is such a route, 1 otherwise.")]
 /// Arguments of `netwatch bgp decode`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each message is shown with its disposition (RFC 7606): accepted, attribute-discard,
-treat-as-withdraw or session-reset with the NOTIFICATION that would be sent.
+Each message is shown with its disposition (RFC 7606): accepted,
+attribute-discard, treat-as-withdraw or session-reset, with the NOTIFICATION that
+would be sent.
 
-The input is hexadecimal text (white space and colons do not matter, lines with # are
-comments), raw messages, or a pcap file, whose sessions are read as their OPENs agree.
-Everything else is read as the options say; nothing is guessed.
+The input is hexadecimal text (white space and colons do not matter, lines with #
+are comments), raw messages, or a pcap file, whose sessions are read as their
+OPENs agree. Everything else is read as the options say; nothing is guessed.
 
 Examples:
   netwatch bgp decode --hex 'ffffffff ffffffff ffffffff ffffffff 0013 04'
   netwatch bgp decode --file update.bin --add-path ipv4/unicast --external
   tcpdump -w - port 179 | netwatch bgp decode - --json | jq 'select(.reason)'
 
-Exit code: 0 if the input was decoded to its end and a session would survive all of it,
-1 otherwise.")]
+Exit code: 0 if the input was decoded to its end and no message resets the
+session, 1 otherwise.")]
 pub struct Decode {
     /// A file, or - for standard input
     #[arg(value_name = "FILE", conflicts_with_all = ["hex", "file"])]
