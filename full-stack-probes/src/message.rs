@@ -66,7 +66,8 @@ pub const PROBE: Probe = Probe {
             ],
             loss: "results and duration of sends (bytes are what the caller asked for), errors, \
                    receives at the end of a stream; a receive that gets less than it waits for \
-                   is told with the thread's next on that connection",
+                   is told with the thread's next on that connection; calls while another \
+                   kprobe's program runs on that CPU",
         },
         Rung {
             kind: RungKind::TpBtf,

@@ -69,7 +69,8 @@ pub const PROBE: Probe = Probe {
                     arguments: &["sock", "sk_buff", ""],
                 },
             ],
-            loss: "results of sends (bytes are what the caller asked for), errors",
+            loss: "results of sends (bytes are what the caller asked for), errors, calls while \
+                   another kprobe's program runs on that CPU",
         },
         Rung {
             kind: RungKind::TpBtf,
