@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use ebpf_abi::Counter;
+use ebpf_abi::{ABSENT, Counter};
 use ipnet::IpNet;
 
 use crate::attach::{Held, attach};
@@ -18,6 +18,7 @@ use crate::block::Disks;
 use crate::btf::{Btf, BtfError};
 use crate::cgroup::Hierarchy;
 use crate::listening::Listening;
+use crate::lockdown;
 use crate::offsets::Offsets;
 use crate::probes::{HEARTBEAT, PLACES, PROBES};
 use crate::processes::{self, Processes};
@@ -215,8 +216,11 @@ impl Kernel {
             .override_global("BY_PEER", &by_peer, true)
             .override_global("CA_STATE_SHIFT", &offsets.ca_state_shift, true)
             .override_global("CA_STATE_MASK", &offsets.ca_state_mask, true);
+        let lockdown = lockdown::is_on();
         for field in &offsets.fields {
-            loader.override_global(field.symbol, &field.value, true);
+            let hidden = lockdown && lockdown::HIDES.contains(&field.symbol);
+            let value = if hidden { &ABSENT } else { &field.value };
+            loader.override_global(field.symbol, value, true);
         }
         let block_slow = u64::try_from(settings.block_slow.as_nanos()).unwrap_or(u64::MAX);
         loader.override_global("BLOCK_SLOW", &block_slow, true);

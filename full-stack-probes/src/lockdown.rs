@@ -10,6 +10,10 @@ use crate::probes::{Rung, RungKind};
 /// What a reason says that comes from it.
 pub const REASON: &str = "kernel lockdown in confidentiality mode forbids it";
 
+/// Fields whose target has no type that the verifier knows: what lies behind them is read by
+/// address, so programs do without (zero windows by segment, addresses given to `sendto`).
+pub const HIDES: &[&str] = &["SKB_DATA", "MSG_NAME"];
+
 /// Whether this kernel was started in that mode.
 pub fn is_on() -> bool {
     fs::read_to_string("/sys/kernel/security/lockdown")

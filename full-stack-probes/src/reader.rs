@@ -1,7 +1,6 @@
 //! The collector's thread: drains the rings, sweeps the table, reconciles, and sends batches.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +11,7 @@ use ebpf_abi::{
     BUCKET, BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot,
     VACANT, home, place,
 };
-use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
+use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tokio::sync::mpsc::Sender;
@@ -28,7 +27,7 @@ use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
 use crate::message;
 use crate::owner;
-use crate::percentiles::Series;
+use crate::percentiles::{Registry, Series};
 use crate::processes::{self, Note};
 use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
@@ -51,8 +50,13 @@ const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
+/// Round-trip times of a connection go into the percentiles once a second, together, and when there
+/// are so many: one by one each would find its histogram in no cache.
+const ROUND_TRIPS: usize = 64;
 /// Sleep where nothing at all is watched: how late an opening connection may be told of.
 const REST: Duration = Duration::from_millis(100);
+/// Slow block requests are logged at most this often.
+const TELL_SLOW: Duration = Duration::from_secs(1);
 /// Errors of one kind are logged at most this often.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
@@ -80,6 +84,7 @@ pub struct Reader {
     next_reconcile: Timestamp,
     logged_at: Option<Timestamp>,
     pulse: Pulse,
+    told_slow: Option<Timestamp>,
 }
 
 impl Reader {
@@ -111,6 +116,7 @@ impl Reader {
             out: Vec::new(),
             logged_at: None,
             pulse: Pulse::new(now),
+            told_slow: None,
         }
     }
 
@@ -207,11 +213,35 @@ impl Reader {
             }
         }
         let blocks = others.blocks.iter().map(|r| self.sources.disks.request(r));
-        let blocks = blocks.map(KernelRecord::Block);
+        let blocks: Vec<_> = blocks.collect();
+        self.tell_slow(&blocks);
+        let blocks = blocks.into_iter().map(KernelRecord::Block);
         others.calls.extend(blocks);
         self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// The worst of the block requests that were slow or failed, once a second at most.
+    fn tell_slow(&mut self, requests: &[BlockRequest]) {
+        let worst = requests
+            .iter()
+            .max_by_key(|request| (request.error.is_some(), request.service));
+        let Some(worst) = worst else { return };
+        let now = clock::now();
+        if self.told_slow.is_some_and(|at| now.since(at) < TELL_SLOW) {
+            return;
+        }
+        self.told_slow = Some(now);
+        tracing::info!(
+            device = worst.device,
+            operation = ?worst.operation,
+            queue = ?worst.queue,
+            service = ?worst.service,
+            error = worst.error,
+            others = requests.len() - 1,
+            "a block request was slow or failed"
+        );
     }
 
     /// Records of single calls.
@@ -290,7 +320,7 @@ impl Reader {
             }
             if kind == Some(EventKind::State) && record.to == TCP_CLOSE {
                 self.known.remove(&record.cookie);
-                self.live.remove(&record.slot);
+                self.unwatch(record.slot);
             } else {
                 self.follow(record, flow, at);
             }
@@ -385,8 +415,15 @@ impl Reader {
         if !ignored {
             self.know(slot.cookie, flow, clock::now());
         }
+        self.unwatch(index);
         self.live.insert(index, Live::new(&slot, ignored));
         self.next_sweep = self.next_sweep.min(clock::now() + self.settings.sweep);
+    }
+
+    fn unwatch(&mut self, index: u32) {
+        if let Some(mut live) = self.live.remove(&index) {
+            record(&mut self.shared.registry(), &mut live);
+        }
     }
 
     /// Looks for slots that no event told of: the ring may have been full.
@@ -452,9 +489,11 @@ impl Reader {
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
             if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
-                let peer = IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical();
                 let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
-                registry.record(Series::Rtt { peer }, nanos, 1);
+                live.round_trips.push(nanos);
+            }
+            if look.sample.is_some() || live.round_trips.len() >= ROUND_TRIPS {
+                record(&mut registry, live);
             }
             next = next.min(if look.late {
                 now + sweep
@@ -472,10 +511,10 @@ impl Reader {
                 });
             }
         }
-        for index in vacated {
-            self.live.remove(&index);
-        }
         drop(registry);
+        for index in vacated {
+            self.unwatch(index);
+        }
         self.next_sweep = next;
         // Not with each of many events, and not before something may be late.
         self.early_sweep = (next - sweep * HEALTHY).max(now + 2 * sweep);
@@ -623,7 +662,7 @@ impl Reader {
             && self.sources.table.release(index, cookie)
         {
             add(&self.shared.slots_orphaned, 1);
-            self.live.remove(&index);
+            self.unwatch(index);
         }
         if let Some(known) = self.known.remove(&cookie) {
             add(&self.shared.gone, 1);
@@ -698,6 +737,13 @@ impl Reader {
             self.logged_at = Some(now);
             tracing::warn!(%error, "{what}");
         }
+    }
+}
+
+/// Takes a connection's round-trip times over into its peer's percentiles.
+fn record(registry: &mut Registry, live: &mut Live) {
+    for nanos in live.round_trips.drain(..) {
+        registry.record(Series::Rtt { peer: live.peer }, nanos, 1);
     }
 }
 
@@ -836,10 +882,15 @@ mod tests {
         assert_eq!(reader.known.len(), 2, "both ends are this host's");
         assert_eq!(reader.live.len(), 2);
         let cookies: Vec<u64> = reader.known.keys().copied().collect();
-        assert!(reader.out.drain(..).all(|event| matches!(
-            event.kind,
-            TcpEventKind::StateChanged { .. } | TcpEventKind::Handshake { .. }
-        )));
+        let found: Vec<_> = reader
+            .out
+            .drain(..)
+            .filter(|event| matches!(event.kind, TcpEventKind::Found { .. } | TcpEventKind::Gone))
+            .collect();
+        assert!(
+            found.is_empty(),
+            "they were seen from the beginning: {found:?}"
+        );
 
         let cut_short = Listing {
             interrupted: true,

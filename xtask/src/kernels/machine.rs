@@ -202,7 +202,7 @@ impl Machine<'_> {
         .arg(&files.initrd)
         .arg("-append")
         .arg(format!(
-            "console=ttyS0 panic=-1 mitigations=off net.ifnames=0 netwatch.word={word} {options}"
+            "console=ttyS0 panic=-1 mitigations=off no_timer_check net.ifnames=0 netwatch.word={word} {options}"
         ));
         command
     }
