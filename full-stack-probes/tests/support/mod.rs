@@ -1,9 +1,6 @@
 //! Two network namespaces joined by a veth pair, each held by a thread: both are gone when the
 //! threads are.
 
-// Each test file uses its part.
-#![allow(dead_code)]
-
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
