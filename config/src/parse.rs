@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use crate::maintenance::maintenance;
 use crate::read::{At, Item, Report, Section, offset};
 use crate::secret::routing_key;
-use crate::watch::{block, watch};
+use crate::watch::{block, ports, watch};
 use crate::{
     Anchor, Bgp, Config, ConfigError, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
     PagerProvider, Probe, RoutingKey, Tcp,
@@ -19,6 +19,9 @@ use crate::{
 
 /// A configuration is text written by people; more than this is another file.
 const MAX_BYTES: u64 = 1 << 20;
+
+/// What the kernel programs' table of peers holds.
+const MAX_PEERS: usize = 1024;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -130,9 +133,12 @@ fn path(item: Option<Item<'_>>, report: &Report<'_>) -> Option<PathBuf> {
 
 fn tcp(s: &mut Section<'_>, report: &Report<'_>) -> Tcp {
     let default = Tcp::default();
-    let ports = s.take("ports").map_or_else(Vec::new, |i| i.array("ports"));
+    let ports = ports(s.take("ports"), report);
     let peers = prefixes(s.take("peers"), report);
     let ignore = prefixes(s.take("ignore"), report);
+    if let Some(excess) = peers.get(MAX_PEERS) {
+        excess.problem(report, format!("is one too many: at most {MAX_PEERS}"));
+    }
     for prefix in &peers {
         if let Some(cover) = ignore.iter().find(|p| p.value.contains(&prefix.value)) {
             prefix.problem(
@@ -145,11 +151,7 @@ fn tcp(s: &mut Section<'_>, report: &Report<'_>) -> Tcp {
         }
     }
     Tcp {
-        ports: ports
-            .iter()
-            .filter_map(|i| i.integer(1..=65535, "a port number"))
-            .map(|p| p.value)
-            .collect(),
+        ports,
         peers: peers.into_iter().map(|p| p.value).collect(),
         ignore: ignore.into_iter().map(|p| p.value).collect(),
         ebpf: s.take("ebpf").and_then(|i| i.boolean()).unwrap_or(true),

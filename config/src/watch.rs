@@ -142,7 +142,8 @@ fn paths(
     found.into_iter().map(PathBuf::from).collect()
 }
 
-fn ports(item: Option<Item<'_>>, report: &Report<'_>) -> BTreeSet<u16> {
+/// Different ports, as many as the programs compare with.
+pub(crate) fn ports(item: Option<Item<'_>>, report: &Report<'_>) -> BTreeSet<u16> {
     let mut found = BTreeSet::new();
     for item in item.map_or_else(Vec::new, |i| i.array("ports")) {
         let Some(port) = item.integer::<u16>(1..=65535, "a port number") else {

@@ -319,6 +319,11 @@ fn what_is_watched_is_named_as_the_kernel_and_systemd_name_it() {
         "2:10: tcp.peers[0]: ",
         "write 10.0.0.0/8",
     );
+    only(
+        "[tcp]\nports = [1, 2, 3, 4, 5, 6, 7, 8, 9]\n",
+        "2:34: tcp.ports[8]: ",
+        "at most 8",
+    );
     let good = "[watch]\nprocesses = ['fifteen-bytes-ok']\n".replace("-ok", "-k");
     assert!(Config::parse(&good, "t").unwrap().warnings().is_empty());
     let off = format!("[tcp]\nebpf = false\n{good}");

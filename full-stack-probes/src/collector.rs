@@ -295,6 +295,8 @@ fn counters(kernel: &Kernel, shared: &Shared, programs: bool) -> Counters {
         udp_sent: kernel.counter(Counter::UdpSent),
         udp_received: kernel.counter(Counter::UdpReceived),
         udp_unrecorded: kernel.counter(Counter::UdpUnrecorded),
+        calls: kernel.counter(Counter::Call),
+        calls_lost: kernel.counter(Counter::CallLost),
         records_delivered: load(&shared.records_delivered),
         records_dropped: load(&shared.records_dropped),
         heartbeats: load(&shared.heartbeats),

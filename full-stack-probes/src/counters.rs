@@ -80,6 +80,10 @@ pub struct Counters {
     pub udp_received: u64,
     /// Sends not recorded one by one because the thread sends often.
     pub udp_unrecorded: u64,
+    /// Records of single calls (messages, datagrams) that programs put in the bulk ring.
+    pub calls: u64,
+    /// Records of single calls lost because it was full.
+    pub calls_lost: u64,
     /// Records of single calls put in their sink.
     pub records_delivered: u64,
     /// Records of single calls dropped because their sink was full for too long.

@@ -1,6 +1,8 @@
 //! Watched processes and their threads: what the collector's thread and its handle share.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
@@ -101,6 +103,12 @@ impl Processes {
             .iter()
             .filter(|report| report.name.starts_with("watch_"))
             .all(|report| report.hook.is_some() || (report.name == "watch_cgroup" && !has_cgroups));
+        if !in_first_namespace() {
+            tracing::warn!(
+                "process ids here are not the kernel's own, so watched processes are not told \
+                 apart; run netwatch in the host's PID namespace (containers: --pid=host)"
+            );
+        }
         let mut watcher = self.watcher();
         watcher.set_hooked(is_hooked);
         watcher.scan();
@@ -161,6 +169,13 @@ impl Processes {
     }
 }
 
+/// Whether this process sees process ids as the programs do.
+fn in_first_namespace() -> bool {
+    /// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`.
+    const FIRST: u64 = 0xEFFF_FFFC;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|data| data.ino() == FIRST)
+}
+
 fn hash<K: aya::Pod, V: aya::Pod>(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -169,4 +184,25 @@ fn hash<K: aya::Pod, V: aya::Pod>(
     let map = take(ebpf, name)?;
     fds.extend(map_fd(&map));
     HashMap::try_from(map).map_err(|error: MapError| map_error(name, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use ebpf_abi::{Event, WaitRecord};
+
+    use super::*;
+
+    #[test]
+    fn records_are_told_apart_by_kind_and_size() {
+        let mut exec = [0u8; size_of::<ExecRecord>()];
+        exec[KIND_OFFSET] = ExecRecord::KIND;
+        exec[12..16].copy_from_slice(&7u32.to_ne_bytes());
+        assert_eq!(parse(&exec), Some(Note::Executed { pid: 7 }));
+        let mut wait = [0u8; size_of::<WaitRecord>()];
+        wait[KIND_OFFSET] = WaitRecord::KIND;
+        assert!(matches!(parse(&wait), Some(Note::Waited(_))));
+        assert_eq!(parse(&wait[..size_of::<WaitRecord>() - 1]), None);
+        assert_eq!(parse(&[0; size_of::<Event>()]), None);
+        assert_eq!(parse(&[]), None);
+    }
 }

@@ -1,7 +1,6 @@
 //! The collector's thread: drains the rings, sweeps the table, reconciles, and sends batches.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,9 +8,10 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use ebpf_abi::{
-    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot, VACANT,
+    BUCKET, BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot,
+    VACANT, home, place,
 };
-use events::{ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
+use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tokio::sync::mpsc::Sender;
@@ -27,7 +27,7 @@ use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
 use crate::message;
 use crate::owner;
-use crate::percentiles::Series;
+use crate::percentiles::{Registry, Series};
 use crate::processes::{self, Note};
 use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
@@ -50,8 +50,13 @@ const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
+/// Round-trip times of a connection go into the percentiles once a second, together, and when there
+/// are so many: one by one each would find its histogram in no cache.
+const ROUND_TRIPS: usize = 64;
 /// Sleep where nothing at all is watched: how late an opening connection may be told of.
 const REST: Duration = Duration::from_millis(100);
+/// Slow block requests are logged at most this often.
+const TELL_SLOW: Duration = Duration::from_secs(1);
 /// Errors of one kind are logged at most this often.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
@@ -79,6 +84,7 @@ pub struct Reader {
     next_reconcile: Timestamp,
     logged_at: Option<Timestamp>,
     pulse: Pulse,
+    told_slow: Option<Timestamp>,
 }
 
 impl Reader {
@@ -110,6 +116,7 @@ impl Reader {
             out: Vec::new(),
             logged_at: None,
             pulse: Pulse::new(now),
+            told_slow: None,
         }
     }
 
@@ -206,11 +213,35 @@ impl Reader {
             }
         }
         let blocks = others.blocks.iter().map(|r| self.sources.disks.request(r));
-        let blocks = blocks.map(KernelRecord::Block);
+        let blocks: Vec<_> = blocks.collect();
+        self.tell_slow(&blocks);
+        let blocks = blocks.into_iter().map(KernelRecord::Block);
         others.calls.extend(blocks);
         self.note(others.calls);
         records.sort_by_key(|record| record.at);
         urgent || bulk
+    }
+
+    /// The worst of the block requests that were slow or failed, once a second at most.
+    fn tell_slow(&mut self, requests: &[BlockRequest]) {
+        let worst = requests
+            .iter()
+            .max_by_key(|request| (request.error.is_some(), request.service));
+        let Some(worst) = worst else { return };
+        let now = clock::now();
+        if self.told_slow.is_some_and(|at| now.since(at) < TELL_SLOW) {
+            return;
+        }
+        self.told_slow = Some(now);
+        tracing::info!(
+            device = worst.device,
+            operation = ?worst.operation,
+            queue = ?worst.queue,
+            service = ?worst.service,
+            error = worst.error,
+            others = requests.len() - 1,
+            "a block request was slow or failed"
+        );
     }
 
     /// Records of single calls.
@@ -282,15 +313,14 @@ impl Reader {
             let at = Timestamp::from_nanos(record.at);
             let kind = EventKind::from_number(record.kind);
             if kind == Some(EventKind::Adopted) && record.value != 0 {
-                // It was known by its address until it had a cookie.
-                self.forget(record.value, at);
+                self.rename(record, at);
             }
             if self.is_ignored(&flow) {
                 continue;
             }
             if kind == Some(EventKind::State) && record.to == TCP_CLOSE {
                 self.known.remove(&record.cookie);
-                self.live.remove(&record.slot);
+                self.unwatch(record.slot);
             } else {
                 self.follow(record, flow, at);
             }
@@ -310,6 +340,21 @@ impl Reader {
                 });
             }
         }
+    }
+
+    /// A connection was known by its address until it had a cookie. What was counted stays.
+    fn rename(&mut self, record: &Event, at: Timestamp) {
+        let former = record.value;
+        let place = (0..BUCKET)
+            .map(|step| place(home(former), step))
+            .find(|index| self.live.get(index).is_some_and(|one| one.cookie == former));
+        if let Some(mut live) = place.and_then(|index| self.live.remove(&index))
+            && record.slot != NO_SLOT
+        {
+            live.cookie = record.cookie;
+            self.live.insert(record.slot, live);
+        }
+        self.forget(former, at);
     }
 
     fn follow(&mut self, record: &Event, flow: Flow, at: Timestamp) {
@@ -370,8 +415,15 @@ impl Reader {
         if !ignored {
             self.know(slot.cookie, flow, clock::now());
         }
+        self.unwatch(index);
         self.live.insert(index, Live::new(&slot, ignored));
         self.next_sweep = self.next_sweep.min(clock::now() + self.settings.sweep);
+    }
+
+    fn unwatch(&mut self, index: u32) {
+        if let Some(mut live) = self.live.remove(&index) {
+            record(&mut self.shared.registry(), &mut live);
+        }
     }
 
     /// Looks for slots that no event told of: the ring may have been full.
@@ -437,9 +489,11 @@ impl Reader {
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
             if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
-                let peer = IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical();
                 let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
-                registry.record(Series::Rtt { peer }, nanos, 1);
+                live.round_trips.push(nanos);
+            }
+            if look.sample.is_some() || live.round_trips.len() >= ROUND_TRIPS {
+                record(&mut registry, live);
             }
             next = next.min(if look.late {
                 now + sweep
@@ -457,10 +511,10 @@ impl Reader {
                 });
             }
         }
-        for index in vacated {
-            self.live.remove(&index);
-        }
         drop(registry);
+        for index in vacated {
+            self.unwatch(index);
+        }
         self.next_sweep = next;
         // Not with each of many events, and not before something may be late.
         self.early_sweep = (next - sweep * HEALTHY).max(now + 2 * sweep);
@@ -608,7 +662,7 @@ impl Reader {
             && self.sources.table.release(index, cookie)
         {
             add(&self.shared.slots_orphaned, 1);
-            self.live.remove(&index);
+            self.unwatch(index);
         }
         if let Some(known) = self.known.remove(&cookie) {
             add(&self.shared.gone, 1);
@@ -683,6 +737,13 @@ impl Reader {
             self.logged_at = Some(now);
             tracing::warn!(%error, "{what}");
         }
+    }
+}
+
+/// Takes a connection's round-trip times over into its peer's percentiles.
+fn record(registry: &mut Registry, live: &mut Live) {
+    for nanos in live.round_trips.drain(..) {
+        registry.record(Series::Rtt { peer: live.peer }, nanos, 1);
     }
 }
 

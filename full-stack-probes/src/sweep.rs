@@ -3,6 +3,7 @@
 //! Pure: what was last told of a connection, its slot as it is now, and the time, give what to tell
 //! and whether to look again soon.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ebpf_abi::Slot;
@@ -29,6 +30,10 @@ pub struct Live {
     pub half_closed: HalfClosed,
     /// Nothing of it can be late before this.
     pub due: Timestamp,
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// Round-trip times in nanoseconds that are not in the percentiles yet.
+    pub round_trips: Vec<u64>,
     late: bool,
     told_at: Option<Timestamp>,
     una: u32,
@@ -62,6 +67,8 @@ impl Live {
             ignored,
             half_closed: HalfClosed::default(),
             due: Timestamp::ZERO,
+            peer: IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical(),
+            round_trips: Vec::new(),
             late: false,
             told_at: None,
             una: slot.snd_una,

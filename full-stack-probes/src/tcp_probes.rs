@@ -216,20 +216,34 @@ pub const RETRANSMITTED: Probe = probe(
         ),
         rung(
             Function,
-            &[on(
-                "tcp_retransmit_exit",
-                Fexit("__tcp_retransmit_skb"),
-                &["sock", "sk_buff", ""],
-            )],
+            &[
+                on(
+                    "tcp_retransmit_exit",
+                    Fexit("tcp_retransmit_skb"),
+                    &["sock", "sk_buff", ""],
+                ),
+                on(
+                    "tcp_loss_probe_exit",
+                    Fexit("__tcp_retransmit_skb"),
+                    &["sock", "sk_buff", ""],
+                ),
+            ],
             "",
         ),
         rung(
             RungKind::Kprobe,
-            &[on(
-                "tcp_retransmit_kprobe",
-                Kprobe("__tcp_retransmit_skb"),
-                &["sock", "sk_buff", ""],
-            )],
+            &[
+                on(
+                    "tcp_retransmit_kprobe",
+                    Kprobe("tcp_retransmit_skb"),
+                    &["sock", "sk_buff", ""],
+                ),
+                on(
+                    "tcp_loss_probe_kprobe",
+                    Kprobe("__tcp_retransmit_skb"),
+                    &["sock", "sk_buff", ""],
+                ),
+            ],
             "whether a retransmission left this host; what happens while another kprobe's program \
              runs on that CPU",
         ),

@@ -73,6 +73,8 @@ pub struct Watcher {
     files: BTreeSet<(u64, u64)>,
     seen: BTreeSet<u32>,
     reconciled: u32,
+    /// What does not fit was told.
+    warned: bool,
 }
 
 /// A process at one moment.
@@ -112,6 +114,7 @@ impl Watcher {
             files: BTreeSet::new(),
             seen: BTreeSet::new(),
             reconciled: 0,
+            warned: false,
         };
         watcher.declare();
         watcher
@@ -292,12 +295,10 @@ impl Watcher {
     /// Writes the names that programs compare with.
     fn declare(&mut self) {
         let mut names = BTreeMap::new();
+        let mut unfit = Vec::new();
         let mut add = |kind, text: &[u8], bit| match name(kind, text) {
             Some(name) => *names.entry(name).or_insert(0) |= bit,
-            None => tracing::warn!(
-                name = %String::from_utf8_lossy(text),
-                "the name is too long for the kernel's own comparison: what has it is seen late"
-            ),
+            None => unfit.push(String::from_utf8_lossy(text).into_owned()),
         };
         for comm in &self.declared.processes {
             add(NameKind::Comm, comm_of(comm), why::COMM);
@@ -328,14 +329,21 @@ impl Watcher {
             if self.names.get(name) == Some(bits) {
                 return true;
             }
-            match self.maps.names.insert(name, *bits, 0) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(%error, "too many names are watched: what has the last ones is seen late");
-                    false
-                }
+            let result = self.maps.names.insert(name, *bits, 0);
+            if result.is_err() {
+                let text = name.split(|byte| *byte == 0).next().unwrap_or_default();
+                unfit.push(String::from_utf8_lossy(text).into_owned());
             }
+            result.is_ok()
         });
+        if !unfit.is_empty() && !self.warned {
+            self.warned = true;
+            tracing::warn!(
+                names = ?unfit,
+                "too long, or too many, for the kernel to compare with: what has these names is \
+                 watched some seconds late"
+            );
+        }
         self.names = names;
     }
 
@@ -347,18 +355,23 @@ impl Watcher {
             return;
         }
         let before: Vec<u64> = self.maps.cgroups.keys().flatten().collect();
+        let mut full = None;
         let cgroups = &mut self.maps.cgroups;
         let declared = &self.declared;
-        let all = hierarchy.walk(
-            &|path| judge(declared, path),
-            &mut |id, bits| {
-                if cgroups.get(&id, 0).ok() != Some(bits)
-                    && let Err(error) = cgroups.insert(id, bits, 0)
-                {
-                    tracing::warn!(%error, "too many cgroups are watched: processes that are moved there are seen late");
-                }
-            },
-        );
+        let all = hierarchy.walk(&|path| judge(declared, path), &mut |id, bits| {
+            if cgroups.get(&id, 0).ok() != Some(bits)
+                && let Err(error) = cgroups.insert(id, bits, 0)
+            {
+                full = Some(error);
+            }
+        });
+        if let Some(error) = full.filter(|_| !self.warned) {
+            self.warned = true;
+            tracing::warn!(
+                %error,
+                "too many cgroups are watched: processes that are moved there are seen late"
+            );
+        }
         for id in before {
             if all.get(&id).is_none_or(|bits| *bits == 0) {
                 let _ = self.maps.cgroups.remove(&id);

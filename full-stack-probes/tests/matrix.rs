@@ -1,7 +1,6 @@
 //! What must hold on every kernel: each hook of each ladder attaches, and delay and loss show as
 //! the kernel itself counts them.
 
-#[allow(dead_code)]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,6 +2,7 @@
 
 mod bench;
 mod checks;
+mod fuzz;
 mod kernels;
 mod lab;
 mod report;
@@ -21,7 +22,8 @@ use clap::{Parser, Subcommand};
   cargo xtask test                      everything that CI runs
   cargo xtask kernels 6.1               the kernel tests on Debian 12's kernel
   cargo xtask lab --list                the scenarios
-  cargo xtask lab gateway-dead --seed 7 one of them, with everything drawn anew"
+  cargo xtask lab gateway-dead --seed 7 one of them, with everything drawn anew
+  cargo xtask fuzz update --seconds 60  random input for the decoder of UPDATEs"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -42,6 +44,8 @@ enum Command {
     Bench(bench::Bench),
     /// Churn for minutes with the real daemon: nothing leaks, nothing is lost unaccounted
     Soak(bench::Soak),
+    /// Feed a part of the BGP codec with random input
+    Fuzz(fuzz::Fuzz),
     /// What CI runs: format, lints, dependency rules, unit and live tests, the lab
     Test(checks::Test),
 }
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Command::Kernels(arguments) => arguments.run(),
         Command::Bench(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Soak(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Fuzz(arguments) => arguments.run(),
         Command::Test(arguments) => setup::run().and_then(|()| arguments.run()),
     };
     match result {

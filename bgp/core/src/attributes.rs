@@ -352,15 +352,17 @@ pub(crate) fn walk<'a>(bytes: &'a [u8], context: &Context) -> Walked<'a> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let Some((tlv, after)) = split(rest) else {
-            // RFC 7606 section 4: the rest cannot be walked, but the NLRI is found nevertheless.
+            // RFC 7606 section 4: the rest cannot be walked, but the NLRI is found nevertheless,
+            // unless the routes were in what cannot be walked (section 3 (j)).
             walked.overrun = true;
-            walked.error(
-                0,
-                ErrorLevel::TreatAsWithdraw,
-                subcode::LENGTH,
-                rest,
-                "the last attribute is longer than the attributes altogether",
-            );
+            let (kind, level, subcode) = match rest {
+                [_, kind @ (kind::MP_REACH | kind::MP_UNREACH), ..] => {
+                    (*kind, ErrorLevel::Reset, subcode::OPTIONAL)
+                }
+                _ => (0, ErrorLevel::TreatAsWithdraw, subcode::LENGTH),
+            };
+            let text = "the last attribute is longer than the attributes altogether";
+            walked.error(kind, level, subcode, rest, text);
             break;
         };
         rest = after;
@@ -645,10 +647,11 @@ const fn origin_from_wire(number: u8) -> Option<Origin> {
     })
 }
 
-/// Whether an address can be that of a next hop (RFC 4271 section 6.3).
+/// Whether an address can be that of a next hop (RFC 4271 section 6.3): a host's, and not that of
+/// every host itself (RFC 1122 section 3.2.1.3).
 pub(crate) fn is_host(address: IpAddr) -> bool {
     let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     let nowhere = address == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
         || address == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    !(broadcast || nowhere || address.is_multicast())
+    !(broadcast || nowhere || address.is_multicast() || address.is_loopback())
 }

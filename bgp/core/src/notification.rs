@@ -53,6 +53,19 @@ impl Notification {
         (!text.is_empty()).then(|| escaped.collect())
     }
 
+    /// The data of an Administrative Shutdown or Reset that says why (RFC 9003 section 2). Cut at
+    /// 255 octets, between characters.
+    #[must_use]
+    pub fn shutdown_data(text: &str) -> Vec<u8> {
+        let mut end = text.len().min(usize::from(u8::MAX));
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let said = text.as_bytes().get(..end).unwrap_or_default();
+        let length = u8::try_from(said.len()).unwrap_or(u8::MAX);
+        [&[length][..], said].concat()
+    }
+
     /// The NOTIFICATION inside of a Hard Reset (RFC 8538 section 3.1).
     #[must_use]
     pub fn hard_reset(&self) -> Option<Self> {
@@ -173,6 +186,19 @@ mod tests {
         assert_eq!(said(2, b"\x06hello"), None, "longer than the message");
         assert_eq!(said(2, &[2, 0xc3, 0x28]), None, "no UTF-8");
         assert_eq!(said(7, b"\x05hello"), None, "another subcode");
+    }
+
+    #[test]
+    fn what_we_say_fits() {
+        assert_eq!(Notification::shutdown_data("bye"), b"\x03bye");
+        let long = Notification::shutdown_data(&"ü".repeat(200));
+        assert_eq!(
+            (long[0], long.len()),
+            (254, 255),
+            "255 octets would cut a character"
+        );
+        let heard = cease_with(2, &long).shutdown_communication();
+        assert_eq!(heard, Some("ü".repeat(127)));
     }
 
     #[test]

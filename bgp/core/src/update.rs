@@ -1,6 +1,5 @@
 //! UPDATE (RFC 4271 section 4.3) with MP_REACH_NLRI and MP_UNREACH_NLRI (RFC 4760).
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use events::Prefix;
@@ -199,13 +198,12 @@ impl<'a> UpdateView<'a> {
         if update.announced.is_empty() {
             update.withdrawn.extend(self.withdrawn());
         } else if self.withdrawn().next().is_some() {
-            let announced: BTreeSet<Nlri> = update
-                .announced
-                .iter()
-                .flat_map(|announcement| announcement.nlri.iter().copied())
-                .collect();
-            let gone = self.withdrawn().filter(|nlri| !announced.contains(nlri));
-            update.withdrawn.extend(gone);
+            let routes = || update.announced.iter().map(|routes| &routes.nlri);
+            let mut announced = Vec::with_capacity(routes().map(Vec::len).sum());
+            routes().for_each(|nlri| announced.extend_from_slice(nlri));
+            announced.sort_unstable();
+            let gone = |nlri: &Nlri| announced.binary_search(nlri).is_err();
+            update.withdrawn.extend(self.withdrawn().filter(gone));
         }
         update
     }
@@ -685,7 +683,7 @@ mod tests {
     /// RFC 7606: the route is gone, the session stays.
     #[test]
     fn treated_as_withdrawn() {
-        let cases: [(&str, &[&[u8]], u8); 18] = [
+        let cases: [(&str, &[&[u8]], u8); 19] = [
             (
                 "attribute overrun",
                 &[ORIGIN, PATH, HOP, &[0x80, 4, 9, 0]],
@@ -722,6 +720,11 @@ mod tests {
             (
                 "NEXT_HOP 0.0.0.0",
                 &[ORIGIN, PATH, &[0x40, 3, 4, 0, 0, 0, 0]],
+                3,
+            ),
+            (
+                "NEXT_HOP 127.0.0.1",
+                &[ORIGIN, PATH, &[0x40, 3, 4, 127, 0, 0, 1]],
                 3,
             ),
             (
@@ -1039,6 +1042,18 @@ mod tests {
             subcode(TEN, &[unreach, discard]),
             Ok(vec!["10.0.0.0/8".into(), "2002::/16".into()])
         );
+    }
+
+    /// RFC 7606 section 3 (j): routes that cannot be read cannot be withdrawn.
+    #[test]
+    fn an_mp_attribute_that_overruns_resets_the_session() {
+        for kind in [14, 15] {
+            let overrun: &[u8] = &[0x80, kind, 9, 0, 2, 1];
+            let message = body(&[], &[ORIGIN, PATH, HOP, overrun], TEN);
+            assert_eq!(decode(&message, &CONTEXT).unwrap_err().subcode, 9);
+            let message = body(&[], &[ORIGIN, PATH, HOP, &[0x80, kind]], TEN);
+            assert_eq!(decode(&message, &CONTEXT).unwrap_err().subcode, 9);
+        }
     }
 
     /// RFC 4271 section 6.3, RFC 4760 section 7: what NOTIFICATION quotes.

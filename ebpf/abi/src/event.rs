@@ -158,11 +158,15 @@ pub enum Counter {
     ThreadsFull = 16,
     /// Cgroups not watched because too many are.
     CgroupsFull = 17,
+    /// Records of single calls put in the bulk ring.
+    Call = 18,
+    /// Records of single calls lost because it was full.
+    CallLost = 19,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 18;
+    pub const COUNT: u32 = 20;
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@ use crate::watch;
 
 /// Connections between addresses of this host are ignored unless this is 0.
 #[unsafe(no_mangle)]
-pub static IGNORE_LOCAL: u32 = 1;
+static IGNORE_LOCAL: u32 = 1;
 
 /// The network namespace that is watched.
 #[unsafe(no_mangle)]
-pub static NETNS: u32 = 0;
+static NETNS: u32 = 0;
 
 /// How many of `PORTS` count; 0: every port is watched.
 #[unsafe(no_mangle)]
@@ -115,6 +115,38 @@ pub unsafe fn listens<A: Access>(sk: *const c_void) {
             // Where the map is full, the next call of a watched process has the connection watched.
             let _ = LISTENING.insert(port, 1, 0);
         }
+    }
+}
+
+/// Whether the socket is one of the internet's, in the network namespace that is watched.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock`.
+#[inline(always)]
+pub unsafe fn is_here<A: Access>(sk: *const c_void) -> bool {
+    // SAFETY: by the caller's promise; a static.
+    unsafe {
+        let family: u16 = A::load(sk, Field::SK_FAMILY);
+        if family != AF_INET && family != AF_INET6 {
+            return false;
+        }
+        let net: *const c_void = A::load(sk, Field::SK_NET);
+        A::load::<u32>(net, Field::NET_INUM) == read_volatile(&raw const NETNS)
+    }
+}
+
+/// Whether the connection is between addresses of this host, and those are ignored.
+///
+/// # Safety
+///
+/// `sk` is a connected `struct sock` of an internet family.
+#[inline(always)]
+pub unsafe fn is_ignored<A: Access>(sk: *const c_void) -> bool {
+    // SAFETY: by the caller's promise; a static.
+    unsafe {
+        read_volatile(&raw const IGNORE_LOCAL) != 0
+            && is_local::<A>(sk, A::load(sk, Field::SK_FAMILY))
     }
 }
 

@@ -11,7 +11,6 @@
 mod access;
 mod arguments;
 mod block;
-mod ends;
 mod fields;
 mod filter;
 mod heartbeat;

@@ -13,10 +13,10 @@ use ebpf_abi::{CALLS as MAX_CALLS, Counter, Direction, MESSAGE, Message, TOOK_UN
 
 use crate::access::{Access, Direct, Probed};
 use crate::arguments::{argument, register};
-use crate::ends::{self, ends};
 use crate::fields::{Field, is_present};
-use crate::rings::{bulk, count};
-use crate::watch;
+use crate::filter::{is_here, is_ignored};
+use crate::rings::{call, count};
+use crate::{sock, watch};
 
 /// How many of `MESSAGE_PORTS` count.
 #[unsafe(no_mangle)]
@@ -348,9 +348,9 @@ struct Told {
 unsafe fn tell<A: Access>(sk: *const c_void, told: Told) {
     // SAFETY: by the caller's promise.
     unsafe {
-        let ends = ends::<A>(sk);
+        let ends = sock::ends::<A>(sk);
         let thread = bpf_get_current_pid_tgid();
-        bulk(&Message {
+        call(&Message {
             at: told.at,
             kind: MESSAGE,
             direction: told.direction as u8,
@@ -361,7 +361,7 @@ unsafe fn tell<A: Access>(sk: *const c_void, told: Told) {
             cookie: A::key(sk),
             local: core::mem::transmute::<[u64; 2], [u8; 16]>(ends.local),
             remote: core::mem::transmute::<[u64; 2], [u8; 16]>(ends.remote),
-            local_port: ends::local_port::<A>(sk),
+            local_port: local_port::<A>(sk),
             remote_port: ends.remote_port,
             pid: (thread >> 32) as u32,
             tid: thread as u32,
@@ -376,7 +376,7 @@ unsafe fn tell<A: Access>(sk: *const c_void, told: Told) {
 unsafe fn is_declared<A: Access>(sk: *const c_void) -> bool {
     // SAFETY: by the caller's promise; statics.
     unsafe {
-        if !ends::is_here::<A>(sk) || ends::is_ignored::<A>(sk) {
+        if !is_here::<A>(sk) || is_ignored::<A>(sk) {
             return false;
         }
         is_declared_port::<A>(sk)
@@ -393,7 +393,7 @@ unsafe fn is_declared_port<A: Access>(sk: *const c_void) -> bool {
             return false;
         }
         let remote = u16::from_be(A::load(sk, Field::SK_DPORT));
-        let local = ends::local_port::<A>(sk);
+        let local = local_port::<A>(sk);
         let mut index = 0;
         while index < 8 {
             if index < count {
@@ -406,5 +406,25 @@ unsafe fn is_declared_port<A: Access>(sk: *const c_void) -> bool {
             index += 1;
         }
         false
+    }
+}
+
+/// This host's port of a TCP socket, also when it was given back because the connection failed.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock` of TCP.
+#[inline(always)]
+unsafe fn local_port<A: Access>(sk: *const c_void) -> u16 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let port: u16 = A::load(sk, Field::SK_NUM);
+        if port != 0 || !is_present(Field::INET_SPORT) {
+            return port;
+        }
+        match A::tcp(sk) {
+            Some(tcp) => u16::from_be(A::load(tcp, Field::INET_SPORT)),
+            None => 0,
+        }
     }
 }

@@ -84,9 +84,22 @@ fn passes_a_quarter(ring: &RingBuf, size: u32, record: usize) -> bool {
     waiting >= quarter && waiting & (quarter - 1) < 2 * record as u64
 }
 
-/// Puts a record of any type in the bulk ring. The reader is woken only when the ring fills.
+/// Puts a record in the bulk ring.
 #[inline(always)]
 pub fn bulk<T: Copy + 'static>(record: &T) {
+    put(record, Counter::Bulk, Counter::BulkLost);
+}
+
+/// Puts a record of a single call in the bulk ring: nothing is decided by it, so its loss is
+/// counted apart.
+#[inline(always)]
+pub fn call<T: Copy + 'static>(record: &T) {
+    put(record, Counter::Call, Counter::CallLost);
+}
+
+/// The reader is woken only when the ring fills.
+#[inline(always)]
+fn put<T: Copy + 'static>(record: &T, told: Counter, lost: Counter) {
     // SAFETY: a static.
     let size = unsafe { core::ptr::read_volatile(&raw const BULK_SIZE) };
     let flags = if passes_a_quarter(&BULK, size, size_of::<T>()) {
@@ -98,8 +111,8 @@ pub fn bulk<T: Copy + 'static>(record: &T) {
         Some(mut entry) => {
             entry.write(*record);
             entry.submit(u64::from(flags));
-            count(Counter::Bulk);
+            count(told);
         }
-        None => count(Counter::BulkLost),
+        None => count(lost),
     }
 }

@@ -174,7 +174,10 @@ fn entry(task: Task, tgid: u32, doing: Doing, now: u64) -> Option<Entry> {
 fn find(tid: u32) -> Option<Entry> {
     // SAFETY: a number that never changes while it is in the map.
     let index = unsafe { read_volatile(TIDS.get_ptr(&tid)?) };
-    THREADS.get_ptr_mut(index).map(Entry)
+    let thread = THREADS.get_ptr_mut(index)?;
+    // The map's element may have been given to another thread just now.
+    // SAFETY: an element of the map.
+    (unsafe { read_volatile(&raw const (*thread).tid) } == tid).then_some(Entry(thread))
 }
 
 #[inline(always)]

@@ -78,7 +78,8 @@ pub unsafe fn load_v6<A: Access>(sk: *const c_void, field: Field) -> (u64, u64) 
     }
 }
 
+/// The second half of an IPv4-mapped IPv6 address, as it is in memory.
 #[inline(always)]
-fn mapped(address: u32) -> u64 {
+pub fn mapped(address: u32) -> u64 {
     (u64::from(address) << 32) | u64::from(V4_MAPPED)
 }

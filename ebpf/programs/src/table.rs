@@ -230,9 +230,6 @@ impl Entry {
                     write_volatile(target.add(word), read_volatile(source.add(word)));
                     word += 1;
                 }
-                // These were counted under the former key.
-                (*new.slot).sends = 0;
-                (*new.slot).segments = 0;
                 write_volatile(&raw mut (*new.slot).cookie, to);
             }
         }

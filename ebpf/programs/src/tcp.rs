@@ -191,13 +191,23 @@ pub unsafe fn leaves<A: Access>(sk: *const c_void, skb: *const c_void) {
     }
 }
 
+/// Which retransmissions a hook sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    All,
+    /// Only tail loss probes are this hook's.
+    TailLossProbes,
+    /// Tail loss probes do not come by.
+    Others,
+}
+
 /// The kernel retransmits a segment.
 ///
 /// # Safety
 ///
 /// `sk` is a `struct sock`.
 #[inline(always)]
-pub unsafe fn retransmits<A: Access>(sk: *const c_void) {
+pub unsafe fn retransmits<A: Access>(sk: *const c_void, seen: Seen) {
     // SAFETY: by the caller's promise.
     unsafe {
         if !is_watched::<A>(sk) {
@@ -208,9 +218,18 @@ pub unsafe fn retransmits<A: Access>(sk: *const c_void) {
             return;
         }
         let Some(tcp) = A::tcp(sk) else { return };
-        let mut event = tcp_event::<A>(EventKind::Retransmit, sk, tcp);
         let retransmits: u8 = A::load(tcp, Field::ICSK_RETRANSMITS);
-        event.cause = cause::<A>(tcp, event.to, retransmits) as u8;
+        let state: u8 = A::load(sk, Field::SK_STATE);
+        let mut cause = cause::<A>(tcp, state, retransmits) as u8;
+        if cause == RetransmitCause::TailLossProbe as u8 {
+            if seen == Seen::Others {
+                cause = RetransmitCause::Other as u8;
+            }
+        } else if seen == Seen::TailLossProbes {
+            return;
+        }
+        let mut event = tcp_event::<A>(EventKind::Retransmit, sk, tcp);
+        event.cause = cause;
         event.count = u32::from(retransmits);
         event.slot = entry.index;
         if entry.is_some() {
@@ -325,6 +344,7 @@ unsafe fn note_window<A: Access>(
     if let Some(closed_for) = entry.note_window(is_closed, now) {
         // SAFETY: `sk` and `tcp` by the caller's promise.
         let mut event = unsafe { tcp_event::<A>(EventKind::Window, sk, tcp) };
+        event.at = now;
         event.value = closed_for;
         event.slot = entry.index;
         urgent(&event, Wake::Later);

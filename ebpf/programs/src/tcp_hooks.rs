@@ -11,7 +11,7 @@ use ebpf_abi::{ABSENT, EventKind};
 use crate::access::{Access, Direct, Probed};
 use crate::fields::Field;
 use crate::tcp::{
-    leaves, received, retransmits, sends, state_changes, synack_again, tell, vanishes,
+    Seen, leaves, received, retransmits, sends, state_changes, synack_again, tell, vanishes,
 };
 
 type Pointer = *const c_void;
@@ -110,17 +110,28 @@ programs! {
     /// `tcp_retransmit_skb(sk, skb, ..)`.
     tracepoint tcp_retransmit(ctx) {
         if retransmit_error(&ctx) == 0 {
-            retransmits::<Direct>(ctx.arg(0))
+            retransmits::<Direct>(ctx.arg(0), Seen::All)
         }
     }
-    /// `__tcp_retransmit_skb(sk, skb, segs)` returns.
+    /// `tcp_retransmit_skb(sk, skb, segs)` returns.
     exit tcp_retransmit_exit(ctx) {
         if ctx.arg::<i32>(3) == 0 {
-            retransmits::<Direct>(ctx.arg(0))
+            retransmits::<Direct>(ctx.arg(0), Seen::Others)
         }
     }
+    /// `__tcp_retransmit_skb(sk, skb, segs)` returns. Tail loss probes call it; where the compiler
+    /// has not merged them, `tcp_retransmit_skb` does too.
+    exit tcp_loss_probe_exit(ctx) {
+        if ctx.arg::<i32>(3) == 0 {
+            retransmits::<Direct>(ctx.arg(0), Seen::TailLossProbes)
+        }
+    }
+    /// `tcp_retransmit_skb(sk, skb, segs)` begins.
+    kprobe tcp_retransmit_kprobe(ctx) { retransmits::<Probed>(pointer(&ctx, 0), Seen::Others) }
     /// `__tcp_retransmit_skb(sk, skb, segs)` begins.
-    kprobe tcp_retransmit_kprobe(ctx) { retransmits::<Probed>(pointer(&ctx, 0)) }
+    kprobe tcp_loss_probe_kprobe(ctx) {
+        retransmits::<Probed>(pointer(&ctx, 0), Seen::TailLossProbes)
+    }
 
     /// `tcp_retransmit_synack(sk, req)`.
     tracepoint tcp_synack(ctx) { synack_again::<Direct>(ctx.arg(1)) }

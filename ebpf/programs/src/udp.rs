@@ -16,11 +16,11 @@ use ebpf_abi::{ABSENT, Counter, DATAGRAM, Datagram, RARE, UDP_THREADS, UdpThread
 
 use crate::access::{Access, Direct, Probed};
 use crate::arguments::argument;
-use crate::ends::{ends, is_here, mapped};
 use crate::fields::{Field, is_present};
+use crate::filter::is_here;
 use crate::message::is_aside;
-use crate::rings::{bulk, count};
-use crate::sock::{AF_INET, AF_INET6};
+use crate::rings::{call, count};
+use crate::sock::{self, AF_INET, AF_INET6};
 use crate::watch;
 
 /// Which arguments of `udp_recvmsg` and `udpv6_recvmsg` the flags are, and where the return values
@@ -259,11 +259,11 @@ fn thread(now: u64) -> Option<*mut UdpThread> {
 unsafe fn tell<A: Access>(sk: *const c_void, msg: *const c_void, now: u64, result: i32, asked: u8) {
     // SAFETY: by the caller's promise.
     unsafe {
-        let ends = ends::<A>(sk);
+        let ends = sock::ends::<A>(sk);
         let (remote, remote_port) =
             destination::<A>(msg).unwrap_or((ends.remote, ends.remote_port));
         let thread = bpf_get_current_pid_tgid();
-        bulk(&Datagram {
+        call(&Datagram {
             at: now,
             kind: DATAGRAM,
             asked,
@@ -306,7 +306,7 @@ unsafe fn destination<A: Access>(msg: *const c_void) -> Option<([u64; 2], u16)> 
         let port = u16::from_be(bpf_probe_read_kernel(&raw const (*name).port).ok()?);
         if family == AF_INET {
             let address = bpf_probe_read_kernel(&raw const (*name).v4).ok()?;
-            return Some((mapped(address), port));
+            return Some(([0, sock::mapped(address)], port));
         }
         if family == AF_INET6 {
             let address = bpf_probe_read_kernel(&raw const (*name).v6).ok()?;

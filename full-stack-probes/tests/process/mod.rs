@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -120,6 +120,9 @@ pub struct Actor {
 }
 
 static STOP: AtomicBool = AtomicBool::new(false);
+/// What a crowd waits for; true: closed.
+static GATE: Mutex<bool> = Mutex::new(true);
+static OPENED: Condvar = Condvar::new();
 
 const ROLE: &str = "NETWATCH_TEST_ACTOR";
 
@@ -232,6 +235,8 @@ pub fn act() {
             }
             ["stop"] => {
                 STOP.store(true, Ordering::Relaxed);
+                *GATE.lock().unwrap() = false;
+                OPENED.notify_all();
                 say("done");
             }
             // name, count, milliseconds: a thread that sleeps so often
@@ -258,6 +263,20 @@ pub fn act() {
                         .spawn(thread::yield_now)
                         .unwrap()
                         .join()
+                        .unwrap();
+                }
+                say("done");
+            }
+            // count: threads at once, until they are told to stop
+            ["crowd", count] => {
+                for _ in 0..count.parse().unwrap() {
+                    thread::Builder::new()
+                        .name("crowd".to_owned())
+                        .stack_size(64 << 10)
+                        .spawn(|| {
+                            let closed = GATE.lock().unwrap();
+                            drop(OPENED.wait_while(closed, |closed| *closed).unwrap());
+                        })
                         .unwrap();
                 }
                 say("done");

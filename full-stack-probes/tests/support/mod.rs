@@ -1,6 +1,9 @@
 //! Two network namespaces joined by a veth pair, each held by a thread: both are gone when the
 //! threads are.
 
+// Each test file uses its part.
+#![allow(dead_code)]
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -235,7 +238,7 @@ impl Watch {
 pub fn cookie(socket: &impl AsRawFd) -> ConnectionId {
     const SO_COOKIE: i32 = 57;
     let mut cookie = [0u8; 8];
-    let length = get(socket, libc::SOL_SOCKET, SO_COOKIE, &mut cookie);
+    let length = option(socket, libc::SOL_SOCKET, SO_COOKIE, &mut cookie);
     assert_eq!(length, 8);
     ConnectionId(u64::from_ne_bytes(cookie))
 }
@@ -243,7 +246,7 @@ pub fn cookie(socket: &impl AsRawFd) -> ConnectionId {
 /// `tcpi_rtt`, `tcpi_rttvar` and `tcpi_min_rtt`.
 pub fn tcp_info(socket: &impl AsRawFd) -> [Duration; 3] {
     let mut info = [0u8; 256];
-    let length = get(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info);
+    let length = option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info);
     assert!(length >= 152);
     [68, 72, 148].map(|at| {
         let bytes = info[at..at + 4].try_into().unwrap();
@@ -251,7 +254,8 @@ pub fn tcp_info(socket: &impl AsRawFd) -> [Duration; 3] {
     })
 }
 
-fn get(socket: &impl AsRawFd, level: i32, option: i32, buffer: &mut [u8]) -> usize {
+/// A socket option; returns its length.
+pub fn option(socket: &impl AsRawFd, level: i32, option: i32, buffer: &mut [u8]) -> usize {
     let mut length = buffer.len() as libc::socklen_t;
     // SAFETY: pointer and length describe `buffer`.
     let result = unsafe {

@@ -102,7 +102,7 @@ impl Daemon {
             Request::BgpRib { query } => self.rib(query, reply),
             Request::BgpNeighbors => {
                 let bgp = self.bgp.clone();
-                tokio::spawn(async move {
+                self.adapters.spawn(async move {
                     let neighbors = neighbors(bgp.as_deref()).await;
                     send(reply, Reply::BgpNeighbors(NeighborsReply { neighbors }));
                 });
@@ -135,7 +135,7 @@ impl Daemon {
         };
         let (collector, error) = (self.collector.clone(), self.collector_error.clone());
         let (bgp, prober) = (self.bgp.clone(), self.prober.clone());
-        tokio::spawn(async move {
+        self.adapters.spawn(async move {
             let kernel = tokio::task::spawn_blocking(move || {
                 crate::kernel::info(collector.as_deref(), error)
             });
@@ -172,7 +172,7 @@ impl Daemon {
             let message = "no BGP speaker is configured: add [bgp] to the configuration";
             return send(reply, Reply::error(ErrorCode::Unavailable, message));
         };
-        tokio::spawn(async move {
+        self.adapters.spawn(async move {
             let mut routes = match query {
                 None => Vec::new(),
                 Some(api::RibQuery::Address(address)) => {
@@ -213,7 +213,7 @@ impl Daemon {
             let message = "no pager is configured: add [pager] to the configuration";
             return send(reply, Reply::error(ErrorCode::Unavailable, message));
         };
-        tokio::spawn(async move {
+        self.adapters.spawn(async move {
             let answer = match pager.test().await {
                 Ok(report) => Reply::PageTest(page_test_reply(report)),
                 Err(error) => Reply::error(ErrorCode::Failed, error.to_string()),

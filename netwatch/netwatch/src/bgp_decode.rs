@@ -149,7 +149,7 @@ pub enum Content<'a> {
     /// OPEN, its capabilities, and the AS in its two octets.
     Open(Open, Vec<Capability>, u16),
     /// UPDATE.
-    Update(UpdateView<'a>),
+    Update(Box<UpdateView<'a>>),
     /// NOTIFICATION.
     Notification(Notification),
     /// KEEPALIVE.
@@ -296,7 +296,7 @@ fn content<'a>(frame: &'a Frame, context: &Context) -> Result<Content<'a>, Fault
             open_capabilities(body)?,
             open_my_as(body).unwrap_or_default(),
         ),
-        MessageType::Update => Content::Update(view_update(body, context)?),
+        MessageType::Update => Content::Update(Box::new(view_update(body, context)?)),
         MessageType::Keepalive => Content::Keepalive,
         // Subtypes are shown as they are: they have a meaning only where that was agreed.
         MessageType::RouteRefresh => Content::RouteRefresh(RouteRefresh::decode(body, true)?),

@@ -57,8 +57,8 @@ fn from_stdin() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Octets of hexadecimal text. Where lines begin with a message's marker, other lines that are no
-/// hexadecimal text are notes.
+/// Octets of hexadecimal text. Where lines begin with a message's marker, lines that do not even
+/// begin with an octet are notes.
 fn parse_hex(text: &str) -> Result<Vec<u8>> {
     let annotated = text.lines().any(begins_message);
     let mut octets = Vec::new();
@@ -68,7 +68,7 @@ fn parse_hex(text: &str) -> Result<Vec<u8>> {
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let start = offset;
         offset += line.len();
-        let note = annotated && !begins_message(line) && !line.chars().all(is_hex_text);
+        let note = annotated && !begins_hex(line);
         if line.trim_start().starts_with('#') || note {
             continue;
         }
@@ -118,6 +118,11 @@ fn is_hex_text(character: char) -> bool {
     character.is_ascii_hexdigit() || character.is_whitespace() || character == ':'
 }
 
+fn begins_hex(line: &str) -> bool {
+    let mut characters = line.trim_start().chars().take(2);
+    characters.all(|character| character.is_ascii_hexdigit() || character == 'x')
+}
+
 /// Whether a line begins as a message does: with 16 octets of ones.
 fn begins_message(line: &str) -> bool {
     let line = line.trim_start();
@@ -162,6 +167,10 @@ mod tests {
                 "the octet at offset 4 has only one hexadecimal digit",
             ),
             ("", "there are no hexadecimal digits in the input"),
+            (
+                &format!("{marker}\n00 13 0g"),
+                "'g' at offset 40 (line 2, column 8) is no hexadecimal digit",
+            ),
             (
                 &format!("{marker}00x3"),
                 "'x' at offset 34 (line 1, column 35) is no hexadecimal digit",

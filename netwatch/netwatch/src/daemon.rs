@@ -74,6 +74,8 @@ pub struct Daemon {
     pub(crate) config: Config,
     pub(crate) started: Timestamp,
     pub(crate) engine: Engine,
+    /// The adapters' runtime: answers that take time or sockets belong there.
+    pub(crate) adapters: tokio::runtime::Handle,
     pub(crate) collector: Option<Arc<full_stack_probes::Handle>>,
     /// Why there is no collector.
     pub(crate) collector_error: Option<String>,
@@ -279,6 +281,7 @@ impl Daemon {
 
         let mut daemon = Self {
             engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
+            adapters: tokio::runtime::Handle::current(),
             started,
             collector,
             collector_error,
@@ -371,6 +374,20 @@ impl Daemon {
         let Some(collector) = &self.collector else {
             return;
         };
+        // One a second of each thread at most; the longest stands for the others.
+        let waits = collector.long_waits();
+        if let Some(wait) = waits.iter().max_by_key(|wait| wait.waited) {
+            tracing::info!(
+                thread = wait.comm,
+                tid = wait.tid,
+                waited = ?wait.waited,
+                preempted = wait.preempted,
+                by = wait.by_comm,
+                by_pid = wait.by_pid,
+                others = waits.len() - 1,
+                "a watched thread waited for a CPU"
+            );
+        }
         for (stage, total) in collector.losses() {
             let before = self.losses.insert(stage, total).unwrap_or(0);
             if total > before {

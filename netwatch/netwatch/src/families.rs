@@ -81,6 +81,8 @@ const FAMILIES: &[(&str, &str)] = &[
     ("bpf_program_bytes", "Kernel memory of programs"),
     ("bpf_map_bytes", "Kernel memory of maps"),
     ("socket_table_full_total", "Connections that found no slot in the kernel's table"),
+    ("socket_table_slots_taken_total", "Slots taken in the kernel's table"),
+    ("socket_table_slots_freed_total", "Slots that kernel programs gave back"),
     ("socket_table_slots_in_use", "Slots in use in the kernel's table"),
     ("socket_table_orphans_total", "Slots taken back because their connection was gone"),
     ("connections_untracked_total", "Connections that the collector did not follow because there were too many"),

@@ -360,6 +360,17 @@ fn what(kind: &TcpEventKind) -> String {
                 },
             )
         }
-        other => format!("{other:?}"),
+        TcpEventKind::Retransmitted { class } => format!("retransmitted, {class:?}"),
+        TcpEventKind::ResetReceived => "reset by the peer".to_owned(),
+        TcpEventKind::ResetSent => "reset by this host".to_owned(),
+        TcpEventKind::Gone => "gone".to_owned(),
+        TcpEventKind::Handshake { took } => format!("established in {} us", took.as_micros()),
+        TcpEventKind::Window { closed_for: None } => "the peer closed its window".to_owned(),
+        TcpEventKind::Window {
+            closed_for: Some(closed_for),
+        } => format!(
+            "the peer's window was closed for {} us",
+            closed_for.as_micros()
+        ),
     }
 }

@@ -28,6 +28,9 @@ tracepoint:sock:sock_send_length /args->protocol == 6 && args->ret > 0/ {
 /// The hooks of the script, in its order.
 pub const HOOKS: [&str; 2] = ["tcp_probe", "sock_send_length"];
 
+/// Nanoseconds until it is attached; its compiler is slow on a busy machine.
+const PATIENCE: u64 = 60_000_000_000;
+
 /// A running script. Dropping it ends it.
 pub struct Bpftrace {
     child: Child,
@@ -71,7 +74,7 @@ impl Bpftrace {
             child,
             programs: Vec::new(),
         };
-        let end = sys::now() + 20_000_000_000;
+        let end = sys::now() + PATIENCE;
         loop {
             let objects = Objects::of(peer.child.id()).unwrap_or_default();
             if objects.programs.len() >= HOOKS.len() {
@@ -83,9 +86,13 @@ impl Bpftrace {
                     .collect::<anyhow::Result<_>>()?;
                 return Ok(peer);
             }
-            if peer.child.try_wait()?.is_some() || sys::now() > end {
+            let ended = peer.child.try_wait()?;
+            if ended.is_some() || sys::now() > end {
                 let text = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("bpftrace does not run: {}", text.trim());
+                match ended {
+                    Some(status) => bail!("bpftrace ended ({status}): {}", text.trim()),
+                    None => bail!("bpftrace does not attach in time: {}", text.trim()),
+                }
             }
             sys::sleep(Duration::from_millis(20))?;
         }

@@ -159,10 +159,39 @@ struct Found {
     hook: Option<Hook>,
     /// The daemon watches one end.
     ours: Vec<Block>,
+    /// Runs for the watched end, as the load and the namespace count them.
+    watched: u64,
     /// It watches neither.
     foreign: Vec<Block>,
     /// Opening and closing connections instead of messages.
     churn: Vec<Block>,
+}
+
+/// What one of the script's programs cost.
+#[derive(Default)]
+struct Peer {
+    blocks: Vec<Block>,
+    /// Runs for sockets of the load: it looks at both ends' alike, and passes over what is not TCP.
+    wanted: u64,
+}
+
+impl Peer {
+    /// What a run for a socket of the load costs, where other runs cost as much as an empty program.
+    fn mean(&self, block: &Block) -> Option<f64> {
+        let empty = block.empty.mean()?;
+        let share = share(self.wanted, &sum(&self.blocks));
+        Some((block.program.mean()? - (1.0 - share) * empty) / share)
+    }
+
+    /// The same less an empty program's.
+    fn net(&self, block: &Block) -> Option<f64> {
+        Some(self.mean(block)? - block.empty.mean()?)
+    }
+}
+
+/// Of the runs of a program those that are wanted.
+fn share(wanted: u64, all: &Block) -> f64 {
+    (wanted as f64 / all.program.runs.max(1) as f64).clamp(0.01, 1.0)
 }
 
 /// Of programs that look at sockets, what a run costs that concerns a socket of another namespace:
@@ -194,8 +223,7 @@ enum Phase {
 pub fn measure(bench: &mut Bench) -> anyhow::Result<Foreign> {
     let rounds = bench.count(2, 1);
     let mut found = All::new();
-    let mut peers: Vec<Vec<Block>> = vec![Vec::new(); HOOKS.len()];
-    let mut share = Shares::default();
+    let mut peers: [Peer; 2] = Default::default();
     for round in 0..rounds {
         let mut load = Load::start(&bench.space, PEERS)?;
         let mut phases = [
@@ -210,40 +238,50 @@ pub fn measure(bench: &mut Bench) -> anyhow::Result<Foreign> {
         }
         for phase in phases {
             match phase {
-                Phase::Daemon(HOST, config) => {
-                    let shares = Some((&mut load, &mut share));
-                    daemon_phase(bench, HOST, config, &mut found, shares)?;
-                }
                 Phase::Daemon(role, config) => {
-                    daemon_phase(bench, role, config, &mut found, None)?;
+                    daemon_phase(bench, role, config, &mut found, &mut load)?;
                 }
-                Phase::Bpftrace => bpftrace_phase(bench, &mut peers)?,
+                Phase::Bpftrace => {
+                    // Without the peer our own figures stand all the same.
+                    if let Err(error) = bpftrace_phase(bench, &mut peers, &mut load) {
+                        anyhow::ensure!(!sys::interrupted(), "interrupted");
+                        bench.check("hooks/bpftrace", false, format!("{error:#}"));
+                    }
+                }
             }
         }
         load.check()?;
     }
     churn_phase(bench, &mut found)?;
-    Ok(report(bench, &found, &peers, share))
+    Ok(report(bench, &found, &peers))
 }
 
-/// Of the runs on a hook, those for the watched end.
+/// What the load did, by namespace: the host's and the peers'.
 #[derive(Clone, Copy, Default)]
-struct Shares {
-    segments: (u64, u64),
-    sends: (u64, u64),
+struct Work {
+    segments: [u64; 2],
+    sends: [u64; 2],
 }
 
-impl Shares {
-    fn of(&self, hook: &Hook) -> f64 {
-        let (ours, all) = match hook {
-            Hook::Tracepoint(name) if name == "tcp_probe" => self.segments,
-            _ => self.sends,
+impl Work {
+    fn so_far(bench: &Bench, load: &mut Load) -> anyhow::Result<Self> {
+        let done = load.done()?;
+        Ok(Self {
+            segments: [
+                segments_in(&bench.space, HOST)?,
+                segments_in(&bench.space, NEAR)?,
+            ],
+            sends: [done.host, done.peers],
+        })
+    }
+
+    /// Of both ends, what was done on a hook since `before`.
+    fn on(self, hook: &Hook, before: Self) -> [u64; 2] {
+        let (now, before) = match hook {
+            Hook::Tracepoint(name) if name == HOOKS[0] => (self.segments, before.segments),
+            _ => (self.sends, before.sends),
         };
-        if all == 0 {
-            0.5
-        } else {
-            ours as f64 / all as f64
-        }
+        [now[0] - before[0], now[1] - before[1]]
     }
 }
 
@@ -252,42 +290,25 @@ fn daemon_phase(
     role: &str,
     config: Config,
     found: &mut All,
-    mut shares: Option<(&mut Load, &mut Shares)>,
+    load: &mut Load,
 ) -> anyhow::Result<()> {
     let daemon = bench.daemon(role, config)?;
     let attached = daemon.objects()?.attached()?;
     let empties = Empties::of(&attached)?;
     let _stats = Stats::enable().context("cannot enable the statistics of programs")?;
     sys::sleep(bench.time(3.0, 1.0))?;
-    let counts = |bench: &Bench, load: &mut Load| -> anyhow::Result<_> {
-        Ok((
-            load.done()?,
-            segments_in(&bench.space, HOST)?,
-            segments_in(&bench.space, NEAR)?,
-        ))
-    };
-    let before = shares
-        .as_mut()
-        .map(|(load, _)| counts(bench, load))
-        .transpose()?;
+    let before = Work::so_far(bench, load)?;
     let programs: Vec<_> = attached
         .iter()
         .map(|one| (&one.program, one.attach_btf_id))
         .collect();
     let measured = blocks(&programs, &empties, bench.count(5, 3), bench.time(2.0, 1.0))?;
-    if let (Some((load, shares)), Some(before)) = (shares, before) {
-        let now = counts(bench, load)?;
-        let segments = (now.1 - before.1, now.2 - before.2);
-        let sends = (now.0.host - before.0.host, now.0.peers - before.0.peers);
-        for (sum, more) in [(&mut shares.segments, segments), (&mut shares.sends, sends)] {
-            sum.0 += more.0;
-            sum.1 += more.0 + more.1;
-        }
-    }
+    let now = Work::so_far(bench, load)?;
     for (one, blocks) in attached.iter().zip(measured) {
         let found = found.entry((config, one.name.clone())).or_default();
         found.hook = Some(one.hook.clone());
         if role == HOST {
+            found.watched += now.on(&one.hook, before)[0];
             found.ours.extend(blocks);
         } else {
             found.foreign.extend(blocks);
@@ -298,7 +319,7 @@ fn daemon_phase(
 }
 
 /// The BTF ids of the script's hooks are asked of a daemon that is started for that.
-fn bpftrace_phase(bench: &mut Bench, peers: &mut [Vec<Block>]) -> anyhow::Result<()> {
+fn bpftrace_phase(bench: &mut Bench, peers: &mut [Peer], load: &mut Load) -> anyhow::Result<()> {
     let daemon = bench.daemon(FAR, Config::Passive)?;
     let attached = daemon.objects()?.attached()?;
     let ids = HOOKS.map(|name| {
@@ -319,9 +340,13 @@ fn bpftrace_phase(bench: &mut Bench, peers: &mut [Vec<Block>]) -> anyhow::Result
         .zip(&ids)
         .map(|(program, id)| (program, id.as_ref().map_or(0, |(_, id)| *id)))
         .collect();
+    let before = Work::so_far(bench, load)?;
     let measured = blocks(&programs, &empties, bench.count(5, 3), bench.time(2.0, 1.0))?;
-    for (peer, blocks) in peers.iter_mut().zip(measured) {
-        peer.extend(blocks);
+    let now = Work::so_far(bench, load)?;
+    for ((peer, name), blocks) in peers.iter_mut().zip(HOOKS).zip(measured) {
+        let hook = Hook::Tracepoint(name.to_owned());
+        peer.wanted += now.on(&hook, before).iter().sum::<u64>();
+        peer.blocks.extend(blocks);
     }
     Ok(())
 }
@@ -356,7 +381,7 @@ fn net(block: &Block) -> Option<f64> {
     Some(block.program.mean()? - block.empty.mean().unwrap_or(0.0))
 }
 
-fn report(bench: &mut Bench, found: &All, peers: &[Vec<Block>], shares: Shares) -> Foreign {
+fn report(bench: &mut Bench, found: &All, peers: &[Peer]) -> Foreign {
     let mut foreign_costs = Foreign::new();
     for ((config, name), found) in found {
         let Some(hook) = &found.hook else { continue };
@@ -376,7 +401,7 @@ fn report(bench: &mut Bench, found: &All, peers: &[Vec<Block>], shares: Shares) 
             continue;
         }
         // The watched end's runs alone.
-        let share = shares.of(hook);
+        let share = share(found.watched, &all);
         let foreign_mean = foreign_costs.get(&(*config, name.clone())).copied();
         let watched = |mean: f64| match foreign_mean {
             Some(foreign) => (mean - (1.0 - share) * foreign) / share,
@@ -392,12 +417,14 @@ fn report(bench: &mut Bench, found: &All, peers: &[Vec<Block>], shares: Shares) 
         };
         let value = watched(mean) - empty.unwrap_or(0.0);
         let mut measure = spread(&metric, &format!("{load}/net"), "ns", value, &nets);
+        // What is collected of a watched process is more than the script collects.
         let peer = HOOKS
             .iter()
             .position(|peer| *hook == Hook::Tracepoint((*peer).to_owned()))
+            .filter(|_| *config == Config::Passive)
             .and_then(|at| peers.get(at))
-            .map(|blocks| (sum(blocks), blocks));
-        let peer_net = peer.as_ref().and_then(|(sum, _)| net(sum));
+            .filter(|peer| !peer.blocks.is_empty());
+        let peer_net = peer.and_then(|peer| peer.net(&sum(&peer.blocks)));
         measure.ratio = peer_net.map(|peer| (value / peer * 1_000.0).round() / 1_000.0);
         bench.add(measure);
         bench.single(&metric, &format!("{load}/raw"), "ns", watched(mean));
@@ -407,26 +434,29 @@ fn report(bench: &mut Bench, found: &All, peers: &[Vec<Block>], shares: Shares) 
         if let Some(foreign) = foreign_mean {
             bench.single(&metric, &format!("{load}/unwatched_raw"), "ns", foreign);
         }
-        if let (Some((sum, blocks)), Some(peer_net)) = (peer, peer_net) {
-            let nets: Vec<f64> = blocks.iter().filter_map(net).collect();
-            let peer = Some("bpftrace".to_owned());
-            if *config == Config::Passive {
-                bench.add(Measure {
-                    peer: peer.clone(),
-                    ..spread(&metric, &format!("{load}/net"), "ns", peer_net, &nets)
-                });
-                let raw = sum.program.mean().unwrap_or(0.0);
-                bench.add(Measure {
-                    peer,
-                    ..Measure::single(&metric, &format!("{load}/raw"), "ns", raw)
-                });
-            }
+        let on_path = HOOKS
+            .iter()
+            .any(|path| *hook == Hook::Tracepoint((*path).to_owned()));
+        if on_path {
             bench.at_most(
                 format!("{metric}/{load}/net"),
                 value,
                 LIMIT_NS,
                 &format!("ns per run at {load}, less an empty program"),
             );
+        }
+        if let (Some(script), Some(peer_net)) = (peer, peer_net) {
+            let nets: Vec<f64> = script.blocks.iter().filter_map(|b| script.net(b)).collect();
+            let peer = Some("bpftrace".to_owned());
+            bench.add(Measure {
+                peer: peer.clone(),
+                ..spread(&metric, &format!("{load}/net"), "ns", peer_net, &nets)
+            });
+            let raw = script.mean(&sum(&script.blocks)).unwrap_or(0.0);
+            bench.add(Measure {
+                peer,
+                ..Measure::single(&metric, &format!("{load}/raw"), "ns", raw)
+            });
             bench.at_most(
                 format!("{metric}/{load}/bpftrace"),
                 value / peer_net,
