@@ -122,6 +122,8 @@ impl Reader {
 
     /// Runs until it is told to stop or the sink is closed.
     pub fn run(mut self, (at, existing): (Timestamp, Listing)) {
+        // Values recorded before the first rotation would belong to no window.
+        self.shared.registry().rotate(at);
         self.reconcile_with(at, &existing);
         let mut open = self.flush();
         while open && self.wait() {
