@@ -23,6 +23,8 @@ pub struct Mapped<T> {
 // SAFETY: the mapping is shared memory that other CPUs write at any time anyway; all access is by
 // volatile reads and atomics, and the pointer is valid as long as the mapping.
 unsafe impl<T: Send> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Mapped<T> {}
 
 impl<T: Copy> Mapped<T> {
     /// Maps an array of `length` elements, made with `BPF_F_MMAPABLE`.
@@ -46,6 +48,11 @@ impl<T: Copy> Mapped<T> {
             _map: map,
             _elements: PhantomData,
         })
+    }
+
+    /// How many elements there are.
+    pub const fn len(&self) -> u32 {
+        self.length
     }
 
     /// Where an element is; `None` where the index is out of range.

@@ -2,20 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::mem::size_of;
-use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, MapError, Stack};
 use ebpf_abi::{Doing, THREAD_BUCKETS, Taker, Thread, WaitRecord, thread_midpoint};
 use events::Timestamp;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use serde::{Deserialize, Serialize};
 
+use crate::mapped::Mapped;
 use crate::percentiles::{Percentiles, Registry, Series};
 
 /// Long waits kept until somebody asks for them.
@@ -94,47 +90,18 @@ pub struct LongWait {
 
 /// The programs' table, mapped.
 pub struct Threads {
-    base: NonNull<Thread>,
-    count: u32,
-    _map: MapData,
+    entries: Mapped<Thread>,
 }
-
-// SAFETY: the mapping is shared memory that other CPUs write at any time anyway; all access is
-// volatile and of plain numbers, and the pointer is valid as long as the table.
-unsafe impl Send for Threads {}
-// SAFETY: as above.
-unsafe impl Sync for Threads {}
 
 impl Threads {
     /// Maps a table of so many entries.
     pub fn map(map: MapData, count: u32) -> io::Result<Self> {
-        let length = NonZeroUsize::new(count as usize * size_of::<Thread>())
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new shared mapping of a map's whole memory; nothing else is replaced.
-        let base = unsafe {
-            mmap(
-                None,
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                map.fd().as_fd(),
-                0,
-            )
-        }?;
-        Ok(Self {
-            base: base.cast(),
-            count,
-            _map: map,
-        })
-    }
-
-    fn place(&self, index: u32) -> Option<NonNull<Thread>> {
-        // SAFETY: the index is within the mapping.
-        (index < self.count).then(|| unsafe { self.base.add(index as usize) })
+        let entries = Mapped::map(map, count)?;
+        Ok(Self { entries })
     }
 
     fn tid(&self, index: u32) -> u32 {
-        self.place(index).map_or(0, |place| {
+        self.entries.get(index).map_or(0, |place| {
             // SAFETY: within the mapping.
             unsafe { (&raw const (*place.as_ptr()).tid).read_volatile() }
         })
@@ -143,7 +110,7 @@ impl Threads {
     /// A copy of an entry that is in use. The kernel may write meanwhile: every word stands for
     /// itself.
     fn read(&self, index: u32) -> Option<Box<Thread>> {
-        let place = self.place(index)?;
+        let place = self.entries.get(index)?;
         let tid = self.tid(index);
         if tid == 0 {
             return None;
@@ -155,14 +122,14 @@ impl Threads {
     }
 
     fn mark_ended(&self, index: u32) {
-        if let Some(place) = self.place(index) {
+        if let Some(place) = self.entries.get(index) {
             // SAFETY: within the mapping.
             unsafe { (&raw mut (*place.as_ptr()).ended).write_volatile(1) };
         }
     }
 
     fn clear(&self, index: u32) {
-        if let Some(place) = self.place(index) {
+        if let Some(place) = self.entries.get(index) {
             // SAFETY: within the mapping, and no thread id leads the programs here any more.
             unsafe { place.as_ptr().write_bytes(0, 1) };
             fence(Ordering::Release);
@@ -172,21 +139,11 @@ impl Threads {
     /// All threads that live.
     pub fn list(&self) -> Vec<WatchedThread> {
         let now = clock::now();
-        (0..self.count)
+        (0..self.entries.len())
             .filter_map(|index| self.read(index))
             .filter(|thread| thread.ended == 0)
             .map(|thread| snapshot(&thread, now))
             .collect()
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        let length = self.count as usize * size_of::<Thread>();
-        // SAFETY: our own mapping, and nothing borrowed from it outlives `self`.
-        if let Err(error) = unsafe { munmap(self.base.cast(), length) } {
-            tracing::warn!(%error, "the table of threads stays mapped");
-        }
     }
 }
 
@@ -225,7 +182,7 @@ impl Keeper {
 
     /// Adds what is new to the percentiles, and empties the entries of threads that ended.
     pub fn account(&mut self, threads: &Threads, registry: &mut Registry) {
-        for index in 0..threads.count {
+        for index in 0..threads.entries.len() {
             let tid = threads.tid(index);
             if tid == 0 {
                 continue;
