@@ -3,9 +3,9 @@
 //! Sockets are asked for their cookies before they are used: kprobes, and all programs before Linux
 //! 5.12, cannot make one.
 
+mod recording;
 mod support;
 
-use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -13,40 +13,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use events::{ConnectionId, Direction, Message};
-use full_stack_probes::{
-    Collector, Handle, KernelRecord, RungKind, Series, Settings, Sinks, Watch as Watched,
-};
-use tokio::sync::mpsc::{Receiver, channel};
+use full_stack_probes::{Collector, KernelRecord, RungKind, Series, Settings, Watch as Watched};
 
+use recording::Recording;
 use support::{PEER, cookie, in_namespace};
 
 const PROBE: &str = "tcp_message";
 
 struct Recorder {
-    handle: Handle,
-    records: Receiver<Vec<KernelRecord>>,
+    recording: Recording,
     messages: Vec<Message>,
-    _tcp: Receiver<Vec<events::TcpEvent>>,
 }
 
 impl Recorder {
     /// With this rung, or `None` where this kernel has not its hooks.
     fn start(rung: RungKind, watch: Watched) -> Option<Self> {
-        let settings = Settings {
-            watch,
-            force: BTreeMap::from([(PROBE, rung)]),
-            ..Settings::default()
-        };
-        let collector = Collector::start(settings).unwrap();
-        let report = collector.report().iter().find(|r| r.name == PROBE).unwrap();
-        let Some(hook) = report.hook.clone() else {
-            assert!(!is_refused(&report.reason), "{}", report.reason);
-            println!("SKIPPED: {rung:?}: {}", report.reason);
-            return None;
-        };
-        println!("{rung:?}: {hook}");
-        assert_eq!(report.rung, Some(rung));
-        for told in hook.split(" + ") {
+        let (recording, hooks) = Recording::start(PROBE, rung, watch)?;
+        for told in hooks {
             let wanted: &[&str] = match rung {
                 RungKind::TpBtf => &["tp_btf/sock_send_length", "tp_btf/sock_recv_length"],
                 RungKind::Function => &[
@@ -61,29 +44,16 @@ impl Recorder {
                     "kprobe/tcp_cleanup_rbuf",
                 ],
             };
-            // Linux before 6.6 does not tell the names of kprobes: the report says so behind it.
-            let told = told.split(' ').next().unwrap();
-            assert!(wanted.contains(&told), "{told}");
+            assert!(wanted.contains(&told.as_str()), "{told}");
         }
-        assert_eq!(report.reason.is_empty(), rung == RungKind::Function);
-        let (tcp, tcp_receiver) = channel(1024);
-        let (sink, records) = channel(1024);
-        let handle = collector
-            .spawn_with(Sinks {
-                tcp,
-                records: Some(sink),
-            })
-            .unwrap();
         Some(Self {
-            handle,
-            records,
+            recording,
             messages: Vec::new(),
-            _tcp: tcp_receiver,
         })
     }
 
     fn gather(&mut self) {
-        while let Ok(batch) = self.records.try_recv() {
+        while let Ok(batch) = self.recording.records.try_recv() {
             assert!(batch.len() <= 1_000);
             assert!(batch.is_sorted_by_key(KernelRecord::at));
             for record in batch {
@@ -104,10 +74,7 @@ impl Recorder {
         }
         thread::sleep(Duration::from_millis(250));
         self.gather();
-        let counters = self.handle.counters();
-        assert_eq!((counters.bulk_lost, counters.calls_lost), (0, 0));
-        assert_eq!(counters.malformed, 0);
-        assert_eq!(counters.records_dropped, 0);
+        self.recording.assert_lossless();
         &self.messages
     }
 
@@ -118,13 +85,6 @@ impl Recorder {
             .map(|message| message.result)
             .collect()
     }
-}
-
-/// Whether the verifier refused a program (EACCES, EINVAL, E2BIG): our fault, not the kernel's.
-fn is_refused(reason: &str) -> bool {
-    [13, 22, 7]
-        .iter()
-        .any(|errno| reason.contains(&format!("(os error {errno})")))
 }
 
 fn on_ports(ports: &[u16]) -> Watched {
@@ -251,11 +211,11 @@ fn every_call_is_told_once_with_what_it_returned() {
                     );
                 }
             }
-            let counters = recorder.handle.counters();
+            let counters = recorder.recording.handle.counters();
             assert_eq!(counters.messages, total as u64);
             assert_eq!(counters.messages_unpaired, 0);
             assert_eq!(counters.messages_abandoned, 0);
-            assert!(recorder.handle.udp_threads().is_empty());
+            assert!(recorder.recording.handle.udp_threads().is_empty());
         });
     }
 }
@@ -319,7 +279,7 @@ fn ends_errors_and_looks_are_told_apart() {
                 recorder.until(calls.sent.len() + calls.received.len());
                 assert_eq!(recorder.of(id, Direction::Send), calls.sent);
                 assert_eq!(recorder.of(id, Direction::Receive), calls.received);
-                let counters = recorder.handle.counters();
+                let counters = recorder.recording.handle.counters();
                 if rung != RungKind::Kprobe {
                     assert_eq!(counters.messages_again, 1);
                 }
@@ -329,7 +289,7 @@ fn ends_errors_and_looks_are_told_apart() {
                     assert_eq!(message.flow.remote, server);
                 }
 
-                let percentiles = recorder.handle.percentiles();
+                let percentiles = recorder.recording.handle.percentiles();
                 let of_peer = |wanted: Series| {
                     percentiles
                         .iter()
@@ -457,7 +417,7 @@ fn of_a_flood_every_call_is_told_or_counted_as_lost() {
             for worker in workers {
                 worker.join().unwrap();
             }
-            let counters = recorder.handle.counters();
+            let counters = recorder.recording.handle.counters();
             println!("{told} told, {} lost", counters.calls_lost);
             assert!(told > 0);
             let accounted = told + counters.calls_lost + counters.records_dropped;

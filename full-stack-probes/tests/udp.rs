@@ -1,8 +1,8 @@
 //! Datagrams of watched threads, on every rung that this kernel has.
 
+mod recording;
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -11,43 +11,27 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use events::Datagram;
-use full_stack_probes::{
-    Collector, Handle, KernelRecord, RungKind, Settings, Sinks, UdpThread, Watch as Watched,
-};
-use tokio::sync::mpsc::{Receiver, channel};
+use full_stack_probes::{KernelRecord, RungKind, UdpThread, Watch as Watched};
 
+use recording::Recording;
 use support::{HERE, PEER, Peer, cookie, in_namespace};
 
 const PROBE: &str = "udp";
 const RUNGS: [RungKind; 3] = [RungKind::Function, RungKind::Kprobe, RungKind::TpBtf];
 
 struct Recorder {
-    handle: Handle,
-    records: Receiver<Vec<KernelRecord>>,
+    recording: Recording,
     datagrams: Vec<Datagram>,
-    _tcp: Receiver<Vec<events::TcpEvent>>,
 }
 
 impl Recorder {
     /// With this rung, or `None` where this kernel has not its hooks.
     fn start(rung: RungKind, process: &str) -> Option<Self> {
-        let settings = Settings {
-            watch: Watched {
-                processes: vec![process.to_owned()],
-                ..Watched::default()
-            },
-            force: BTreeMap::from([(PROBE, rung)]),
-            ..Settings::default()
+        let watch = Watched {
+            processes: vec![process.to_owned()],
+            ..Watched::default()
         };
-        let collector = Collector::start(settings).unwrap();
-        let report = collector.report().iter().find(|r| r.name == PROBE).unwrap();
-        let Some(hook) = report.hook.clone() else {
-            assert!(!is_refused(&report.reason), "{}", report.reason);
-            println!("SKIPPED: {rung:?}: {}", report.reason);
-            return None;
-        };
-        println!("{rung:?}: {hook}");
-        assert_eq!(report.rung, Some(rung));
+        let (recording, hooks) = Recording::start(PROBE, rung, watch)?;
         let wanted: &[&str] = match rung {
             RungKind::TpBtf => &["tp_btf/sock_send_length", "tp_btf/sock_recv_length"],
             RungKind::Function => &[
@@ -62,26 +46,10 @@ impl Recorder {
                 "kprobe/skb_consume_udp",
             ],
         };
-        // Linux before 6.6 does not tell the names of kprobes: the report says so behind it.
-        let told: Vec<_> = hook
-            .split(" + ")
-            .map(|told| told.split(' ').next().unwrap())
-            .collect();
-        assert_eq!(told, wanted);
-        assert_eq!(report.reason.is_empty(), rung == RungKind::Function);
-        let (tcp, tcp_receiver) = channel(1024);
-        let (sink, records) = channel(1024);
-        let handle = collector
-            .spawn_with(Sinks {
-                tcp,
-                records: Some(sink),
-            })
-            .unwrap();
+        assert_eq!(hooks, wanted);
         Some(Self {
-            handle,
-            records,
+            recording,
             datagrams: Vec::new(),
-            _tcp: tcp_receiver,
         })
     }
 
@@ -90,7 +58,7 @@ impl Recorder {
         let mut quiet = Instant::now();
         while quiet.elapsed() < Duration::from_millis(250) {
             thread::sleep(Duration::from_millis(5));
-            while let Ok(batch) = self.records.try_recv() {
+            while let Ok(batch) = self.recording.records.try_recv() {
                 for record in batch {
                     if let KernelRecord::Datagram(datagram) = record {
                         quiet = Instant::now();
@@ -99,14 +67,11 @@ impl Recorder {
                 }
             }
         }
-        let counters = self.handle.counters();
-        assert_eq!((counters.bulk_lost, counters.calls_lost), (0, 0));
-        assert_eq!(counters.malformed, 0);
-        assert_eq!(counters.records_dropped, 0);
+        self.recording.assert_lossless();
     }
 
     fn thread(&self, tid: u32) -> UdpThread {
-        let threads = self.handle.udp_threads();
+        let threads = self.recording.handle.udp_threads();
         let found = threads.iter().find(|thread| thread.tid == tid);
         found
             .unwrap_or_else(|| panic!("no {tid} among {threads:#?}"))
@@ -117,13 +82,6 @@ impl Recorder {
         let mine = self.datagrams.iter().filter(|one| one.tid == tid);
         mine.collect()
     }
-}
-
-/// Whether the verifier refused a program (EACCES, EINVAL, E2BIG): our fault, not the kernel's.
-fn is_refused(reason: &str) -> bool {
-    [13, 22, 7]
-        .iter()
-        .any(|errno| reason.contains(&format!("(os error {errno})")))
 }
 
 /// The name of this process.
@@ -244,7 +202,10 @@ fn rare_sends_are_told_one_by_one_with_their_destination() {
             assert_eq!(thread.sent_bytes, bytes as u64);
             assert_eq!(thread.sent_at, Some(told.last().unwrap().at));
             assert_eq!((thread.received, thread.send_errors), (0, 0));
-            assert_eq!(recorder.handle.counters().udp_sent, told.len() as u64);
+            assert_eq!(
+                recorder.recording.handle.counters().udp_sent,
+                told.len() as u64
+            );
         });
     }
 }
@@ -337,8 +298,8 @@ fn what_threads_send_and_receive_is_counted() {
                     assert_eq!(results.len(), 6);
                 }
             }
-            let counters = recorder.handle.counters();
-            let threads = recorder.handle.udp_threads();
+            let counters = recorder.recording.handle.counters();
+            let threads = recorder.recording.handle.udp_threads();
             let sum = |of: fn(&UdpThread) -> u64| threads.iter().map(of).sum::<u64>();
             assert_eq!(counters.udp_sent, sum(|thread| thread.sent));
             assert_eq!(counters.udp_received, sum(|thread| thread.received));
@@ -366,9 +327,9 @@ fn other_processes_are_left_alone() {
             socket.send_to(&[], target).unwrap();
             counted.recv_timeout(Duration::from_secs(5)).unwrap();
             recorder.gather();
-            assert_eq!(recorder.handle.udp_threads(), []);
+            assert_eq!(recorder.recording.handle.udp_threads(), []);
             assert_eq!(recorder.datagrams, []);
-            assert_eq!(recorder.handle.counters().udp_sent, 0);
+            assert_eq!(recorder.recording.handle.counters().udp_sent, 0);
         });
     }
 }
