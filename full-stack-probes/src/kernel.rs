@@ -161,10 +161,7 @@ impl Kernel {
 
         let ignore_local = u32::from(settings.ignore_loopback);
         let port_count = settings.ports.len() as u32;
-        let mut ports = [0u16; MAX_PORTS];
-        for (place, port) in ports.iter_mut().zip(&settings.ports) {
-            *place = *port;
-        }
+        let ports = fixed(&settings.ports);
         let hierarchy = Hierarchy::find().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot tell this host's cgroups; is /proc mounted?");
             None
@@ -173,10 +170,7 @@ impl Kernel {
         let long_wait = u64::try_from(settings.long_wait.as_nanos()).unwrap_or(u64::MAX);
         let consensus_ports = &settings.watch.consensus_ports;
         let message_port_count = consensus_ports.len() as u32;
-        let mut message_ports = [0u16; MAX_PORTS];
-        for (place, port) in message_ports.iter_mut().zip(consensus_ports) {
-            *place = *port;
-        }
+        let message_ports = fixed(consensus_ports);
         let bulk_size = if (message::PROBE.wanted)(settings) {
             MESSAGE_BULK
         } else {
@@ -395,6 +389,15 @@ pub struct ProgramStats {
     pub run_time_ns: u64,
     /// Calls that the kernel skipped because the program was already running on that CPU.
     pub skipped: u64,
+}
+
+/// Ports as the programs have them; no more than fit, as [`Kernel::load`] has checked.
+fn fixed(ports: &[u16]) -> [u16; MAX_PORTS] {
+    let mut fixed = [0; MAX_PORTS];
+    for (place, port) in fixed.iter_mut().zip(ports) {
+        *place = *port;
+    }
+    fixed
 }
 
 /// The kernel's type information.

@@ -272,6 +272,9 @@ impl Reader {
 
     /// Heartbeats, each with the time of its handling.
     fn beat(&mut self, beats: &[(Timestamp, Timestamp)]) {
+        if beats.is_empty() {
+            return;
+        }
         let mut registry = self.shared.registry();
         for (at, now) in beats {
             let delay = u64::try_from(now.since(*at).as_nanos()).unwrap_or(u64::MAX);
