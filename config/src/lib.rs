@@ -11,6 +11,7 @@ mod maintenance;
 mod parse;
 mod problem;
 mod read;
+mod rib;
 mod secret;
 mod types;
 mod warnings;
@@ -18,6 +19,7 @@ mod watch;
 
 pub use maintenance::Maintenance;
 pub use problem::{ConfigError, Problem};
+pub use rib::{History, Rpki};
 pub use secret::{Secret, SecretError};
 pub use types::{
     Anchor, Bgp, Block, Config, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,

@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use crate::maintenance::maintenance;
 use crate::read::{At, Item, Report, Section, offset};
+use crate::rib;
 use crate::secret::routing_key;
 use crate::watch::{block, ports, watch};
 use crate::{
@@ -400,12 +401,18 @@ fn bgp(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -> Option<Bg
     }
     let listen = listeners(s.take("listen"), report);
     let neighbors = neighbors(s.take("neighbor"), egress, report);
+    let memory_limit = rib::memory_limit(s, report);
+    let history = rib::history(s, report);
+    let rpki = rib::rpki(s, report);
     Some(Bgp {
         local_as: local_as?,
         router_id: router_id?.value,
         listen,
         hold_time: hold_time.unwrap_or(90 * SECOND),
         neighbors,
+        memory_limit,
+        history,
+        rpki,
     })
 }
 

@@ -1,3 +1,4 @@
+use crate::rib::{History, Rpki};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -218,6 +219,12 @@ pub struct Bgp {
     pub hold_time: Duration,
     /// The neighbours that may connect.
     pub neighbors: Vec<Neighbor>,
+    /// Bytes of the RIB from which on routes that cover no watched address are left out.
+    pub memory_limit: Option<usize>,
+    /// Bounds of the change history.
+    pub history: History,
+    /// Where origins are validated from, if they are.
+    pub rpki: Option<Rpki>,
 }
 
 /// A BGP neighbour.

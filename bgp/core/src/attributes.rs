@@ -89,6 +89,26 @@ impl Attributes {
     }
 }
 
+/// ORIGIN, AS_PATH's value in four octets, and the other attributes, of packed bytes.
+pub(crate) fn packed_parts(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, rest) = bytes.split_first()?;
+    let next_hop = match tag {
+        4 => 4,
+        6 => 16,
+        7 => 32,
+        _ => return None,
+    };
+    let (&[origin, a, b, c], rest) = rest.get(next_hop..)?.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
+    let (path, other) = rest.split_at_checked(length)?;
+    Some((origin, path, other))
+}
+
+/// AS_PATH's value in four octets, of packed bytes.
+pub(crate) fn packed_path(bytes: &[u8]) -> &[u8] {
+    packed_parts(bytes).map_or(&[], |(_, path, _)| path)
+}
+
 /// The part of the packed form before the other attributes. A link-local address has its place
 /// only beside an IPv6 next hop.
 fn pack_head(

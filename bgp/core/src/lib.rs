@@ -6,21 +6,26 @@
 
 mod arena;
 mod attributes;
+mod burst;
 mod capability;
 pub mod capture;
 mod fault;
 mod frame;
+mod history;
+mod links;
 mod nlri;
 mod notification;
 mod open;
 mod outbox;
 mod path;
+mod preference;
 mod refresh;
 mod rib;
 mod role;
 mod session;
 mod table;
 mod update;
+mod validation;
 mod values;
 
 pub use attributes::{AttributeError, Attributes, ErrorLevel, Origin};
@@ -30,6 +35,7 @@ pub use frame::{
     EXTENDED_LENGTH, Frame, Framer, HEADER_LENGTH, MAX_LENGTH, MessageType, encode,
     encode_notification,
 };
+pub use history::HistoryLimits;
 pub use nlri::{Families, Family, Nlri, NlriField, NlriIter};
 pub use notification::{Notification, error_name};
 pub use open::{
@@ -39,11 +45,15 @@ pub use open::{
 pub use outbox::Outbox;
 pub use path::{AsPath, Segment, SegmentKind};
 pub use refresh::{RefreshKind, RouteRefresh};
-pub use rib::{END_OF_RIB_WAIT, MaxPrefixes, NeighborConfig, Rib, RibQuery, RibRoute, TableStatus};
+pub use rib::{
+    END_OF_RIB_WAIT, MaxPrefixes, NeighborConfig, Rib, RibCursor, RibLimits, RibMemory, RibPage,
+    RibQuery, RibRequest, RibRoute, RibWalk, TableStatus,
+};
 pub use role::{OtcRule, Role, RouteLeak};
 pub use session::{Action, Event, Negotiated, Session, SessionConfig, State, Stop};
 pub use update::{
     Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
     decode as decode_update, view as view_update,
 };
+pub use validation::{Vrp, Vrps};
 pub use values::{AttributeValue, attribute_name, attribute_values};

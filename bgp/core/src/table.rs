@@ -1,5 +1,6 @@
 //! One neighbour's routes (Adj-RIB-In).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use events::{Prefix, Timestamp};
@@ -18,11 +19,18 @@ pub(crate) struct Entry {
     pub generation: u32,
 }
 
+/// The best route to each prefix; beside it all paths of a neighbour that sends several (RFC 7911).
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     v4: PrefixMap<Ipv4Net, Entry>,
     v6: PrefixMap<Ipv6Net, Entry>,
+    paths: BTreeMap<(Prefix, u32), Entry>,
+    /// How many of the paths are IPv4.
+    paths_v4: usize,
 }
+
+/// What the standard library's map takes for each path, about: its nodes are two thirds full.
+const PATH_BYTES: usize = size_of::<((Prefix, u32), Entry)>() * 3 / 2;
 
 impl Table {
     pub fn get(&self, prefix: &Prefix) -> Option<Entry> {
@@ -32,11 +40,12 @@ impl Table {
         }
     }
 
-    pub fn insert(&mut self, prefix: Prefix, entry: Entry) {
+    /// Gives back what was there.
+    pub fn insert(&mut self, prefix: Prefix, entry: Entry) -> Option<Entry> {
         match prefix {
             Prefix::V4(prefix) => self.v4.insert(prefix, entry),
             Prefix::V6(prefix) => self.v6.insert(prefix, entry),
-        };
+        }
     }
 
     pub fn remove(&mut self, prefix: &Prefix) -> Option<Entry> {
@@ -44,6 +53,37 @@ impl Table {
             Prefix::V4(prefix) => self.v4.remove(prefix),
             Prefix::V6(prefix) => self.v6.remove(prefix),
         }
+    }
+
+    /// Adds or replaces a path; gives back what was there. The best route is the caller's to set.
+    pub fn insert_path(&mut self, prefix: Prefix, id: u32, entry: Entry) -> Option<Entry> {
+        let old = self.paths.insert((prefix, id), entry);
+        if old.is_none() && matches!(prefix, Prefix::V4(_)) {
+            self.paths_v4 += 1;
+        }
+        old
+    }
+
+    pub fn remove_path(&mut self, prefix: &Prefix, id: u32) -> Option<Entry> {
+        let old = self.paths.remove(&(*prefix, id))?;
+        if matches!(prefix, Prefix::V4(_)) {
+            self.paths_v4 -= 1;
+        }
+        Some(old)
+    }
+
+    pub fn path(&self, prefix: &Prefix, id: u32) -> Option<Entry> {
+        self.paths.get(&(*prefix, id)).copied()
+    }
+
+    /// The paths to a prefix, by identifier. None where the neighbour sends one path only.
+    pub fn paths(&self, prefix: &Prefix) -> impl Iterator<Item = (u32, Entry)> + '_ {
+        // Most tables have none, and need no search.
+        let all =
+            (!self.paths.is_empty()).then(|| self.paths.range((*prefix, 0)..=(*prefix, u32::MAX)));
+        all.into_iter()
+            .flatten()
+            .map(|((_, id), entry)| (*id, *entry))
     }
 
     /// Longest match.
@@ -60,6 +100,21 @@ impl Table {
         }
     }
 
+    /// All that contain an address, the shortest first.
+    pub fn covers(&self, address: IpAddr) -> Vec<(Prefix, Entry)> {
+        match address {
+            IpAddr::V4(address) => {
+                let cover = self.v4.cover(&Ipv4Net::from(address));
+                cover.map(|(p, entry)| (Prefix::V4(p), *entry)).collect()
+            }
+            IpAddr::V6(address) => {
+                let cover = self.v6.cover(&Ipv6Net::from(address));
+                cover.map(|(p, entry)| (Prefix::V6(p), *entry)).collect()
+            }
+        }
+    }
+
+    /// How many prefixes there are.
     pub fn len(&self, family: Family) -> usize {
         match family {
             Family::Ipv4 => self.v4.len(),
@@ -67,27 +122,35 @@ impl Table {
         }
     }
 
-    /// All routes of a family in the order of their prefixes.
-    pub fn iter(&self, family: Family) -> Box<dyn Iterator<Item = (Prefix, Entry)> + '_> {
-        match family {
-            Family::Ipv4 => Box::new(self.v4.iter().map(|(p, entry)| (Prefix::V4(p), *entry))),
-            Family::Ipv6 => Box::new(self.v6.iter().map(|(p, entry)| (Prefix::V6(p), *entry))),
-        }
+    /// How many routes there are: prefixes, or paths where there are several to a prefix.
+    pub fn routes(&self, family: Family) -> usize {
+        let paths = match family {
+            Family::Ipv4 => self.paths_v4,
+            Family::Ipv6 => self.paths.len() - self.paths_v4,
+        };
+        paths.max(self.len(family))
     }
 
-    /// A prefix and its more specifics.
-    pub fn within(&self, prefix: &Prefix) -> Box<dyn Iterator<Item = (Prefix, Entry)> + '_> {
-        match prefix {
-            Prefix::V4(prefix) => Box::new(
-                self.v4
-                    .children(prefix)
-                    .map(|(p, entry)| (Prefix::V4(p), *entry)),
-            ),
-            Prefix::V6(prefix) => Box::new(
-                self.v6
-                    .children(prefix)
-                    .map(|(p, entry)| (Prefix::V6(p), *entry)),
-            ),
+    /// Bytes of memory that it takes.
+    pub fn mem_size(&self) -> usize {
+        self.v4.mem_size() + self.v6.mem_size() + self.paths.len() * PATH_BYTES
+    }
+
+    /// Routes of a family in the order of their prefixes, from a prefix on or from the one behind it.
+    pub fn iter_from(
+        &self,
+        from: Prefix,
+        inclusive: bool,
+    ) -> Box<dyn Iterator<Item = (Prefix, Entry)> + '_> {
+        match from {
+            Prefix::V4(from) => {
+                let iter = self.v4.iter_from(&from, inclusive);
+                Box::new(iter.map(|(p, entry)| (Prefix::V4(p), *entry)))
+            }
+            Prefix::V6(from) => {
+                let iter = self.v6.iter_from(&from, inclusive);
+                Box::new(iter.map(|(p, entry)| (Prefix::V6(p), *entry)))
+            }
         }
     }
 }

@@ -93,6 +93,12 @@ impl Connection {
                         if let Some(report) = self.backlog.pop_front() {
                             permit.send(report);
                         }
+                        while !self.backlog.is_empty()
+                            && let Ok(permit) = reports.try_reserve()
+                            && let Some(report) = self.backlog.pop_front()
+                        {
+                            permit.send(report);
+                        }
                     }
                     Err(_) => self.step(Event::Stop(Stop::Shutdown), clock::now()),
                 },

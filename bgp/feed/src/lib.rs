@@ -22,7 +22,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bgp_core::SessionConfig;
-pub use bgp_core::{RibQuery, RibRoute, State};
+pub use bgp_core::{
+    HistoryLimits, RibCursor, RibLimits, RibMemory, RibPage, RibQuery, RibRequest, RibRoute, State,
+    Vrp, Vrps,
+};
 use events::{BgpSignal, PeerKey};
 pub use neighbor::NeighborStatus;
 pub use settings::{BGP_PORT, NeighborSettings, Settings, StartError};
@@ -32,11 +35,12 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use neighbor::Neighbor;
+pub use store::RibStatus;
 use store::{Report, Request, Store};
 use transport::Shared;
 
 /// Reports of sessions that wait for the RIB's task; each session has a backlog besides.
-const REPORTS: usize = 256;
+const REPORTS: usize = 1024;
 /// Queries that wait for the RIB's task; more callers wait in line.
 const REQUESTS: usize = 16;
 /// [`Handle::stop`] takes no longer.
@@ -46,6 +50,7 @@ const STOP: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Handle {
     watched: watch::Sender<Vec<PeerKey>>,
+    vrps: watch::Sender<Arc<Vrps>>,
     requests: mpsc::Sender<Request>,
     shutdown: watch::Sender<bool>,
     store: JoinHandle<()>,
@@ -110,6 +115,7 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
     let (reports, reports_receiver) = mpsc::channel::<Report>(REPORTS);
     let (requests, requests_receiver) = mpsc::channel(REQUESTS);
     let (watched, watched_receiver) = watch::channel(Vec::new());
+    let (vrps, vrps_receiver) = watch::channel(Arc::default());
     let (shutdown, shutdown_receiver) = watch::channel(false);
     let strangers = Arc::new(AtomicU64::new(0));
     let shared = Shared {
@@ -127,10 +133,16 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
     }
     // Sessions, listeners and connectors alone hold `reports`: when all are gone, the store ends.
     drop(shared);
-    let store =
-        Store::new(neighbors).run(reports_receiver, requests_receiver, watched_receiver, sink);
+    let store = Store::new(neighbors, settings.rib).run(
+        reports_receiver,
+        requests_receiver,
+        watched_receiver,
+        vrps_receiver,
+        sink,
+    );
     Ok(Handle {
         watched,
+        vrps,
         requests,
         shutdown,
         store: tokio::spawn(store),
@@ -162,16 +174,37 @@ impl Handle {
 
     /// Routes, by neighbour and prefix, at most `limit`. Empty if the feed has ended.
     pub async fn rib(&self, query: RibQuery, limit: usize) -> Vec<RibRoute> {
-        let (answer, receiver) = oneshot::channel();
-        let request = Request::Rib {
+        let page = self.rib_page(RibRequest {
             query,
+            neighbor: None,
+            at: None,
             limit,
-            answer,
-        };
-        if self.requests.send(request).await.is_err() {
-            return Vec::new();
-        }
-        receiver.await.unwrap_or_default()
+            after: None,
+        });
+        page.await.unwrap_or_default().routes
+    }
+
+    /// A page of routes. `None` if the feed has ended. The walk is done in pieces, so that it delays
+    /// neither sessions nor signals, however large it is.
+    pub async fn rib_page(&self, request: RibRequest) -> Option<RibPage> {
+        let (answer, receiver) = oneshot::channel();
+        self.requests
+            .send(Request::Rib(request, answer))
+            .await
+            .ok()?;
+        receiver.await.ok()
+    }
+
+    /// How the RIB fares. `None` if the feed has ended.
+    pub async fn rib_status(&self) -> Option<RibStatus> {
+        let (answer, receiver) = oneshot::channel();
+        self.requests.send(Request::Status(answer)).await.ok()?;
+        receiver.await.ok()
+    }
+
+    /// Replaces what origins are validated by; with none, nothing is validated.
+    pub fn set_vrps(&self, vrps: Arc<Vrps>) {
+        self.vrps.send_replace(vrps);
     }
 
     /// Connections that came from addresses of no neighbour, and were closed.

@@ -2,6 +2,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bgp_core::RibLimits;
 use events::{Asn, EgressName};
 
 /// The port of BGP.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub hold_time: Duration,
     /// The neighbours; with none, nothing is listened to.
     pub neighbors: Vec<NeighborSettings>,
+    /// Bounds of the RIB.
+    pub rib: RibLimits,
 }
 
 /// One neighbour.
@@ -139,6 +142,7 @@ mod tests {
             listen: Vec::new(),
             hold_time: Duration::from_secs(90),
             neighbors: Vec::new(),
+            rib: RibLimits::default(),
         };
         let neighbor = NeighborSettings {
             address: [192, 0, 2, 2].into(),

@@ -1,10 +1,13 @@
 //! The task that owns the RIB: reports of sessions in, signals out, queries answered in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_core::{Negotiated, NeighborConfig, Outbox, Rib, RibQuery, RibRoute, Stop, Update};
+use bgp_core::{
+    Negotiated, NeighborConfig, Outbox, Rib, RibLimits, RibMemory, RibPage, RibRequest, RibWalk,
+    Stop, Update, Vrps,
+};
 use events::{BgpSignal, NeighborId, PeerKey, SessionDownReason, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout_at};
@@ -17,6 +20,13 @@ use crate::neighbor::{Neighbor, NeighborStatus};
 const OUTBOX: usize = 4096;
 /// Time for the last signals to be taken when the feed stops.
 const LAST_SIGNALS: Duration = Duration::from_millis(500);
+
+/// Reports that are taken at once: what else waits is looked at in between.
+const BATCH: usize = 64;
+/// Steps of a query that are done at once: some hundred microseconds at most.
+const STEPS: usize = 512;
+/// Queries under way; more wait in their channel.
+const WALKS: usize = 16;
 
 /// What a session learnt.
 #[derive(Debug)]
@@ -37,30 +47,45 @@ pub(crate) enum ReportKind {
 #[derive(Debug)]
 pub(crate) enum Request {
     Neighbors(oneshot::Sender<Vec<NeighborStatus>>),
-    Rib {
-        query: RibQuery,
-        limit: usize,
-        answer: oneshot::Sender<Vec<RibRoute>>,
-    },
+    Rib(RibRequest, oneshot::Sender<RibPage>),
+    Status(oneshot::Sender<RibStatus>),
+}
+
+/// How the RIB fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RibStatus {
+    /// What it takes.
+    pub memory: RibMemory,
+    /// Neighbours whose tables lack routes for want of memory.
+    pub partial: usize,
+    /// Different sets of attributes.
+    pub attribute_sets: usize,
+    /// VRPs that origins are validated by.
+    pub vrps: usize,
 }
 
 pub(crate) struct Store {
     rib: Rib,
     outbox: Outbox,
     neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>,
+    walks: VecDeque<(RibWalk, oneshot::Sender<RibPage>)>,
 }
 
 impl Store {
-    pub fn new(neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>) -> Self {
-        let rib = Rib::new(neighbors.values().map(|neighbor| NeighborConfig {
-            id: neighbor.id,
-            egress: neighbor.settings.egress.clone(),
-            max_prefixes: neighbor.settings.max_prefixes,
-        }));
+    pub fn new(neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>, limits: RibLimits) -> Self {
+        let mut rib = Rib::bounded(limits, seed(), clock::now());
+        for neighbor in neighbors.values() {
+            rib.add(NeighborConfig {
+                id: neighbor.id,
+                egress: neighbor.settings.egress.clone(),
+                max_prefixes: neighbor.settings.max_prefixes,
+            });
+        }
         Self {
             rib,
             outbox: Outbox::default(),
             neighbors,
+            walks: VecDeque::new(),
         }
     }
 
@@ -70,9 +95,14 @@ impl Store {
         mut reports: mpsc::Receiver<Report>,
         mut requests: mpsc::Receiver<Request>,
         mut watched: watch::Receiver<Vec<PeerKey>>,
+        mut vrps: watch::Receiver<Arc<Vrps>>,
         sink: mpsc::Sender<BgpSignal>,
     ) {
+        let mut batch = Vec::with_capacity(BATCH);
         loop {
+            self.walk();
+            // Reports go on coming in: a query that is under way takes turns with them.
+            let under_way = !self.walks.is_empty();
             let deadline = self.rib.deadline();
             let wait = deadline.map_or(Duration::MAX, |at| at.since(clock::now()));
             tokio::select! {
@@ -82,23 +112,36 @@ impl Store {
                         if let Some(signal) = self.outbox.pop() {
                             permit.send(signal);
                         }
+                        while !self.outbox.is_empty()
+                            && let Ok(permit) = sink.try_reserve()
+                            && let Some(signal) = self.outbox.pop()
+                        {
+                            permit.send(signal);
+                        }
                     }
                     Err(_) => return,
                 },
-                Some(request) = requests.recv() => self.answer(request),
+                Some(request) = requests.recv(), if self.walks.len() < WALKS => self.answer(request),
                 Ok(()) = watched.changed() => {
                     let peers = watched.borrow_and_update().iter().copied().collect();
                     let signals = self.rib.watch(peers);
                     self.send(signals);
                 }
-                report = reports.recv(), if self.outbox.len() < OUTBOX => match report {
-                    Some(report) => self.take(report),
-                    None => break,
-                },
+                Ok(()) = vrps.changed() => {
+                    let new = Arc::clone(&vrps.borrow_and_update());
+                    self.rib.set_vrps(new);
+                }
+                count = reports.recv_many(&mut batch, BATCH), if self.outbox.len() < OUTBOX => {
+                    if count == 0 {
+                        break;
+                    }
+                    batch.drain(..).for_each(|report| self.take(report));
+                }
                 () = sleep(wait), if deadline.is_some() => {
                     let signals = self.rib.expire(clock::now());
                     self.send(signals);
                 }
+                () = std::future::ready(()), if under_way => {}
             }
         }
         let deadline = tokio::time::Instant::now() + LAST_SIGNALS;
@@ -115,6 +158,7 @@ impl Store {
             session,
             kind,
         } = report;
+        self.rib.tick(clock::now());
         let signals = match kind {
             ReportKind::Up(negotiated, at) => {
                 self.rib.session_up(neighbor, session, &negotiated, at)
@@ -145,7 +189,7 @@ impl Store {
     }
 
     /// A caller that no longer waits is no error.
-    fn answer(&self, request: Request) {
+    fn answer(&mut self, request: Request) {
         match request {
             Request::Neighbors(answer) => {
                 let now = clock::now();
@@ -153,13 +197,40 @@ impl Store {
                     |neighbor: &Arc<Neighbor>| neighbor.status(self.rib.status(neighbor.id), now);
                 let _ = answer.send(self.neighbors.values().map(status).collect());
             }
-            Request::Rib {
-                query,
-                limit,
-                answer,
-            } => {
-                let _ = answer.send(self.rib.routes(query, limit));
+            Request::Rib(request, answer) => {
+                self.walks.push_back((self.rib.walk(request), answer));
+            }
+            Request::Status(answer) => {
+                let partial = |neighbor: &&NeighborId| self.rib.status(**neighbor).partial;
+                let _ = answer.send(RibStatus {
+                    memory: self.rib.memory(),
+                    partial: self.neighbors.keys().filter(partial).count(),
+                    attribute_sets: self.rib.attribute_sets(),
+                    vrps: self.rib.vrps(),
+                });
             }
         }
     }
+
+    /// One piece of one query.
+    fn walk(&mut self) {
+        let Some((mut walk, answer)) = self.walks.pop_front() else {
+            return;
+        };
+        if answer.is_closed() {
+            return;
+        }
+        self.rib.tick(clock::now());
+        if self.rib.advance(&mut walk, STEPS) {
+            let _ = answer.send(self.rib.page(walk));
+        } else {
+            self.walks.push_back((walk, answer));
+        }
+    }
+}
+
+/// Something that no neighbour knows.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
 }

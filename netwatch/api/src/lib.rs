@@ -40,5 +40,5 @@ pub use reply::{
     PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo, Reply, RibReply,
     RibRoute, RollbackReply, RoutesReply, StatusReply, TargetInfo, VersionReply,
 };
-pub use request::{Request, RibQuery, RibQueryError};
+pub use request::{Request, RibCursor, RibQuery, RibQueryError};
 pub use server::{BindError, Call, Limits, Publisher, Server, ServerCounters};

@@ -10,7 +10,7 @@ use events::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{KernelInfo, RibQuery, millis};
+use crate::{KernelInfo, RibCursor, RibQuery, millis};
 
 /// A reply: one line of JSON, its kind in `reply`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -248,10 +248,20 @@ pub struct NeighborInfo {
 pub struct RibReply {
     /// What was asked for.
     pub query: Option<RibQuery>,
-    /// The routes, the most specific first. Empty without a query.
+    /// The routes, by neighbour, prefix and path identifier. Empty without a query.
     pub routes: Vec<RibRoute>,
-    /// More routes matched than were sent.
+    /// There may be more routes than were sent.
     pub truncated: bool,
+    /// Where the next page begins, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<RibCursor>,
+    /// The time that was asked for is before the history: nothing can be said of it. The past is
+    /// known from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_since: Option<Timestamp>,
+    /// A neighbour's table lacks routes for want of memory: what is missing here may exist.
+    #[serde(default)]
+    pub partial: bool,
     /// The tables' sizes.
     pub neighbors: Vec<NeighborInfo>,
 }
@@ -263,6 +273,9 @@ pub struct RibRoute {
     pub neighbor: NeighborId,
     /// The uplink that it stands for.
     pub egress: EgressName,
+    /// Which of the neighbour's paths to the prefix (RFC 7911), if it sends several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_id: Option<u32>,
     /// The route.
     pub route: RouteAttributes,
     /// The session is lost.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use events::{PlanId, Prefix};
+use events::{NeighborId, PlanId, Prefix, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A request: one line of JSON, its kind in `request`.
@@ -33,10 +33,22 @@ pub enum Request {
     },
     /// Look into the RIB.
     BgpRib {
-        /// Routes that cover this address, or this prefix and what lies inside it; absent: the
-        /// tables' sizes only.
+        /// Routes that cover this address, or this prefix and what lies inside it, or all; absent:
+        /// the tables' sizes only.
         #[serde(default)]
         query: Option<RibQuery>,
+        /// The routes as they were then, by CLOCK_MONOTONIC; absent: as they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Timestamp>,
+        /// Only this neighbour's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        neighbor: Option<NeighborId>,
+        /// The most routes of the page: 1,000 where it is absent, and at most 10,000.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
+        /// The page behind an earlier one: that one's `next`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<RibCursor>,
     },
     /// The BGP neighbours.
     BgpNeighbors,
@@ -81,7 +93,20 @@ impl Request {
     }
 }
 
-/// What to look for in the RIB: `"203.0.113.7"` or `"203.0.113.0/24"`.
+/// A place between two routes: the last route of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RibCursor {
+    /// Whose route.
+    pub neighbor: NeighborId,
+    /// Its prefix.
+    pub prefix: Prefix,
+    /// Its path identifier (RFC 7911), if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_id: Option<u32>,
+}
+
+/// What to look for in the RIB: `"203.0.113.7"`, `"203.0.113.0/24"` or `"all"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum RibQuery {
@@ -89,6 +114,8 @@ pub enum RibQuery {
     Address(IpAddr),
     /// The routes of a prefix and of those inside it.
     Prefix(Prefix),
+    /// All routes.
+    All,
 }
 
 /// Neither an address nor a prefix.
@@ -99,6 +126,9 @@ pub struct RibQueryError(String);
 impl FromStr for RibQuery {
     type Err = RibQueryError;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(address));
         }
@@ -126,6 +156,7 @@ impl fmt::Display for RibQuery {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Prefix(prefix) => prefix.fmt(f),
+            Self::All => f.write_str("all"),
         }
     }
 }
@@ -150,6 +181,10 @@ mod tests {
             (
                 Request::BgpRib {
                     query: Some("203.0.113.9/24".parse().unwrap()),
+                    at: None,
+                    neighbor: None,
+                    limit: None,
+                    after: None,
                 },
                 r#"{"request":"bgp_rib","query":"203.0.113.0/24"}"#,
             ),
@@ -164,6 +199,26 @@ mod tests {
             assert_eq!(serde_json::from_str::<Request>(json).unwrap(), request);
             assert_eq!(request.name(), name);
         }
+    }
+
+    #[test]
+    fn a_later_page_of_the_past() {
+        let json = r#"{"request":"bgp_rib","query":"all","at":5,"neighbor":"192.0.2.1","limit":9,"after":{"neighbor":"192.0.2.1","prefix":"10.0.0.0/8"}}"#;
+        let request: Request = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&request).unwrap(), json);
+        let neighbor = NeighborId::session([192, 0, 2, 1].into());
+        let expected = Request::BgpRib {
+            query: Some(RibQuery::All),
+            at: Some(Timestamp::from_nanos(5)),
+            neighbor: Some(neighbor),
+            limit: Some(9),
+            after: Some(RibCursor {
+                neighbor,
+                prefix: "10.0.0.0/8".parse().unwrap(),
+                path_id: None,
+            }),
+        };
+        assert_eq!(request, expected);
     }
 
     #[test]

@@ -226,11 +226,12 @@ fn engine(request: Request) -> Option<Reply> {
         Request::Rollback { plan } => Reply::Rollback(RollbackReply {
             plans: plan.into_iter().collect(),
         }),
-        Request::BgpRib { query } => Reply::BgpRib(RibReply {
+        Request::BgpRib { query, .. } => Reply::BgpRib(RibReply {
             query,
             routes: vec![RibRoute {
                 neighbor: NeighborId::session("192.0.2.1".parse().unwrap()),
                 egress: EgressName::from("a"),
+                path_id: None,
                 route: RouteAttributes {
                     prefix: "203.0.113.0/24".parse().unwrap(),
                     as_path: vec![Asn(64500)],
@@ -262,7 +263,14 @@ async fn replies_arrive_as_they_were_given() {
     let reply = client.request(&Request::Routes).await.unwrap();
     assert!(matches!(reply, Reply::Routes(r) if r.plans[0].plan == plan()));
     let query = Some("203.0.113.7".parse().unwrap());
-    let reply = client.request(&Request::BgpRib { query }).await.unwrap();
+    let request = Request::BgpRib {
+        query,
+        at: None,
+        neighbor: None,
+        limit: None,
+        after: None,
+    };
+    let reply = client.request(&request).await.unwrap();
     assert!(matches!(reply, Reply::BgpRib(r) if r.query == query && r.routes.len() == 1));
     let refused = client.request(&Request::PageTest).await.unwrap_err();
     assert!(

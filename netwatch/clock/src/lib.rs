@@ -16,6 +16,15 @@ pub fn wall(at: Timestamp) -> jiff::Timestamp {
         .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
 }
 
+/// The moment on the monotonic clock of a wall-clock time, by the offset between the two now; the
+/// clock's origin for times before it.
+#[must_use]
+pub fn monotonic(wall: jiff::Timestamp) -> Timestamp {
+    let offset = i128::from(read(libc::CLOCK_REALTIME)) - i128::from(read(libc::CLOCK_MONOTONIC));
+    let nanos = (wall.as_nanosecond() - offset).max(0);
+    Timestamp::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -39,5 +48,14 @@ mod tests {
         let after = jiff::Timestamp::now();
         let slack = jiff::SignedDuration::from_secs(1);
         assert!(wall >= before - slack && wall <= after + slack);
+    }
+
+    #[test]
+    fn wall_time_leads_back_to_the_moment() {
+        let at = now();
+        let back = monotonic(wall(at));
+        let apart = back.since(at).max(at.since(back));
+        assert!(apart < std::time::Duration::from_secs(1));
+        assert_eq!(monotonic(jiff::Timestamp::UNIX_EPOCH), Timestamp::ZERO);
     }
 }

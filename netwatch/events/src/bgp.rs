@@ -234,8 +234,8 @@ pub struct RouteChange {
 
 /// How much a burst of withdrawals points to one AS link.
 ///
-/// After SWIFT (SIGCOMM 2017): the weighted geometric mean of the share of the burst's withdrawals
-/// that crossed the link and the share of the link's routes that were withdrawn.
+/// After SWIFT (SIGCOMM 2017): the weighted geometric mean, 3 : 1, of the share of the burst's
+/// prefixes that lost the link and the share of the link's prefixes that lost it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkScore {
     /// The link's ends, the nearer to us first.
@@ -245,6 +245,19 @@ pub struct LinkScore {
     /// Prefixes whose path still crosses it.
     pub remaining: u32,
     /// 0 to 1.
+    pub score: f64,
+}
+
+/// The same for an AS: all links that lead to it or away from it, and the prefixes that it originates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AsScore {
+    /// The AS.
+    pub asn: Asn,
+    /// Prefixes of the burst whose old path crossed or ended in the AS.
+    pub withdrawn: u32,
+    /// Prefixes whose path still does.
+    pub remaining: u32,
+    /// 0 to 1. Where it exceeds the best link's, the links that fail have this AS in common.
     pub score: f64,
 }
 
@@ -261,6 +274,9 @@ pub struct Burst {
     pub prefixes: u32,
     /// The links that it may be, most suspect first: those on old paths and not on the new.
     pub links: Vec<LinkScore>,
+    /// The ASes that it may be, most suspect first.
+    #[serde(default)]
+    pub ases: Vec<AsScore>,
     /// Routes were left out of the table for want of memory: the shares are estimates.
     pub partial: bool,
 }

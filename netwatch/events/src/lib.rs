@@ -22,8 +22,8 @@ mod time;
 mod topology;
 
 pub use bgp::{
-    BgpSignal, Burst, Learned, LinkScore, NeighborId, NotANeighbor, OriginValidation, RibView,
-    RouteAttributes, RouteChange, RouteFact, SessionDownReason,
+    AsScore, BgpSignal, Burst, Learned, LinkScore, NeighborId, NotANeighbor, OriginValidation,
+    RibView, RouteAttributes, RouteChange, RouteFact, SessionDownReason,
 };
 pub use block::{BlockOperation, BlockRequest};
 pub use conclusion::Conclusion;

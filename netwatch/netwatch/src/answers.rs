@@ -16,10 +16,7 @@ use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
 
 use crate::daemon::Daemon;
-use crate::{metrics, wiring};
-
-/// Routes of one RIB query that are sent at most.
-const RIB_LIMIT: usize = 1000;
+use crate::{metrics, rib, wiring};
 
 /// Facts that the engine was told, for people.
 #[derive(Debug, Default)]
@@ -99,7 +96,21 @@ impl Daemon {
                     send(reply, Reply::Rollback(RollbackReply { plans }));
                 }
             }
-            Request::BgpRib { query } => self.rib(query, reply),
+            Request::BgpRib {
+                query,
+                at,
+                neighbor,
+                limit,
+                after,
+            } => {
+                let page = rib::Page {
+                    at,
+                    neighbor,
+                    limit,
+                    after,
+                };
+                self.rib(query, page, reply);
+            }
             Request::BgpNeighbors => {
                 let bgp = self.bgp.clone();
                 self.adapters.spawn(async move {
@@ -149,6 +160,9 @@ impl Daemon {
             if let Some(prober) = prober {
                 targets(&prober, &mut status.egresses).await;
             }
+            if let Some(bgp) = bgp.as_deref() {
+                rib::count(bgp, &mut status.counters).await;
+            }
             for info in &status.neighbors {
                 let labels = metrics::labels([
                     ("neighbor", info.neighbor.to_string().as_str()),
@@ -167,44 +181,18 @@ impl Daemon {
         });
     }
 
-    fn rib(&self, query: Option<api::RibQuery>, reply: oneshot::Sender<Reply>) {
+    fn rib(&self, query: Option<api::RibQuery>, page: rib::Page, reply: oneshot::Sender<Reply>) {
         let Some(bgp) = self.bgp.clone() else {
             let message = "no BGP speaker is configured: add [bgp] to the configuration";
             return send(reply, Reply::error(ErrorCode::Unavailable, message));
         };
         self.adapters.spawn(async move {
-            let mut routes = match query {
-                None => Vec::new(),
-                Some(api::RibQuery::Address(address)) => {
-                    bgp.rib(bgp_feed::RibQuery::Address(address), RIB_LIMIT + 1)
-                        .await
-                }
-                Some(api::RibQuery::Prefix(prefix)) => {
-                    bgp.rib(bgp_feed::RibQuery::Prefix(prefix), RIB_LIMIT + 1)
-                        .await
-                }
+            let mut found = match query {
+                Some(query) => rib::answer(&bgp, query, page).await,
+                None => RibReply::default(),
             };
-            let truncated = routes.len() > RIB_LIMIT;
-            routes.truncate(RIB_LIMIT);
-            let routes = routes
-                .into_iter()
-                .map(|r| api::RibRoute {
-                    neighbor: r.neighbor,
-                    egress: r.egress,
-                    route: r.route,
-                    stale: r.stale,
-                })
-                .collect();
-            let neighbors = neighbors(Some(&bgp)).await;
-            send(
-                reply,
-                Reply::BgpRib(RibReply {
-                    query,
-                    routes,
-                    truncated,
-                    neighbors,
-                }),
-            );
+            found.neighbors = neighbors(Some(&bgp)).await;
+            send(reply, Reply::BgpRib(found));
         });
     }
 

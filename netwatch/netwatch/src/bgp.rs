@@ -1,4 +1,4 @@
-//! `netwatch bgp neighbors|rib`; `decode` is in `bgp_decode`.
+//! `netwatch bgp neighbors`; `rib` is in `bgp_rib`, `decode` in `bgp_decode`.
 
 use std::process::ExitCode;
 
@@ -23,44 +23,7 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
                 reply.neighbors.iter().for_each(neighbor);
             }
         }
-        Bgp::Rib { query_for, query } => {
-            let request = Request::BgpRib {
-                query: Some(query_for.parse()?),
-            };
-            let Reply::BgpRib(reply) = ask(query, &request).await? else {
-                bail!("the daemon answered something else");
-            };
-            if query.json {
-                println!("{}", serde_json::to_string_pretty(&reply)?);
-            } else if reply.routes.is_empty() {
-                println!("no route covers {query_for}");
-            }
-            if !query.json {
-                for route in &reply.routes {
-                    let path: Vec<String> = route
-                        .route
-                        .as_path
-                        .iter()
-                        .map(|asn| asn.0.to_string())
-                        .collect();
-                    println!(
-                        "{:<24} via {:<20} egress {:<8} from {:<20} path {}{}",
-                        route.route.prefix.to_string(),
-                        route.route.next_hop.to_string(),
-                        route.egress.to_string(),
-                        route.neighbor.to_string(),
-                        path.join(" "),
-                        if route.stale { "  STALE" } else { "" },
-                    );
-                }
-                if reply.truncated {
-                    println!("... and more: ask for a longer prefix");
-                }
-            }
-            if reply.routes.is_empty() {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
+        Bgp::Rib(arguments) => return crate::bgp_rib::run(arguments).await,
         Bgp::Decode(arguments) => return crate::bgp_decode::run(arguments),
     }
     Ok(ExitCode::SUCCESS)

@@ -253,20 +253,47 @@ pub enum Bgp {
     #[command(after_help = "Example:
   netwatch bgp neighbors --json | jq '.neighbors[] | {neighbor, state}'")]
     Neighbors(Query),
-    /// Show the routes for an address or a prefix, by neighbour
-    #[command(after_help = "Examples:
-  netwatch bgp rib 203.0.113.7      longest match
-  netwatch bgp rib 203.0.113.0/24   this prefix
-
-Exit code: 0 if there is such a route, 1 otherwise.")]
-    Rib {
-        /// An address (longest match) or a prefix
-        query_for: String,
-        #[command(flatten)]
-        query: Query,
-    },
+    /// Show the routes for an address or a prefix, by neighbour, now or at an earlier time
+    Rib(RibArguments),
     /// Decode BGP messages, and tell what a session would do with each of them
     Decode(Decode),
+}
+
+/// Arguments of `netwatch bgp rib`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The past is known as far back as [bgp] history and history_memory allow; a time
+before that is refused, and when the past begins is said.
+
+With --json one object is printed: query, at (RFC 3339, if asked for), routes (each
+with neighbor, egress, path_id if the neighbour sends several paths, stale, and route:
+prefix, as_path, next_hop, received_at in ns of CLOCK_MONOTONIC, validation if there
+are VRPs), truncated (there are more than --limit), known_since (RFC 3339, if the
+time is before the history), partial (routes were left out for want of memory).
+
+Examples:
+  netwatch bgp rib 203.0.113.7                      longest match
+  netwatch bgp rib 203.0.113.0/24                   this prefix and those inside it
+  netwatch bgp rib 203.0.113.7 --at -30s            as it was 30 seconds ago
+  netwatch bgp rib 203.0.113.7 --at 12:03:04.120    today, in this host's time zone
+  netwatch bgp rib --neighbor 192.0.2.1 --json      a neighbour's whole table
+
+Exit code: 0 if there is such a route, 1 otherwise.")]
+pub struct RibArguments {
+    /// An address (longest match) or a prefix; default: all routes
+    #[arg(value_name = "PREFIX|ADDRESS")]
+    pub query_for: Option<String>,
+    /// As it was then: RFC 3339, HH:MM:SS[.mmm] of today, or -30s, -5m, -1h
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub at: Option<String>,
+    /// Only the routes of this neighbour, named as `netwatch bgp neighbors` names it
+    #[arg(long)]
+    pub neighbor: Option<String>,
+    /// The most routes; default: all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    #[command(flatten)]
+    pub query: Query,
 }
 
 /// Arguments of `netwatch bgp decode`.

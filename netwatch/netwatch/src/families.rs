@@ -164,6 +164,13 @@ const FAMILIES: &[(&str, &str)] = &[
     ("bgp_strangers_refused_total", "Connections to the BGP speaker from addresses that are no neighbour's"),
     ("bgp_session_up", "1 while the session is Established, by neighbour"),
     ("bgp_routes", "Routes of a neighbour"),
+    ("bgp_rib_bytes", "Memory that tables, attributes, counters and history of the RIB take"),
+    ("bgp_rib_limit_bytes", "bgp.memory_limit; 0: none"),
+    ("bgp_rib_partial_neighbors", "Neighbours whose tables lack routes for want of memory"),
+    ("bgp_rib_attribute_sets", "Different sets of path attributes"),
+    ("bgp_rib_history_bytes", "Memory of the change history's ring, part of rib_bytes"),
+    ("bgp_rib_history_changes", "Changes in the history"),
+    ("bgp_vrps", "VRPs that route origins are validated by; 0: they are not"),
 ];
 
 /// Whether a counter counts what was lost on the way from the kernel to the engine, or was not seen.

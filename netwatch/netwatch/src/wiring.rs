@@ -212,6 +212,13 @@ pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
                 max_prefixes: 2_000_000,
             })
             .collect(),
+        rib: bgp_feed::RibLimits {
+            memory: bgp.memory_limit,
+            history: bgp_feed::HistoryLimits {
+                bytes: bgp.history.bytes,
+                age: bgp.history.age,
+            },
+        },
     }
 }
 

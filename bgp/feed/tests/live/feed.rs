@@ -28,6 +28,7 @@ pub fn settings(listen: &str, neighbor: &str, asn: u32) -> Settings {
         router_id: Ipv4Addr::new(198, 51, 100, 10),
         listen: vec![SocketAddr::new(ip(listen), 0)],
         hold_time: Duration::from_secs(90),
+        rib: bgp_feed::RibLimits::default(),
         neighbors: vec![NeighborSettings {
             address: ip(neighbor),
             port: bgp_feed::BGP_PORT,

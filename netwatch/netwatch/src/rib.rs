@@ -1,0 +1,83 @@
+//! Pages of the RIB for those who ask over the socket.
+
+use std::collections::BTreeMap;
+
+use api::{RibCursor, RibQuery, RibReply, RibRoute};
+use events::{NeighborId, Timestamp};
+
+/// Routes of a page where nobody says how many, and the most.
+const LIMIT: usize = 1_000;
+const MOST: usize = 10_000;
+
+/// Which page is asked for.
+pub struct Page {
+    /// The routes as they were then.
+    pub at: Option<Timestamp>,
+    /// Only this neighbour's.
+    pub neighbor: Option<NeighborId>,
+    /// The most routes.
+    pub limit: Option<usize>,
+    /// Those behind this one.
+    pub after: Option<RibCursor>,
+}
+
+/// Asks the feed. The neighbours are not filled in.
+pub async fn answer(bgp: &bgp_feed::Handle, query: RibQuery, page: Page) -> RibReply {
+    let request = bgp_feed::RibRequest {
+        query: match query {
+            RibQuery::Address(address) => bgp_feed::RibQuery::Address(address),
+            RibQuery::Prefix(prefix) => bgp_feed::RibQuery::Prefix(prefix),
+            RibQuery::All => bgp_feed::RibQuery::All,
+        },
+        neighbor: page.neighbor,
+        at: page.at,
+        limit: page.limit.unwrap_or(LIMIT).clamp(1, MOST),
+        after: page.after.map(|after| bgp_feed::RibCursor {
+            neighbor: after.neighbor,
+            prefix: after.prefix,
+            path_id: after.path_id,
+        }),
+    };
+    let found = bgp.rib_page(request).await.unwrap_or_default();
+    let status = bgp.rib_status().await.unwrap_or_default();
+    let route = |found: bgp_feed::RibRoute| RibRoute {
+        neighbor: found.neighbor,
+        egress: found.egress,
+        path_id: found.path_id,
+        route: found.route,
+        stale: found.stale,
+    };
+    RibReply {
+        query: Some(query),
+        routes: found.routes.into_iter().map(route).collect(),
+        truncated: found.next.is_some(),
+        next: found.next.map(|next| RibCursor {
+            neighbor: next.neighbor,
+            prefix: next.prefix,
+            path_id: next.path_id,
+        }),
+        known_since: found.known_since,
+        partial: status.partial > 0,
+        neighbors: Vec::new(),
+    }
+}
+
+/// Adds the RIB's figures.
+pub async fn count(bgp: &bgp_feed::Handle, counters: &mut BTreeMap<String, u64>) {
+    let Some(status) = bgp.rib_status().await else {
+        return;
+    };
+    let memory = status.memory;
+    for (name, value) in [
+        ("rib_bytes", memory.bytes),
+        ("rib_limit_bytes", memory.limit.unwrap_or(0)),
+        ("rib_partial_neighbors", status.partial),
+        ("rib_attribute_sets", status.attribute_sets),
+        ("rib_history_bytes", memory.history_bytes),
+        ("rib_history_changes", memory.history_changes),
+        ("vrps", status.vrps),
+    ] {
+        let value = u64::try_from(value).unwrap_or(u64::MAX);
+        counters.insert(format!("netwatch_bgp_{name}"), value);
+    }
+}
