@@ -22,6 +22,7 @@ mod preference;
 mod refresh;
 mod rib;
 mod role;
+mod rtr;
 mod session;
 mod table;
 mod update;
@@ -50,6 +51,7 @@ pub use rib::{
     RibQuery, RibRequest, RibRoute, RibWalk, TableStatus,
 };
 pub use role::{OtcRule, Role, RouteLeak};
+pub use rtr::{RTR_PORT, RtrClient, RtrError, RtrErrorCode, RtrIntervals, RtrPdu, RtrStep};
 pub use session::{Action, Event, Negotiated, Session, SessionConfig, State, Stop};
 pub use update::{
     Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
