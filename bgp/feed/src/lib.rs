@@ -11,6 +11,7 @@
 
 mod connection;
 mod neighbor;
+mod rpki;
 mod settings;
 mod store;
 mod transport;
@@ -28,6 +29,7 @@ pub use bgp_core::{
 };
 use events::{BgpSignal, PeerKey};
 pub use neighbor::NeighborStatus;
+pub use rpki::RpkiSettings;
 pub use settings::{BGP_PORT, NeighborSettings, Settings, StartError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -117,6 +119,7 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
     let (watched, watched_receiver) = watch::channel(Vec::new());
     let (vrps, vrps_receiver) = watch::channel(Arc::default());
     let (shutdown, shutdown_receiver) = watch::channel(false);
+    rpki::spawn(settings.rpki, vrps.clone(), &shutdown_receiver);
     let strangers = Arc::new(AtomicU64::new(0));
     let shared = Shared {
         neighbors: Arc::clone(&neighbors),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bgp_core::RibLimits;
 use events::{Asn, EgressName};
 
+use crate::rpki::RpkiSettings;
+
 /// The port of BGP.
 pub const BGP_PORT: u16 = 179;
 
@@ -24,6 +26,8 @@ pub struct Settings {
     pub neighbors: Vec<NeighborSettings>,
     /// Bounds of the RIB.
     pub rib: RibLimits,
+    /// Where origins are validated from.
+    pub rpki: RpkiSettings,
 }
 
 /// One neighbour.
@@ -143,6 +147,7 @@ mod tests {
             hold_time: Duration::from_secs(90),
             neighbors: Vec::new(),
             rib: RibLimits::default(),
+            rpki: RpkiSettings::default(),
         };
         let neighbor = NeighborSettings {
             address: [192, 0, 2, 2].into(),

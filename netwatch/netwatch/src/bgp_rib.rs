@@ -147,7 +147,7 @@ impl Output {
         } else if !self.begun {
             match self.query {
                 RibQuery::All => writeln!(out, "there are no routes")?,
-                query => writeln!(out, "no route for {query}")?,
+                query => writeln!(out, "no route covers {query}")?,
             }
         }
         if reply.truncated {

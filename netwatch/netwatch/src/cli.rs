@@ -272,11 +272,11 @@ are VRPs), truncated (there are more than --limit), known_since (RFC 3339, if th
 time is before the history), partial (routes were left out for want of memory).
 
 Examples:
-  netwatch bgp rib 203.0.113.7                      longest match
-  netwatch bgp rib 203.0.113.0/24                   this prefix and those inside it
-  netwatch bgp rib 203.0.113.7 --at -30s            as it was 30 seconds ago
-  netwatch bgp rib 203.0.113.7 --at 12:03:04.120    today, in this host's time zone
-  netwatch bgp rib --neighbor 192.0.2.1 --json      a neighbour's whole table
+  netwatch bgp rib 203.0.113.7                    longest match
+  netwatch bgp rib 203.0.113.0/24                 and the prefixes inside it
+  netwatch bgp rib 203.0.113.7 --at -30s          as it was 30 seconds ago
+  netwatch bgp rib 203.0.113.7 --at 12:03:04.120  today, by this host's zone
+  netwatch bgp rib --neighbor 192.0.2.1 --json    a neighbour's whole table
 
 Exit code: 0 if there is such a route, 1 otherwise.")]
 pub struct RibArguments {

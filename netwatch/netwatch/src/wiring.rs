@@ -219,6 +219,13 @@ pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
                 age: bgp.history.age,
             },
         },
+        rpki: bgp
+            .rpki
+            .as_ref()
+            .map_or_else(Default::default, |rpki| bgp_feed::RpkiSettings {
+                file: rpki.file.clone(),
+                cache: rpki.cache,
+            }),
     }
 }
 

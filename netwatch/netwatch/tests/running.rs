@@ -355,7 +355,7 @@ fn a_wrong_router_is_told_why_and_the_right_one_is_heard() {
     );
     let text = running.ask(&["bgp", "rib", "203.0.113.0/24"]).ok();
     assert!(
-        text.contains("via 192.0.2.1") && text.contains("path 64500 64601"),
+        text.contains(" 192.0.2.1 ") && text.contains(" 64500 64601\n"),
         "{text}"
     );
     let none = running.ask(&["bgp", "rib", "10.0.0.1"]);

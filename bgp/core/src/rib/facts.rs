@@ -1,6 +1,7 @@
 //! What watched peers are told.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use events::{BgpSignal, NeighborId, PeerKey, Prefix, RouteAttributes, RouteFact};
@@ -34,6 +35,13 @@ impl Rib {
     pub fn set_vrps(&mut self, vrps: Arc<Vrps>) {
         self.vrps = vrps;
         self.revalidate = self.facts.keys().copied().collect();
+    }
+
+    /// A neighbour's longest match.
+    #[must_use]
+    pub fn covering(&self, id: NeighborId, address: IpAddr) -> Option<Prefix> {
+        let (prefix, _) = self.neighbor(id)?.table.covering(address)?;
+        Some(prefix)
     }
 
     /// How many VRPs there are.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use events::Timestamp;
 
 use super::{RtrError, RtrErrorCode, RtrIntervals, RtrPdu};
-use crate::validation::{Vrp, Vrps};
+use crate::validation::Vrp;
 
 /// A cache that says nothing for so long while it should answer is taken to be lost.
 const ANSWER: Duration = Duration::from_mins(1);
@@ -20,7 +20,7 @@ pub struct RtrStep {
     pub send: Vec<u8>,
     /// The connection is to be closed, then; why.
     pub close: Option<String>,
-    /// The VRPs have changed: ask [`RtrClient::vrps`].
+    /// The VRPs have changed: ask [`RtrClient::all`].
     pub changed: bool,
 }
 
@@ -97,7 +97,7 @@ impl RtrClient {
 
     /// What the cache told so far, as a whole: data that is still on its way does not count.
     #[must_use]
-    pub fn vrps(&self) -> Vrps {
+    pub fn all(&self) -> Vec<Vrp> {
         self.data.iter().copied().collect()
     }
 

@@ -1,5 +1,4 @@
 use super::*;
-use crate::validation::Vrps;
 use events::Timestamp;
 
 fn vrp(prefix: &str, max_length: u8, asn: u32) -> Vrp {
@@ -120,8 +119,8 @@ fn data(version: u8, session: u16, serial: u32, changes: &[(bool, Vrp)]) -> Vec<
     bytes
 }
 
-fn set(vrps: &[Vrp]) -> Vrps {
-    vrps.iter().copied().collect()
+fn set(vrps: &[Vrp]) -> Vec<Vrp> {
+    vrps.to_vec()
 }
 
 #[test]
@@ -137,7 +136,7 @@ fn data_comes_whole_then_by_its_changes_and_expires() {
     }
     assert!(client.is_empty());
     assert!(client.receive(&[*last], at(1)).changed);
-    assert_eq!(client.vrps(), set(&[a, b]));
+    assert_eq!(client.all(), set(&[a, b]));
 
     let serial_query = RtrPdu::SerialQuery {
         session: 5,
@@ -152,7 +151,7 @@ fn data_comes_whole_then_by_its_changes_and_expires() {
     );
     assert_eq!(client.receive(&notify(2), at(2)).send, serial_query);
     assert!(client.receive(&data(1, 5, 2, &[(false, a)]), at(3)).changed);
-    assert_eq!(client.vrps(), set(&[b]));
+    assert_eq!(client.all(), set(&[b]));
 
     // No notification: the refresh interval leads to a query.
     let due = client.deadline().unwrap();
@@ -210,7 +209,7 @@ fn version_0_is_spoken_with_caches_that_know_no_other() {
     let mut client = RtrClient::default();
     client.connected(at(0));
     assert!(client.receive(&data(0, 5, 1, &[(true, a)]), at(0)).changed);
-    assert_eq!(client.vrps(), set(&[a]));
+    assert_eq!(client.all(), set(&[a]));
     client.disconnected();
     let query = RtrPdu::SerialQuery {
         session: 5,

@@ -29,6 +29,7 @@ pub fn settings(listen: &str, neighbor: &str, asn: u32) -> Settings {
         listen: vec![SocketAddr::new(ip(listen), 0)],
         hold_time: Duration::from_secs(90),
         rib: bgp_feed::RibLimits::default(),
+        rpki: bgp_feed::RpkiSettings::default(),
         neighbors: vec![NeighborSettings {
             address: ip(neighbor),
             port: bgp_feed::BGP_PORT,
