@@ -20,6 +20,18 @@ pub struct Bench {
 enum What {
     /// What the daemon costs its host: ns per hook, added latency, CPU, memory, events until the first loss
     Overhead(Overhead),
+    /// The BGP feed: a full table over a session, memory, churn, queries; BIRD, GoBGP and FRR beside it
+    Bgp(Bgp),
+}
+
+#[derive(Args)]
+struct Bgp {
+    /// A tenth of the synthetic table, one run each
+    #[arg(long)]
+    quick: bool,
+    /// Write results and checks to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -51,7 +63,20 @@ impl Bench {
     pub fn run(self) -> Result<()> {
         match self.what {
             What::Overhead(arguments) => arguments.run(),
+            What::Bgp(arguments) => arguments.run(),
         }
+    }
+}
+
+impl Bgp {
+    fn run(self) -> Result<()> {
+        // The daemons must not take port 179 of this machine: the benchmark starts its own.
+        setup::install_receivers()?;
+        let mut bench = program("bench-bgp", "netwatch-bench-bgp", self.json)?;
+        if self.quick {
+            bench.arg("--quick");
+        }
+        run(&mut bench)
     }
 }
 
@@ -78,8 +103,18 @@ impl Soak {
     }
 }
 
-/// Builds what is measured and what measures, with the release profile.
+/// A verb of `netwatch-bench`.
 fn command(verb: &str, json: Option<PathBuf>) -> Result<Command> {
+    let built = program("bench", "netwatch-bench", None)?;
+    // The verb comes before its options.
+    let mut command = Command::new(built.get_program());
+    command.current_dir(root()).arg(verb).args(built.get_args());
+    write_to(&mut command, json)?;
+    Ok(command)
+}
+
+/// Builds what is measured and what measures, with the release profile.
+fn program(package: &str, binary: &str, json: Option<PathBuf>) -> Result<Command> {
     step("building netwatch and its benchmark (release profile)");
     run(&mut cargo(&[
         "build",
@@ -87,24 +122,28 @@ fn command(verb: &str, json: Option<PathBuf>) -> Result<Command> {
         "-p",
         "netwatch",
         "-p",
-        "bench",
+        package,
     ]))?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let programs = target.join("release");
-    let bench = programs.join("netwatch-bench");
+    let bench = programs.join(binary);
     if !bench.exists() {
         bail!("the build left no {}", bench.display());
     }
     let mut command = Command::new(bench);
     command
         .current_dir(root())
-        .arg(verb)
         .arg("--netwatch")
         .arg(programs.join("netwatch"));
+    write_to(&mut command, json)?;
+    Ok(command)
+}
+
+fn write_to(command: &mut Command, json: Option<PathBuf>) -> Result<()> {
     if let Some(file) = json {
         let file = std::path::absolute(file).context("cannot tell the current directory")?;
         command.arg("--json").arg(file);
     }
-    Ok(command)
+    Ok(())
 }

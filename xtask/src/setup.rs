@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "nftables",
     "pkg-config",
     "procps",
+    "stayrtr",
 ];
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 
@@ -33,9 +34,13 @@ const DEBIAN_COMPILER: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 pub fn run() -> Result<()> {
     let mut apt = Apt::default();
     let had_bird = installed("bird2");
+    let had_stayrtr = installed("stayrtr");
     apt.install(PACKAGES)?;
     if !had_bird {
         keep_bird_off();
+    }
+    if !had_stayrtr {
+        keep_off(&["stayrtr"]);
     }
     let llvm = bpf_compiler_llvm(&mut apt)?;
     install_linker(&mut apt, llvm)?;
@@ -157,6 +162,19 @@ pub fn install_bpftrace() -> Result<()> {
     Apt::default().install(&["bpftrace"])
 }
 
+/// The routing daemons that the BGP benchmark compares with; only that wants them. Those that are
+/// new are kept from running as services.
+pub fn install_receivers() -> Result<()> {
+    for (package, service) in [("gobgpd", "gobgpd"), ("frr", "frr")] {
+        let had = installed(package);
+        Apt::default().install(&[package])?;
+        if !had {
+            keep_off(&[service]);
+        }
+    }
+    Ok(())
+}
+
 /// Only the tests want it, so only they install it.
 pub fn install_cargo_deny() -> Result<()> {
     if output(&mut command("cargo", &["deny", "--version"])).is_some() {
@@ -171,14 +189,21 @@ pub fn install_cargo_deny() -> Result<()> {
 
 /// The lab starts its own BIRDs. Debian's package starts one for the host, which nobody asked for.
 fn keep_bird_off() {
-    step("stopping and disabling the bird service that the package brought");
-    if Path::new("/run/systemd/system").is_dir() {
-        for unit in ["bird.service", "bird6.service"] {
-            output(&mut command("systemctl", &["disable", "--now", unit]));
+    keep_off(&["bird", "bird6"]);
+}
+
+fn keep_off(services: &[&str]) {
+    let names = services.join(", ");
+    step(&format!(
+        "stopping and disabling what the package brought: {names}"
+    ));
+    for service in services {
+        if Path::new("/run/systemd/system").is_dir() {
+            output(&mut command("systemctl", &["disable", "--now", service]));
+        } else {
+            output(&mut command("service", &[service, "stop"]));
+            output(&mut command("update-rc.d", &[service, "disable"]));
         }
-    } else {
-        output(&mut command("service", &["bird", "stop"]));
-        output(&mut command("update-rc.d", &["bird", "disable"]));
     }
 }
 

@@ -26,6 +26,9 @@ struct Outcome {
     accounted: Option<f64>,
 }
 
+/// Metric, what its case ends with, unit, and where it is.
+type Figure = (&'static str, &'static str, &'static str, fn(&Outcome) -> f64);
+
 /// Sends the table to all, several times in turns; medians.
 pub fn compare(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
     let runs = if bench.quick { 1 } else { 3 };
@@ -47,7 +50,7 @@ pub fn compare(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
     };
-    let figures: [(&str, &str, &str, fn(&Outcome) -> f64); 3] = [
+    let figures: [Figure; 3] = [
         ("full_feed_seconds", "", "s", |outcome| outcome.seconds),
         ("full_feed_seconds", "/cpu", "s", |outcome| outcome.cpu),
         ("rib_bytes", "", "bytes", |outcome| outcome.memory),
@@ -106,6 +109,30 @@ fn connect(bench: &Bench, asn: u32, hold: u16) -> anyhow::Result<Sender> {
     })
 }
 
+/// Asks for the count until it is complete, or stands still: when it last changed, and the count.
+fn poll(
+    receiver: &Receiver,
+    table: &Table,
+    start: Instant,
+    sent: &AtomicBool,
+) -> anyhow::Result<(Instant, usize)> {
+    let mut last = (start, 0);
+    loop {
+        let count = receiver.count()?;
+        let now = Instant::now();
+        if count != last.1 {
+            last = (now, count);
+        }
+        let still = sent.load(Ordering::Relaxed) && now.duration_since(last.0) > STILL;
+        // The sender's thread ends a moment after the last route is in.
+        let complete = count >= table.prefixes && sent.load(Ordering::Relaxed);
+        if complete || still || start.elapsed() > PATIENCE {
+            return Ok(last);
+        }
+        lab::sys::sleep(POLL)?;
+    }
+}
+
 fn receive(bench: &Bench, kind: Kind, table: &Table, run: usize) -> anyhow::Result<Outcome> {
     let run = run * 2 + usize::from(table.name == "real");
     let receiver = Receiver::start(&bench.space, kind, &bench.netwatch, table.asn, 90, run)?;
@@ -122,23 +149,16 @@ fn receive(bench: &Bench, kind: Kind, table: &Table, run: usize) -> anyhow::Resu
             sent.store(true, Ordering::Relaxed);
             result
         });
-        let mut last = (start, 0);
-        loop {
-            let count = receiver.count()?;
-            let now = Instant::now();
-            if count != last.1 {
-                last = (now, count);
-            }
-            let still = sent.load(Ordering::Relaxed) && now.duration_since(last.0) > STILL;
-            if count >= table.prefixes || still || start.elapsed() > PATIENCE {
-                break;
-            }
-            lab::sys::sleep(POLL)?;
+        let polled = poll(&receiver, table, start, &sent);
+        if polled.is_err() || !sent.load(Ordering::Relaxed) {
+            // The sender may wait for a receiver that does not read any more.
+            sender.close();
         }
         match sending.join() {
             Ok(result) => result?,
             Err(_) => anyhow::bail!("the sender panicked"),
         }
+        let last = polled?;
         anyhow::Ok((last.0.duration_since(start).as_secs_f64(), last.1))
     })?;
     let busy = receiver.cpu()? - cpu;

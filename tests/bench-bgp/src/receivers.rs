@@ -31,13 +31,13 @@ pub fn world() -> anyhow::Result<Space> {
     space.ip_batch(
         HOST,
         &format!(
-            "link add wan type veth peer name host netns {}\naddress add {HOST_ADDRESS}/24 dev wan\nlink set wan up\n",
+            "link add wan type veth peer name host netns {}\naddress add {HOST_ADDRESS}/24 dev wan\naddress add 2001:db8::c000:202/64 dev wan nodad\nlink set wan up\n",
             space.name(ROUTER)
         ),
     )?;
     space.ip_batch(
         ROUTER,
-        &format!("address add {ROUTER_ADDRESS}/24 dev host\nlink set host up\n"),
+        &format!("address add {ROUTER_ADDRESS}/24 dev host\naddress add 2001:db8::c000:201/64 dev host nodad\nlink set host up\n"),
     )?;
     Ok(space)
 }

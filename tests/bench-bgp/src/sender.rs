@@ -132,6 +132,11 @@ impl Sender {
         self.write(&message(2, &[0, 0, 0, 6, 0x80, 15, 3, 0, 2, 1]))
     }
 
+    /// Ends the session, and every write that waits for the receiver.
+    pub fn close(&self) {
+        let _ = self.raw.shutdown(Shutdown::Both);
+    }
+
     /// The session is still there.
     pub fn alive(&self) -> bool {
         !self.state.ended.load(Ordering::Relaxed)
@@ -146,7 +151,7 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         self.state.stop.store(true, Ordering::Relaxed);
-        let _ = self.raw.shutdown(Shutdown::Both);
+        self.close();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

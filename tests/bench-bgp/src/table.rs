@@ -100,15 +100,15 @@ impl Random {
 
 /// Shares of prefix lengths, in percent, about as in the Internet's table of 2026.
 const LENGTHS_V4: [(u8, u64); 9] = [
-    (24, 60),
-    (23, 9),
+    (24, 62),
+    (23, 10),
     (22, 12),
     (21, 5),
     (20, 5),
     (19, 3),
-    (18, 2),
-    (17, 2),
-    (16, 2),
+    (18, 1),
+    (17, 1),
+    (16, 1),
 ];
 const LENGTHS_V6: [(u8, u64); 6] = [(48, 50), (44, 13), (40, 10), (36, 6), (32, 18), (29, 3)];
 
@@ -163,7 +163,7 @@ pub fn synthetic(v4: usize, v6: usize, next_hop: Ipv4Addr) -> anyhow::Result<Tab
         left -= size;
         let mut reach = vec![0, 2, 1, 16];
         reach.extend_from_slice(&next_hop.to_ipv6_mapped().octets());
-        // A mapped address would be odd: an address of the documentation prefix.
+        // 2001:db8::c000:201, which the sender has beside 192.0.2.1.
         reach[4..16].copy_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0]);
         reach.push(0);
         for _ in 0..size {
@@ -218,7 +218,8 @@ fn attributes(random: &mut Random, asn: u32) -> Vec<u8> {
     for _ in 0..random.below(4) {
         path.push(2000 + random.below32(9000));
     }
-    path.push(20_000 + random.below32(76_000));
+    // Below 64500: no path may contain the receivers' AS.
+    path.push(20_000 + random.below32(44_000));
     let length = u8::try_from(path.len()).unwrap_or(0);
     bytes.extend_from_slice(&[0x40, 2, 2 + 4 * length, 2, length]);
     for asn in path {

@@ -6,7 +6,7 @@ use crate::path::{AsPath, Segment, SegmentKind};
 use crate::update::Update;
 use crate::update::{Announcement, Context};
 use events::Asn;
-use events::{RouteAttributes, RouteChange};
+use events::RouteAttributes;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 

@@ -6,4 +6,5 @@ mod feed;
 mod namespace;
 mod raw;
 mod router;
+mod rpki;
 mod rules;
