@@ -86,6 +86,12 @@ impl History {
         Some(gone)
     }
 
+    /// A neighbour is no more, and its number may be another's soon.
+    pub fn disown(&mut self, neighbor: u32) {
+        let its = self.ring.iter_mut().filter(|c| c.neighbor == neighbor);
+        its.for_each(|change| change.neighbor = u32::MAX);
+    }
+
     /// What a table looked like is known from here on.
     pub const fn since(&self) -> Timestamp {
         self.since

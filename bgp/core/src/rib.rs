@@ -4,6 +4,7 @@ mod change;
 mod facts;
 mod memory;
 mod query;
+mod restart;
 #[cfg(test)]
 mod tests;
 
@@ -91,16 +92,22 @@ struct Neighbor {
     table: Table,
     arena: Arena,
     bursts: Bursts,
-    /// Counts sessions; 0: there was none yet.
+    /// Counts sessions and refreshes; 0: there was no session yet.
     generation: u32,
+    /// Routes of earlier generations are of an earlier session.
+    session_generation: u32,
+    /// The generation of a refresh that has begun and not ended, by family.
+    refreshing: BTreeMap<Family, u32>,
+    /// Families that the last session's neighbour wanted kept while it restarts (RFC 4724).
+    kept: Families,
     /// The current session; `None` while there is none.
     session: Option<u64>,
     families: Families,
     complete: Families,
     /// When families that are not complete yet are taken to be.
     end_of_rib_due: Option<Timestamp>,
-    /// Tables that are searched for what was not announced again, each from a prefix on.
-    sweeps: Vec<Prefix>,
+    /// Tables that are searched for routes before a generation, each from a prefix on.
+    sweeps: Vec<(Prefix, u32)>,
     /// When sessions began and ended.
     sessions: VecDeque<(Timestamp, bool)>,
     partial: bool,
@@ -118,6 +125,9 @@ impl Neighbor {
             arena: Arena::new(seed),
             bursts: Bursts::default(),
             generation: 0,
+            session_generation: 0,
+            refreshing: BTreeMap::new(),
+            kept: Families::NONE,
             session: None,
             families: Families::default(),
             complete: Families::default(),
@@ -130,7 +140,7 @@ impl Neighbor {
     }
 
     const fn is_stale(&self, entry: Entry) -> bool {
-        self.session.is_none() || entry.generation != self.generation
+        self.session.is_none() || entry.generation < self.session_generation
     }
 
     fn routes(&self) -> usize {
@@ -150,6 +160,8 @@ impl Neighbor {
 pub struct Rib {
     ids: BTreeMap<NeighborId, usize>,
     neighbors: Vec<Neighbor>,
+    /// Places in it that are free.
+    vacant: Vec<usize>,
     watched: BTreeSet<PeerKey>,
     facts: BTreeMap<(NeighborId, PeerKey), RouteFact>,
     vrps: Arc<Vrps>,
@@ -192,14 +204,19 @@ impl Rib {
 
     /// A neighbour more, without routes. Nothing happens where it is known.
     pub fn add(&mut self, config: NeighborConfig) {
-        let index = self.neighbors.len();
-        // Each neighbour has its own tables: 2^32 of them do not fit into memory.
-        let (id, number) = (config.id, u32::try_from(index).unwrap_or(u32::MAX));
-        if let std::collections::btree_map::Entry::Vacant(vacant) = self.ids.entry(id) {
-            vacant.insert(index);
-            self.neighbors
-                .push(Neighbor::new(config, number, self.seed));
+        let id = config.id;
+        if self.ids.contains_key(&id) {
+            return;
         }
+        let index = self.vacant.pop().unwrap_or(self.neighbors.len());
+        // Each neighbour has its own tables: 2^32 of them do not fit into memory.
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let neighbor = Neighbor::new(config, number, self.seed);
+        match self.neighbors.get_mut(index) {
+            Some(place) => *place = neighbor,
+            None => self.neighbors.push(neighbor),
+        }
+        self.ids.insert(id, index);
     }
 
     fn neighbor(&self, id: NeighborId) -> Option<&Neighbor> {
@@ -233,10 +250,14 @@ impl Rib {
         if let Some(neighbor) = self.neighbor_mut(id) {
             neighbor.session = Some(session);
             neighbor.asn = negotiated.asn;
-            neighbor.generation = neighbor.generation.wrapping_add(1);
+            neighbor.generation += 1;
+            neighbor.session_generation = neighbor.generation;
+            neighbor.refreshing.clear();
             neighbor.families = negotiated.context.families;
             neighbor.complete = Families::default();
-            neighbor.end_of_rib_due = Some(now + END_OF_RIB_WAIT);
+            // Of a feed that has changes alone (families: none) no table is ever complete.
+            let whole = neighbor.families != Families::NONE;
+            neighbor.end_of_rib_due = whole.then_some(now + END_OF_RIB_WAIT);
             neighbor.partial = false;
             neighbor.note_session(now, true);
             signals.push(BgpSignal::SessionUp {

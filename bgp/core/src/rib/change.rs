@@ -18,7 +18,7 @@ const SWEEP: usize = 2048;
 
 /// Why a prefix has another route, or none.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
+pub(super) enum Why {
     /// The neighbour said so.
     Told,
     /// It said so of a path, which is remembered already.
@@ -31,9 +31,9 @@ enum Why {
 
 /// What an UPDATE leads to.
 #[derive(Default)]
-struct Outcome {
-    signals: Vec<BgpSignal>,
-    touched: BTreeSet<PeerKey>,
+pub(super) struct Outcome {
+    pub signals: Vec<BgpSignal>,
+    pub touched: BTreeSet<PeerKey>,
 }
 
 impl Rib {
@@ -157,7 +157,7 @@ impl Rib {
         None
     }
 
-    fn withdraw(&mut self, index: usize, nlri: Nlri, why: Why, outcome: &mut Outcome) {
+    pub(super) fn withdraw(&mut self, index: usize, nlri: Nlri, why: Why, outcome: &mut Outcome) {
         let Nlri { prefix, path_id } = nlri;
         let now = self.clock;
         let Some(neighbor) = self.neighbors.get_mut(index) else {
@@ -338,10 +338,13 @@ impl Rib {
             return;
         };
         let start = first_prefix(family);
-        neighbor.sweeps.retain(|at| Family::of_prefix(at) != family);
+        let oldest = neighbor.session_generation;
+        neighbor
+            .sweeps
+            .retain(|(at, _)| Family::of_prefix(at) != family);
         // In the first session nothing can be stale.
         if neighbor.generation > 1 {
-            neighbor.sweeps.push(start);
+            neighbor.sweeps.push((start, oldest));
         }
         if neighbor.families.contains(family) {
             neighbor.complete.insert(family);
@@ -360,7 +363,7 @@ impl Rib {
         let Some(neighbor) = self.neighbors.get_mut(index) else {
             return;
         };
-        let Some(from) = neighbor.sweeps.pop() else {
+        let Some((from, oldest)) = neighbor.sweeps.pop() else {
             return;
         };
         let mut gone = Vec::new();
@@ -369,7 +372,7 @@ impl Rib {
         for (prefix, entry) in neighbor.table.iter_from(from, true).take(SWEEP) {
             seen += 1;
             last = Some(prefix);
-            let stale = |entry: Entry| neighbor.is_stale(entry);
+            let stale = |entry: Entry| entry.generation < oldest;
             let paths = neighbor.table.paths(&prefix);
             let before = gone.len();
             gone.extend(
@@ -385,7 +388,7 @@ impl Rib {
             }
         }
         if let (SWEEP, Some(last)) = (seen, last) {
-            neighbor.sweeps.push(last);
+            neighbor.sweeps.push((last, oldest));
         }
         let mut outcome = Outcome::default();
         for nlri in gone {

@@ -294,6 +294,100 @@ fn without_end_of_rib_the_deadline_completes_the_table() {
     );
 }
 
+/// RFC 4724 section 4.2.
+#[test]
+fn a_restart_keeps_the_families_whose_forwarding_went_on() {
+    let restart = |forwarding: Families| {
+        Some(crate::open::GracefulRestart {
+            time: 60,
+            families: Families::BOTH,
+            forwarding,
+            ..Default::default()
+        })
+    };
+    let all = ["10.1.0.0/16", "2001:db8::/32"];
+    let mut rib = rib(100);
+    watch(&mut rib, &["10.1.0.1", "2001:db8::1"]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    assert!(rib.restarted(A, 1, restart(Families::NONE)).is_empty());
+    apply(&mut rib, 1, &announce(&all, &[1]), 1);
+    rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+    assert_eq!(rib.routes(RibQuery::All, 9).len(), 2);
+    rib.session_up(A, 2, &negotiated(), at(9));
+    let only_ipv4 = Families {
+        ipv4: true,
+        ipv6: false,
+    };
+    assert_eq!(
+        said(&rib.restarted(A, 2, restart(only_ipv4))),
+        ["2001:db8::1 by a: none stale"],
+        "forgotten, not withdrawn"
+    );
+    let left = rib.routes(RibQuery::All, 9);
+    assert_eq!((left.len(), left[0].stale), (1, true));
+    assert_eq!(
+        apply(&mut rib, 2, &end(), 10),
+        [
+            "end ipv6=false",
+            "10.1.0.0/16 [1] -> none for 10.1.0.1",
+            "10.1.0.1 by a: none"
+        ]
+    );
+}
+
+#[test]
+fn without_graceful_restart_before_routes_wait_for_end_of_rib() {
+    let mut rib = rib(100);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    rib.restarted(A, 1, None);
+    apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1]), 1);
+    rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+    rib.session_up(A, 2, &negotiated(), at(9));
+    rib.restarted(A, 2, None);
+    assert_eq!(rib.status(A).ipv4, 1);
+}
+
+/// RFC 7313 section 4.
+#[test]
+fn a_refresh_withdraws_what_was_not_sent_again() {
+    let mut rib = rib(100);
+    watch(&mut rib, &["10.1.0.1", "10.2.0.1"]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    let all = ["10.1.0.0/16", "10.2.0.0/16", "2001:db8::/32"];
+    apply(&mut rib, 1, &announce(&all, &[1]), 1);
+    apply(&mut rib, 1, &end(), 1);
+    assert!(rib.refresh_ended(A, 1, Family::Ipv4).is_empty(), "no begin");
+    rib.refresh_began(A, 1, Family::Ipv4);
+    assert!(apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1]), 2).is_empty());
+    let kept = rib.routes(RibQuery::All, 9);
+    assert!(kept.len() == 3 && kept.iter().all(|route| !route.stale));
+    assert_eq!(kept[0].route.received_at, at(1), "the same as before");
+    assert_eq!(
+        said(&rib.refresh_ended(A, 1, Family::Ipv4)),
+        [
+            "10.2.0.0/16 [1] -> none for 10.2.0.1",
+            "10.2.0.1 by a: none"
+        ]
+    );
+    assert_eq!((rib.status(A).ipv4, rib.status(A).ipv6), (1, 1));
+    // A session that ends forgets what had begun.
+    rib.refresh_began(A, 1, Family::Ipv4);
+    rib.session_up(A, 2, &negotiated(), at(5));
+    assert!(rib.refresh_ended(A, 2, Family::Ipv4).is_empty());
+}
+
+#[test]
+fn a_neighbour_is_removed_with_its_routes() {
+    let mut rib = rib(100);
+    watch(&mut rib, &["10.1.0.1"]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1]), 1);
+    rib.session_down(A, 1, SessionDownReason::Administrative);
+    assert_eq!(said(&rib.remove(A)), ["10.1.0.1 by a: none stale"]);
+    assert!(rib.routes(RibQuery::All, 9).is_empty());
+    assert_eq!(rib.attribute_sets(), 0);
+}
+
 #[test]
 fn both_markers_end_the_wait() {
     let mut rib = rib(100);
