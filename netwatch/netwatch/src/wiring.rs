@@ -47,11 +47,15 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
     }
 }
 
-/// Addresses of the BGP neighbours: their routes are not for us to change.
+/// Addresses of the BGP neighbours and monitored routers: their routes are not for us to change.
 pub fn neighbors(config: &Config) -> Vec<Prefix> {
     let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors);
+    let routers = config.bgp.iter().filter_map(|bgp| bgp.bmp.as_ref());
+    let routers = routers.flat_map(|bmp| &bmp.routers);
     neighbors
-        .map(|neighbor| Prefix::from(neighbor.address))
+        .map(|neighbor| neighbor.address)
+        .chain(routers.map(|router| router.address))
+        .map(Prefix::from)
         .collect()
 }
 
