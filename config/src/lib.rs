@@ -8,6 +8,7 @@
 
 mod duration;
 mod maintenance;
+mod neighbor;
 mod parse;
 mod problem;
 mod read;
@@ -20,6 +21,6 @@ pub use maintenance::Maintenance;
 pub use problem::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use types::{
-    Anchor, Bgp, Block, Config, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
-    PagerProvider, Probe, RoutingKey, Tcp, Watch,
+    AddPath, Anchor, Bgp, BgpPeer, BgpRole, Block, Config, DynamicNeighbors, Egress, Failover,
+    Host, Metrics, Mode, Neighbor, Pager, PagerProvider, Probe, RoutingKey, Tcp, Watch,
 };
