@@ -42,7 +42,10 @@ impl Feed {
             router_id: Ipv4Addr::new(198, 51, 100, 10),
             listen: Vec::new(),
             hold_time: Duration::from_secs(90),
+            connect_retry: Duration::from_secs(10),
+            send_hold: None,
             neighbors: Vec::new(),
+            dynamic: Vec::new(),
         };
         let handle = bgp_feed::spawn_with(settings, stations, sink).unwrap();
         Self { handle, signals }
