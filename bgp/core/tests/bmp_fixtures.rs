@@ -136,7 +136,7 @@ fn header(ours: &PeerHeader, theirs: &Value, message: usize) {
 fn texts(information: &[Information]) -> Vec<(&str, &str)> {
     let text = |information| -> (&str, &str) {
         match information {
-            &Information::Text(ref text) => ("String", text),
+            Information::Text(text) => ("String", text),
             Information::SystemDescription(text) => ("SystemDescription", text),
             Information::SystemName(text) => ("SystemName", text),
             Information::TableName(text) => ("VrfTableName", text),
