@@ -17,6 +17,7 @@ use crate::kernel::{Kernel, Memory, Sources, StartError};
 use crate::reader::Reader;
 use crate::records::Sinks;
 use crate::sched::{LongWait, WatchedThread};
+use crate::table::View;
 use crate::watch::WatchedProcess;
 use crate::{Percentiles, ProbeReport, Series, Settings, UdpThread};
 
@@ -108,6 +109,7 @@ impl Collector {
             .as_fd()
             .try_clone_to_owned()
             .map_err(StartError::Thread)?;
+        let table = self.sources.table.view();
         let reader = Reader::new(
             self.sources,
             self.settings,
@@ -125,6 +127,7 @@ impl Collector {
             thread: Some(thread),
             stop,
             shared,
+            table,
             kernel: self.kernel,
         })
     }
@@ -135,6 +138,7 @@ pub struct Handle {
     thread: Option<JoinHandle<()>>,
     stop: EventFd,
     shared: Arc<Shared>,
+    pub(crate) table: View,
     kernel: Kernel,
 }
 

@@ -314,6 +314,12 @@ fn journal_of(at: Timestamp, outcome: &Outcome) -> Option<Entry> {
                 }
             ),
         ),
+        Outcome::Nudged {
+            incident,
+            connections,
+            left,
+            error,
+        } => return nudged(at, incident, *connections, *left, error.as_deref()),
         Outcome::Installed { .. }
         | Outcome::InstallFailed { .. }
         | Outcome::Reverted { .. }
@@ -325,6 +331,32 @@ fn journal_of(at: Timestamp, outcome: &Outcome) -> Option<Entry> {
         received_at: None,
         actor: Actor::Pager,
         kind,
+        text,
+        evidence: Vec::new(),
+    })
+}
+
+fn nudged(
+    at: Timestamp,
+    incident: &events::IncidentId,
+    connections: u32,
+    left: u32,
+    error: Option<&str>,
+) -> Option<Entry> {
+    let mut text =
+        format!("{connections} backed-off connections were made to retransmit at once (RFC 6069)");
+    if left > 0 {
+        text.push_str(&format!("; {left} more were over the limit"));
+    }
+    if let Some(error) = error {
+        text.push_str(&format!("; failed: {error}"));
+    }
+    Some(Entry {
+        incident: incident.clone(),
+        at,
+        received_at: None,
+        actor: Actor::Routes,
+        kind: EntryKind::Note,
         text,
         evidence: Vec::new(),
     })

@@ -17,6 +17,7 @@ mod leftover;
 mod maintenance;
 mod metrics;
 mod narrate;
+mod nudge;
 mod page;
 mod report;
 mod show;
