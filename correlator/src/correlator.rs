@@ -117,6 +117,17 @@ impl Correlator {
         }
     }
 
+    /// What it goes by.
+    #[must_use]
+    pub const fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_params(&mut self, params: Params) {
+        self.params = params;
+    }
+
     /// Takes in a conclusion of the tracker.
     pub fn signal(&mut self, at: Timestamp, signal: &Signal, out: &mut Vec<Output>) {
         let vetoed = self.host.vetoed(signal.at);

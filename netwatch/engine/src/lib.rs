@@ -29,7 +29,7 @@ pub use pages::PATIENCE;
 const SIGNALS_KEPT: usize = 1024;
 
 /// What the engine is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Params {
     /// The tracker's.
     pub tracker: tracker::Params,
@@ -70,6 +70,35 @@ impl Engine {
             next_effect: 0,
             told: VecDeque::new(),
         }
+    }
+
+    /// What it goes by.
+    #[must_use]
+    pub fn params(&self) -> Params {
+        Params {
+            tracker: self.tracker.params().clone(),
+            correlator: self.correlator.params().clone(),
+            policy: self.remediator.policy().clone(),
+        }
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_params(&mut self, params: Params) {
+        self.tracker.set_params(params.tracker);
+        self.correlator.set_params(params.correlator);
+        self.remediator.set_policy(params.policy);
+    }
+
+    /// The number of the newest input; zero before the first.
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The number of the newest effect, polled or not; zero before the first.
+    #[must_use]
+    pub const fn last_effect(&self) -> EffectId {
+        EffectId(self.next_effect)
     }
 
     /// Takes one input. The answer is what the flight recorder keeps.
