@@ -99,6 +99,8 @@ impl Case {
             bgp: self.bgp_summary.clone(),
             plan: None,
             time_to_verdict: self.confirmed_at.map(|at| at.since(self.onset)),
+            cause: None,
+            related: Vec::new(),
         }
     }
 
@@ -136,6 +138,8 @@ pub fn is_wide(verdict: &Verdict) -> bool {
         Verdict::LocalLink { .. }
             | Verdict::Gateway { .. }
             | Verdict::UpstreamAs { .. }
+            | Verdict::AddressFamily { .. }
+            | Verdict::EgressOnly { .. }
             | Verdict::ReturnPath { .. }
             | Verdict::TotalIsolation
     )
@@ -145,14 +149,16 @@ pub fn is_wide(verdict: &Verdict) -> bool {
 pub fn rank(verdict: &Verdict) -> u8 {
     match verdict {
         Verdict::None => 0,
-        Verdict::HostStall => 1,
+        Verdict::Latency { .. } | Verdict::HostStall => 1,
         Verdict::SinglePeer { .. } => 2,
         Verdict::Prefix { .. } => 3,
         Verdict::RemoteAs { .. } => 4,
         Verdict::ReturnPath { .. } => 5,
-        Verdict::UpstreamAs { .. } => 6,
-        Verdict::Gateway { .. } => 7,
-        Verdict::LocalLink { .. } => 8,
-        Verdict::TotalIsolation => 9,
+        Verdict::AddressFamily { .. } => 6,
+        Verdict::UpstreamAs { .. } => 7,
+        Verdict::EgressOnly { .. } => 8,
+        Verdict::Gateway { .. } => 9,
+        Verdict::LocalLink { .. } => 10,
+        Verdict::TotalIsolation => 11,
     }
 }

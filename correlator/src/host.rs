@@ -88,7 +88,10 @@ impl Host {
                 self.stall = Some(stall);
                 Some(stall)
             }
-            HostSignal::TimerLag { .. } => None,
+            HostSignal::TimerLag { .. }
+            | HostSignal::DiskSlow { .. }
+            | HostSignal::RunQueueDelay { .. }
+            | HostSignal::ConsensusDrift { .. } => None,
             HostSignal::Lost { count, .. } => {
                 self.lost = self.lost.saturating_add(*count);
                 self.lost_until = Some(at + DOUBT);

@@ -189,10 +189,14 @@ const fn severity(verdict: &Verdict) -> Severity {
         Verdict::LocalLink { .. }
         | Verdict::Gateway { .. }
         | Verdict::UpstreamAs { .. }
+        | Verdict::AddressFamily { .. }
+        | Verdict::EgressOnly { .. }
         | Verdict::ReturnPath { .. }
         | Verdict::TotalIsolation => Severity::Critical,
         Verdict::RemoteAs { .. } | Verdict::Prefix { .. } => Severity::Error,
-        Verdict::SinglePeer { .. } | Verdict::HostStall => Severity::Warning,
+        Verdict::SinglePeer { .. } | Verdict::HostStall | Verdict::Latency { .. } => {
+            Severity::Warning
+        }
         Verdict::None => Severity::Info,
     }
 }
@@ -202,6 +206,8 @@ fn component(verdict: &Verdict) -> String {
         Verdict::LocalLink { egress }
         | Verdict::Gateway { egress }
         | Verdict::UpstreamAs { egress, asn: None }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress }
         | Verdict::ReturnPath {
             egress: Some(egress),
         } => egress.to_string(),
@@ -210,6 +216,7 @@ fn component(verdict: &Verdict) -> String {
         Verdict::SinglePeer { peer } => peer.to_string(),
         Verdict::ReturnPath { egress: None } => "return path".to_owned(),
         Verdict::HostStall => "host".to_owned(),
+        Verdict::Latency { scope, .. } => scope.to_string(),
         Verdict::TotalIsolation => "network".to_owned(),
         Verdict::None => "none".to_owned(),
     }

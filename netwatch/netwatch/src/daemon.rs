@@ -488,7 +488,8 @@ impl Daemon {
                 self.totals.verdicts += 1;
                 if let Verdict::LocalLink { egress }
                 | Verdict::Gateway { egress }
-                | Verdict::UpstreamAs { egress, .. } = verdict
+                | Verdict::UpstreamAs { egress, .. }
+                | Verdict::EgressOnly { egress } = verdict
                 {
                     self.blame(&entry.incident, egress);
                 }

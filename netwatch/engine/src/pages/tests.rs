@@ -68,6 +68,8 @@ fn incident(verdict: Option<Verdict>) -> Incident {
         bgp: events::BgpSummary::default(),
         plan: None,
         time_to_verdict: None,
+        cause: None,
+        related: Vec::new(),
     }
 }
 
