@@ -54,6 +54,7 @@ const STABLE: Duration = Duration::from_millis(800);
 /// What the correlator asks for or tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // Few, and gone at once.
 pub enum Output {
     /// A step in an incident's life.
     Conclusion(Conclusion),
@@ -85,6 +86,8 @@ pub struct Correlator {
     next_number: u64,
     dismissed: BTreeMap<EgressName, Timestamp>,
     dirty: bool,
+    /// A peer may fail that no suspicion was dismissed about.
+    failing: bool,
     evaluated_at: Option<Timestamp>,
     watch_at: Option<Timestamp>,
     forget_at: Timestamp,
@@ -110,6 +113,7 @@ impl Correlator {
             next_number: 1,
             dismissed: BTreeMap::new(),
             dirty: false,
+            failing: false,
             evaluated_at: None,
             watch_at: Some(Timestamp::ZERO),
             forget_at: Timestamp::ZERO,
@@ -118,19 +122,24 @@ impl Correlator {
     }
 
     /// Takes in a conclusion of the tracker.
-    pub fn signal(&mut self, at: Timestamp, signal: &Signal, out: &mut Vec<Output>) {
+    ///
+    /// What follows from it, as from all other evidence, comes with the next
+    /// [`handle_timeout`](Self::handle_timeout), which is due at once: evidence at hand is judged
+    /// together.
+    pub fn signal(&mut self, at: Timestamp, signal: &Signal) {
         let vetoed = self.host.vetoed(signal.at);
         let change = self.peers.signal(signal, vetoed);
         if change.membership {
             self.watch_at.get_or_insert(at + WATCH_DELAY);
         }
         if change.evidence {
-            self.touch(at, out);
+            self.dirty = true;
+            self.failing = true;
         }
     }
 
     /// Takes in a signal of the BGP feed.
-    pub fn bgp(&mut self, at: Timestamp, signal: &BgpSignal, out: &mut Vec<Output>) {
+    pub fn bgp(&mut self, at: Timestamp, signal: &BgpSignal) {
         match signal {
             BgpSignal::Change(change) => self.log.change(at, change, &self.routes),
             BgpSignal::SessionDown {
@@ -146,34 +155,28 @@ impl Correlator {
                 }
             }
         }
-        if self.suspecting() {
-            self.touch(at, out);
-        }
+        self.dirty |= self.suspecting();
     }
 
     /// Takes in a finished probe.
-    pub fn probe(&mut self, at: Timestamp, result: &ProbeResult, out: &mut Vec<Output>) {
+    pub fn probe(&mut self, _at: Timestamp, result: &ProbeResult) {
         let lost = self.reach.record(result);
-        if lost || !self.cases.is_empty() {
-            self.touch(at, out);
-        }
+        self.dirty |= lost || !self.cases.is_empty();
     }
 
     /// Takes in the kernel's way to a peer.
-    pub fn fib(&mut self, at: Timestamp, change: &FibChange, out: &mut Vec<Output>) {
-        if self.peers.fib(at, change).evidence {
-            self.touch(at, out);
-        }
+    pub fn fib(&mut self, at: Timestamp, change: &FibChange) {
+        self.dirty |= self.peers.fib(at, change).evidence;
     }
 
     /// Takes in the health of this host.
-    pub fn host(&mut self, at: Timestamp, signal: &HostSignal, out: &mut Vec<Output>) {
+    pub fn host(&mut self, at: Timestamp, signal: &HostSignal) {
         let veto = self.params.thresholds.lag_veto;
         if let Some(stall) = self.host.signal(at, signal, veto) {
             self.peers.veto_since(stall.from);
             self.reach.blind(Host::blind_from(&stall), stall.until);
         }
-        self.touch(at, out);
+        self.dirty = true;
     }
 
     /// Does what is due.
@@ -217,13 +220,6 @@ impl Correlator {
         self.peers.dropped + self.log.dropped + self.host.lost
     }
 
-    fn touch(&mut self, at: Timestamp, out: &mut Vec<Output>) {
-        self.dirty = true;
-        if self.evaluation_due().is_some_and(|due| at >= due) {
-            self.evaluate(at, out);
-        }
-    }
-
     fn suspecting(&self) -> bool {
         self.cases.iter().any(|c| c.verdict.is_none())
     }
@@ -239,7 +235,7 @@ impl Correlator {
             Some(after(SUSPECTED_TICK))
         } else if !self.cases.is_empty() {
             Some(after(OPEN_TICK))
-        } else if self.anything_failing() {
+        } else if self.failing {
             Some(after(FAILING_TICK))
         } else {
             None
@@ -281,6 +277,7 @@ impl Correlator {
     fn evaluate(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         self.dirty = false;
         self.evaluated_at = Some(now);
+        self.failing = self.anything_failing();
         if let Some(stall) = &mut self.host.stall
             && !stall.over
             && now >= stall.until

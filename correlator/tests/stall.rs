@@ -73,7 +73,7 @@ impl Bench {
             peer: peer(n),
             kind,
         };
-        self.correlator.signal(at, &signal, &mut self.outputs);
+        self.correlator.signal(at, &signal);
     }
 
     fn overdue(&mut self, since: u64) {
@@ -102,8 +102,7 @@ impl Bench {
     fn lag(&mut self, lag: u64) {
         let lag = Duration::from_millis(lag);
         let signal = HostSignal::TimerLag { lag };
-        self.correlator
-            .host(ms(self.now), &signal, &mut self.outputs);
+        self.correlator.host(ms(self.now), &signal);
     }
 
     /// Time passes; anchors answer through these egresses.
@@ -142,8 +141,7 @@ impl Bench {
                     source_address: SOURCE,
                     outcome,
                 };
-                self.correlator
-                    .probe(ms(self.now), &result, &mut self.outputs);
+                self.correlator.probe(ms(self.now), &result);
             }
         }
     }

@@ -6,8 +6,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
+use crate::report::Document;
 use crate::setup;
-use crate::shell::{cargo, root, run, step};
+use crate::shell::{cargo, output, root, run, step};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args)]
@@ -20,6 +21,15 @@ pub struct Bench {
 enum What {
     /// What the daemon costs its host: ns per hook, added latency, CPU, memory, events until the first loss
     Overhead(Overhead),
+    /// How many signals per second the engine takes on one core, and how long its rules run
+    Engine(Engine),
+}
+
+#[derive(Args)]
+struct Engine {
+    /// Write results and checks to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -50,7 +60,8 @@ impl Bench {
     /// Runs a benchmark.
     pub fn run(self) -> Result<()> {
         match self.what {
-            What::Overhead(arguments) => arguments.run(),
+            What::Overhead(arguments) => setup::run().and_then(|()| arguments.run()),
+            What::Engine(arguments) => arguments.run(),
         }
     }
 }
@@ -66,6 +77,41 @@ impl Overhead {
             bench.arg("--only").arg(self.only.join(","));
         }
         run(&mut bench)
+    }
+}
+
+impl Engine {
+    /// Pure code: neither root nor the eBPF toolchain is needed.
+    fn run(self) -> Result<()> {
+        let told = output(&mut cargo(&[
+            "bench", "-q", "-p", "engine", "--bench", "engine",
+        ]))
+        .context("cargo bench -p engine --bench engine failed; run it to see why")?;
+        let told: serde_json::Value =
+            serde_json::from_str(&told).context("the benchmark did not print one JSON object")?;
+        let mut document = serde_json::to_value(Document::new("bench engine"))?;
+        for part in ["results", "checks"] {
+            for line in told
+                .get(part)
+                .and_then(|part| part.as_array())
+                .into_iter()
+                .flatten()
+            {
+                println!("{line}");
+            }
+            document[part] = told[part].clone();
+        }
+        if let Some(file) = &self.json {
+            std::fs::write(file, serde_json::to_string_pretty(&document)? + "\n")
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        let failed = document["checks"]
+            .as_array()
+            .is_none_or(|checks| checks.iter().any(|check| check["ok"] != true));
+        if failed {
+            bail!("a goal was missed");
+        }
+        Ok(())
     }
 }
 

@@ -124,7 +124,10 @@ impl fmt::Display for Verdict {
             }
             Self::AddressFamily { egress, ipv6 } => {
                 let family = if *ipv6 { "IPv6" } else { "IPv4" };
-                write!(f, "{family} through {egress} is dead, the other family works")
+                write!(
+                    f,
+                    "{family} through {egress} is dead, the other family works"
+                )
             }
             Self::EgressOnly { egress } => {
                 write!(f, "the way out through {egress} is dead, the way in works")

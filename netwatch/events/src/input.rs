@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BgpSignal, BlockOperation, EgressName, FibChange, IncidentId, PlanId, ProbeResult, RevertReason, TcpEvent,
-    Timestamp,
+    BgpSignal, BlockOperation, EgressName, FibChange, IncidentId, PlanId, ProbeResult,
+    RevertReason, TcpEvent, Timestamp,
 };
 
 /// The health of this host and its links.
