@@ -5,7 +5,6 @@ mod checks;
 mod fuzz;
 mod kernels;
 mod lab;
-mod report;
 mod setup;
 mod shell;
 

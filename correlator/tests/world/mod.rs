@@ -466,6 +466,7 @@ impl World {
             as_path: self.path(i, egress),
             next_hop: gateway(usize::from(*egress == b()), true),
             received_at: self.now,
+            validation: None,
         }
     }
 
@@ -646,7 +647,7 @@ impl World {
             Event::Withdraw => self.withdraw(),
             Event::SessionDown => {
                 let signal = BgpSignal::SessionDown {
-                    neighbor: NeighborId(gateway(0, true)),
+                    neighbor: NeighborId::session(gateway(0, true)),
                     egress: a(),
                     reason: events::SessionDownReason::HoldTimerExpired,
                 };
@@ -745,7 +746,7 @@ impl World {
             return;
         }
         for (e, egress) in [a(), b()].into_iter().enumerate() {
-            let neighbor = NeighborId(gateway(e, true));
+            let neighbor = NeighborId::session(gateway(e, true));
             let upstream = if e == 0 { UPSTREAM_A } else { UPSTREAM_B };
             for i in 0..self.peers.len() {
                 let fact = RouteFact {
@@ -766,8 +767,9 @@ impl World {
                     route: Some(RouteAttributes {
                         prefix: Prefix::new(address, length).unwrap().trunc(),
                         as_path: vec![upstream, asn],
-                        next_hop: neighbor.0,
+                        next_hop: neighbor.address,
                         received_at: self.now,
+                        validation: None,
                     }),
                     stale: false,
                 };
@@ -795,7 +797,7 @@ impl World {
                 .map(|p| PeerKey(p.address))
                 .collect();
             let change = RouteChange {
-                neighbor: NeighborId(gateway(0, true)),
+                neighbor: NeighborId::session(gateway(0, true)),
                 egress: a(),
                 prefix,
                 old: Some(self.attributes(i, &a())),

@@ -21,7 +21,10 @@ mod tcp;
 mod time;
 mod topology;
 
-pub use bgp::{BgpSignal, NeighborId, RouteAttributes, RouteChange, RouteFact, SessionDownReason};
+pub use bgp::{
+    BgpSignal, Burst, Learned, LinkScore, NeighborId, NotANeighbor, OriginValidation, RibView,
+    RouteAttributes, RouteChange, RouteFact, SessionDownReason,
+};
 pub use block::{BlockOperation, BlockRequest};
 pub use conclusion::Conclusion;
 pub use effect::{Effect, EffectId, ProbeRequest};
