@@ -1,14 +1,13 @@
 //! The benchmarks' front door: builds the daemon and `netwatch-bench`, then hands over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-use crate::report::Document;
 use crate::setup;
-use crate::shell::{cargo, output, root, run, step};
+use crate::shell::{cargo, root, run, step};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args)]
@@ -83,35 +82,11 @@ impl Overhead {
 impl Engine {
     /// Pure code: neither root nor the eBPF toolchain is needed.
     fn run(self) -> Result<()> {
-        let told = output(&mut cargo(&[
-            "bench", "-q", "-p", "engine", "--bench", "engine",
-        ]))
-        .context("cargo bench -p engine --bench engine failed; run it to see why")?;
-        let told: serde_json::Value =
-            serde_json::from_str(&told).context("the benchmark did not print one JSON object")?;
-        let mut document = serde_json::to_value(Document::new("bench engine"))?;
-        for part in ["results", "checks"] {
-            for line in told
-                .get(part)
-                .and_then(|part| part.as_array())
-                .into_iter()
-                .flatten()
-            {
-                println!("{line}");
-            }
-            document[part] = told[part].clone();
+        let mut bench = cargo(&["bench", "-q", "-p", "engine", "--bench", "engine", "--"]);
+        if let Some(file) = self.json {
+            bench.arg("--json").arg(absolute(&file)?);
         }
-        if let Some(file) = &self.json {
-            std::fs::write(file, serde_json::to_string_pretty(&document)? + "\n")
-                .with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        let failed = document["checks"]
-            .as_array()
-            .is_none_or(|checks| checks.iter().any(|check| check["ok"] != true));
-        if failed {
-            bail!("a goal was missed");
-        }
-        Ok(())
+        run(&mut bench)
     }
 }
 
@@ -149,8 +124,12 @@ fn command(verb: &str, json: Option<PathBuf>) -> Result<Command> {
         .arg("--netwatch")
         .arg(programs.join("netwatch"));
     if let Some(file) = json {
-        let file = std::path::absolute(file).context("cannot tell the current directory")?;
-        command.arg("--json").arg(file);
+        command.arg("--json").arg(absolute(&file)?);
     }
     Ok(command)
+}
+
+/// Who writes it runs in another directory.
+fn absolute(file: &Path) -> Result<PathBuf> {
+    std::path::absolute(file).context("cannot tell the current directory")
 }

@@ -1,5 +1,5 @@
-//! How much the engine takes on one core, and how long one look at the evidence lasts. Prints one
-//! JSON object for `cargo xtask bench engine`.
+//! How much the engine takes on one core, and how long one look at the evidence lasts:
+//! `cargo xtask bench engine`.
 //!
 //! The load is what the collector tells of connections that are sampled as often as it ever does:
 //! every message of every connection is acknowledged in a sample of its own, a third was told of as
@@ -15,49 +15,66 @@ use events::{
     Outstanding, PeerKey, ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget, RetransmitClass,
     TcpEvent, TcpEventKind, TcpSample, TcpState, Timestamp,
 };
+use results::{Check, Document, Measure};
 
 /// Messages of one connection come so often.
 const GAP: u64 = 50;
 /// The collector's batches.
 const BATCH: u64 = 5;
 const RUNS: usize = 9;
+/// Events per second.
+const GOAL: f64 = 1e6;
 
-fn main() {
-    let mut results = Vec::new();
-    let mut checks = Vec::new();
-    for peers in [100_u64, 1000] {
-        let rates: Vec<f64> = (0..RUNS).map(|_| throughput(peers)).collect();
-        let rate = quantile(&rates, 0.5);
-        results.push(format!(
-            r#"{{"metric":"signals_per_second","case":"peers_{peers}","unit":"1/s","n":{RUNS},"value":{rate:.0},"max":{:.0}}}"#,
-            quantile(&rates, 1.0)
-        ));
-        checks.push(format!(
-            r#"{{"name":"signals_per_second/peers_{peers}","ok":{},"detail":"{rate:.0} events/s through tracker and correlator, at least 1000000 wanted"}}"#,
-            rate >= 1e6
-        ));
-        let mut ticks = ticks(peers);
-        ticks.sort_by(f64::total_cmp);
-        results.push(format!(
-            r#"{{"metric":"rules_tick_us","case":"peers_{peers}","unit":"us","n":{},"p50":{:.1},"p99":{:.1},"max":{:.1}}}"#,
-            ticks.len(),
-            quantile(&ticks, 0.5),
-            quantile(&ticks, 0.99),
-            quantile(&ticks, 1.0)
-        ));
+fn main() -> anyhow::Result<()> {
+    let mut json = None;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        // `cargo bench` adds `--bench`.
+        if argument == "--json" {
+            json = arguments.next();
+        }
     }
-    println!(
-        r#"{{"results":[{}],"checks":[{}]}}"#,
-        results.join(","),
-        checks.join(",")
-    );
-}
-
-fn quantile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let index = (share * (sorted.len() - 1) as f64).round() as usize;
-    sorted.get(index).copied().unwrap_or_default()
+    let mut document = Document::new("bench engine");
+    for peers in [100_u64, 1000] {
+        let case = format!("peers_{peers}");
+        let rates: Vec<f64> = (0..RUNS).map(|_| throughput(peers)).collect();
+        let measure = Measure::of("signals_per_second", &case, "1/s", rates);
+        let rate = measure.as_ref().and_then(|m| m.p50).unwrap_or_default();
+        document.results.extend(measure.map(|mut measure| {
+            measure.value = measure.p50;
+            measure
+        }));
+        document.checks.push(Check::new(
+            format!("signals_per_second/{case}"),
+            rate >= GOAL,
+            format!("{rate:.0} events/s through tracker and correlator, {GOAL:.0} wanted"),
+        ));
+        let ticks = Measure::of("rules_tick_us", &case, "us", ticks(peers));
+        document.results.extend(ticks);
+    }
+    for measure in &document.results {
+        println!(
+            "{:<20} {:<11} {:>10.1} {} (p99 {:.1}, max {:.1}, n {})",
+            measure.metric,
+            measure.case,
+            measure.p50.unwrap_or_default(),
+            measure.unit,
+            measure.p99.unwrap_or_default(),
+            measure.max.unwrap_or_default(),
+            measure.n.unwrap_or_default(),
+        );
+    }
+    for check in &document.checks {
+        let outcome = if check.ok { "ok  " } else { "FAIL" };
+        println!("{outcome} {}: {}", check.name, check.detail);
+    }
+    if let Some(file) = json {
+        document.write(std::path::Path::new(&file))?;
+    }
+    if document.checks.iter().any(|check| !check.ok) {
+        std::process::exit(1);
+    }
+    Ok(())
 }
 
 fn ms(millis: u64) -> Timestamp {
