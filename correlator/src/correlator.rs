@@ -164,6 +164,19 @@ impl Correlator {
         self.dirty |= lost || !self.cases.is_empty();
     }
 
+    /// The next [`handle_timeout`](Self::handle_timeout) weighs evidence: it wants to know before
+    /// whom [`acknowledged`](Self::acknowledged).
+    #[must_use]
+    pub fn weighs(&self, at: Timestamp) -> bool {
+        (self.failing || !self.cases.is_empty())
+            && self.evaluation_due().is_some_and(|due| at >= due)
+    }
+
+    /// Takes in when each peer last acknowledged new data, in the order of their addresses.
+    pub fn acknowledged(&mut self, peers: impl Iterator<Item = (PeerKey, Timestamp)>) {
+        self.peers.acknowledged(peers);
+    }
+
     /// Takes in the kernel's way to a peer.
     pub fn fib(&mut self, at: Timestamp, change: &FibChange) {
         self.dirty |= self.peers.fib(at, change).evidence;
@@ -441,6 +454,7 @@ impl Correlator {
             }
             return;
         }
+        self.peers.outage(case.failed.iter());
         case.verdict = Some(verdict.clone());
         case.verdict_at = Some(now);
         case.rival = None;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use events::{EgressName, Evidence, EvidenceSource, ProbeSource, ProbeTarget, Timestamp, Verdict};
 
 use crate::case::Case;
-use crate::view::View;
+use crate::view::{Families, View};
 
 /// All that the facts say about a case now.
 pub fn evidence(view: &View<'_>, case: &Case) -> Vec<Evidence> {
@@ -27,7 +27,7 @@ fn tcp(view: &View<'_>, case: &Case) -> Option<Evidence> {
         return None;
     }
     let tally = view.tally(&failures);
-    let all = view.population(&case.egress);
+    let all = view.population(&case.egress, Families::BOTH);
     let mut text = format!(
         "{} of {} connections overdue through {}, {} of {} prefixes",
         tally.connections,

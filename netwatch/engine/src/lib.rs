@@ -59,11 +59,12 @@ impl Engine {
     /// An engine that knows nothing yet.
     #[must_use]
     pub fn new(params: Params) -> Self {
+        let primary = params.correlator.egresses.first();
         Self {
+            pages: pages::Pages::new(primary.map(|egress| egress.name.clone())),
             tracker: Tracker::new(params.tracker),
             correlator: Correlator::new(params.correlator),
             remediator: Remediator::new(params.policy),
-            pages: pages::Pages::default(),
             now: Timestamp::ZERO,
             sequence: 0,
             effects: VecDeque::new(),
@@ -167,6 +168,9 @@ impl Engine {
         let mut signals = Vec::new();
         self.tracker.handle_timeout(at, &mut signals);
         self.signals(signals);
+        if self.correlator.weighs(at) {
+            self.correlator.acknowledged(self.tracker.acknowledged());
+        }
         self.correlate(|c, out| c.handle_timeout(at, out));
         self.remediate(|r, out| r.handle_timeout(at, out));
         self.page(|p, out| p.handle_timeout(at, out));

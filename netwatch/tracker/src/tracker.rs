@@ -216,6 +216,13 @@ impl Tracker {
             .collect()
     }
 
+    /// When each peer last acknowledged new data, by address: where it did since it is watched.
+    pub fn acknowledged(&self) -> impl Iterator<Item = (PeerKey, Timestamp)> {
+        self.peers
+            .iter()
+            .filter_map(|(key, peer)| Some((*key, peer.acked_at?)))
+    }
+
     /// What was done so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -292,6 +299,7 @@ impl Tracker {
         connection.active_at = at;
         if let Some(peer) = peer.as_mut() {
             peer.active_at = at;
+            peer.acked_at = peer.acked_at.max(sample.acked_at);
             if let Some(excess) = progress.excess {
                 peer.allowance.observe(at, excess, params);
             }
