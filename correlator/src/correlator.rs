@@ -12,7 +12,7 @@ use events::{
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{flow_sources, neighbors, suspects};
-use crate::case::{Case, rank};
+use crate::case::{Case, egress_of, rank};
 use crate::diagnosis::{self, Finding};
 use crate::heal::{self, Health};
 use crate::host::Host;
@@ -44,6 +44,10 @@ const MAX_WATCHED: usize = 8192;
 const PUBLISH_DELAY: Duration = Duration::from_millis(50);
 /// Housekeeping.
 const FORGET_TICK: Duration = Duration::from_secs(30);
+/// An incident that ended so long ago may have to do with a new one ...
+const RELATED: Duration = Duration::from_secs(10);
+/// ... and one of the same egress longer.
+const RELATED_SAME: Duration = Duration::from_secs(300);
 /// Ended incidents remembered.
 const MAX_ENDED: usize = 16;
 /// A verdict of small scope may become one of a larger scope for so long.
@@ -170,6 +174,12 @@ impl Correlator {
     pub fn weighs(&self, at: Timestamp) -> bool {
         (self.failing || !self.cases.is_empty())
             && self.evaluation_due().is_some_and(|due| at >= due)
+    }
+
+    /// Something may be broken: it helps to know of those who go on as usual.
+    #[must_use]
+    pub fn attentive(&self) -> bool {
+        self.failing || self.suspecting()
     }
 
     /// Takes in when each peer last acknowledged new data, in the order of their addresses.
@@ -310,6 +320,7 @@ impl Correlator {
             self.rediagnose(self.cases.len() - 1, now, out);
         }
         self.absorb(now, out);
+        self.name_causes(now, out);
         self.settle(now, out);
         for case in &mut self.cases {
             if case.publish_at.is_some_and(|due| now >= due) {
@@ -327,7 +338,7 @@ impl Correlator {
         let mut case = Case {
             number,
             id: IncidentId(format!("{}-{number}", self.params.run_id)),
-            egress: found.egress,
+            egress: found.egress.clone(),
             onset: found.onset,
             suspected_at: now,
             confirmed_at: None,
@@ -345,6 +356,8 @@ impl Correlator {
             bgp_lines: 0,
             publish_at: None,
             probe_at: Some(now),
+            cause: None,
+            related: self.relatives(&found.egress, found.onset),
             well_since: None,
             bad_at: now,
         };
@@ -399,6 +412,9 @@ impl Correlator {
             )));
         }
         out.push(Output::Conclusion(Conclusion::Suspected(case.incident())));
+        for other in &mut self.cases {
+            other.related.push(case.id.clone());
+        }
         self.cases.push(case);
     }
 
@@ -487,6 +503,44 @@ impl Correlator {
             incident: case.incident(),
             bgp: case.bgp_summary.clone(),
         }));
+    }
+
+    /// Names what stalled this host, as soon and as often as that becomes known.
+    fn name_causes(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        for case in &mut self.cases {
+            if case.verdict != Some(Verdict::HostStall) {
+                continue;
+            }
+            let cause = self.host.cause(case.onset - story::BEFORE, now);
+            if cause == case.cause || cause.is_none() {
+                continue;
+            }
+            case.cause = cause;
+            case.publish_at.get_or_insert(now + PUBLISH_DELAY);
+            let text = case.cause.as_ref().map(ToString::to_string);
+            out.push(Output::Journal(entry(
+                case,
+                now,
+                Actor::Host,
+                EntryKind::Note,
+                text.unwrap_or_default(),
+                Vec::new(),
+            )));
+        }
+    }
+
+    /// Open incidents, and those that ended shortly before the onset: what follows may be of one
+    /// cause, or the other way round.
+    fn relatives(&self, egress: &EgressName, onset: Timestamp) -> Vec<IncidentId> {
+        let lately = self.ended.iter().filter(|old| {
+            let same = old.verdict.as_ref().and_then(egress_of) == Some(egress);
+            let pause = if same { RELATED_SAME } else { RELATED };
+            old.verdict != Some(Verdict::None)
+                && old.resolved_at.is_some_and(|at| at + pause >= onset)
+        });
+        let mut ids: Vec<IncidentId> = lately.map(|old| old.id.clone()).collect();
+        ids.extend(self.cases.iter().map(|case| case.id.clone()));
+        ids
     }
 
     /// A wide verdict takes in suspicions that are still open on the same egress.

@@ -145,6 +145,13 @@ impl Engine {
         self.told.pop_front()
     }
 
+    /// Something may be broken: samples of connections that go on as usual are wanted as well, for
+    /// half a second from now.
+    #[must_use]
+    pub fn attentive(&self) -> bool {
+        self.correlator.attentive()
+    }
+
     /// The TCP side, for `status`.
     #[must_use]
     pub const fn tracker(&self) -> &Tracker {
