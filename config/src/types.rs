@@ -98,7 +98,7 @@ pub struct Watch {
     pub cgroups: Vec<PathBuf>,
     /// TCP ports, of either end, whose messages are recorded one by one.
     pub consensus_ports: BTreeSet<u16>,
-    /// A watched thread's wait for a CPU that is told at once when it was longer.
+    /// A watched thread's wait for a CPU that is logged within a second when it was longer.
     pub wait: Duration,
 }
 
@@ -133,7 +133,7 @@ pub struct Block {
     pub enabled: bool,
     /// Names of whole disks, such as `nvme0n1`; empty: all.
     pub devices: Vec<String>,
-    /// A request that is told at once when it took longer.
+    /// A request that is logged within a second when it took longer.
     pub slow: Duration,
 }
 

@@ -153,6 +153,8 @@ pub fn of_collector(collector: &Handle, add: &mut dyn FnMut(&str, u64)) {
     add("udp_datagrams_total{direction=\"send\"}", c.udp_sent);
     add("udp_datagrams_total{direction=\"receive\"}", c.udp_received);
     add("udp_sends_unrecorded_total", c.udp_unrecorded);
+    add("call_records_total", c.calls);
+    add("call_records_lost_total", c.calls_lost);
     add("call_records_delivered_total", c.records_delivered);
     add("call_records_dropped_total", c.records_dropped);
     add("collector_heartbeats_total", c.heartbeats);

@@ -117,6 +117,8 @@ const FAMILIES: &[(&str, &str)] = &[
     ("messages_untimed_total", "Calls whose time is not known, by cause"),
     ("udp_datagrams_total", "Datagrams of watched threads, by direction"),
     ("udp_sends_unrecorded_total", "Sends not recorded one by one because the thread sends often"),
+    ("call_records_total", "Records of single calls that the kernel's programs made"),
+    ("call_records_lost_total", "Records of single calls that found no room in the kernel's ring"),
     ("call_records_delivered_total", "Records of single calls that were passed on"),
     ("call_records_dropped_total", "Records of single calls dropped because whoever wanted them was too slow"),
     // durations
@@ -168,7 +170,7 @@ const FAMILIES: &[(&str, &str)] = &[
 
 /// Whether a counter counts what was lost on the way from the kernel to the engine, or was not seen.
 pub fn is_loss(name: &str) -> bool {
-    const LOSSES: [&str; 18] = [
+    const LOSSES: [&str; 19] = [
         "kernel_records_lost_total",
         "kernel_records_malformed_total",
         "bpf_program_skipped_total",
@@ -186,6 +188,7 @@ pub fn is_loss(name: &str) -> bool {
         "long_waits_dropped_total",
         "reconcile_failed_total",
         "messages_untimed_total",
+        "call_records_lost_total",
         "call_records_dropped_total",
     ];
     let family = name.split('{').next().unwrap_or(name);
