@@ -18,6 +18,8 @@ mod maintenance;
 mod metrics;
 mod narrate;
 mod page;
+mod replay;
+mod replay_text;
 mod report;
 mod show;
 mod status;
@@ -55,6 +57,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             client(trace::run(&arguments))
         }
         Command::Report(arguments) => report::run(&arguments),
+        Command::Replay(arguments) => Ok(replay::run(&arguments)),
         Command::Failover { command } => client(failover::run(&command)),
         Command::Page(arguments) => client(page::run(&arguments)),
         Command::Bgp { command } => client(bgp::run(&command)),
