@@ -7,14 +7,14 @@ use anyhow::{Context, Result, bail};
 use recorder::{Changes, Options, Reader, Replayed, Story, find, keys, read_duration, stories};
 use serde_json::{Value, json};
 
-use crate::cli::Replay;
+use crate::cli::ReplayIncident;
 use crate::{replay_text, wiring};
 
 /// Nothing could be replayed.
 const UNUSABLE: u8 = 2;
 
 /// Replays, prints, and says by the exit code how it went.
-pub fn run(arguments: &Replay) -> ExitCode {
+pub fn run(arguments: &ReplayIncident) -> ExitCode {
     match replayed(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -24,7 +24,7 @@ pub fn run(arguments: &Replay) -> ExitCode {
     }
 }
 
-fn replayed(arguments: &Replay) -> Result<ExitCode> {
+fn replayed(arguments: &ReplayIncident) -> Result<ExitCode> {
     let directory = match &arguments.recordings {
         Some(directory) => directory.clone(),
         None => wiring::recordings(&wiring::load(arguments.configured.config.as_deref())?),
@@ -87,7 +87,7 @@ fn replayed(arguments: &Replay) -> Result<ExitCode> {
     })
 }
 
-fn list_keys(arguments: &Replay, reader: &Reader) -> Result<()> {
+fn list_keys(arguments: &ReplayIncident, reader: &Reader) -> Result<()> {
     let keys = keys(&reader.header().params);
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&keys)?);

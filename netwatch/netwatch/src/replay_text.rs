@@ -95,6 +95,13 @@ fn effect(effect: &Effect) -> String {
         Effect::Install(plan) => {
             format!("install plan {}: {} routes", plan.id.0, plan.routes.len())
         }
+        Effect::Nudge { plan, prefixes, .. } => {
+            format!(
+                "nudge connections to {} prefixes of plan {}",
+                prefixes.len(),
+                plan.0
+            )
+        }
         Effect::RenewLease { plan } => format!("renew the lease of plan {}", plan.0),
         Effect::Revert { plan, reason } => format!("revert plan {}: {reason:?}", plan.0),
         Effect::Page(page) => format!("page {:?}: {}", page.action, page.summary),

@@ -173,7 +173,8 @@ impl Remediator {
                     self.revert(at, *plan, RevertReason::InstallFailed, out);
                 }
             }
-            Outcome::PageSent { .. }
+            Outcome::Nudged { .. }
+            | Outcome::PageSent { .. }
             | Outcome::PageAccepted { .. }
             | Outcome::PageFailed { .. } => {}
         }
