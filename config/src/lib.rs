@@ -21,5 +21,5 @@ pub use problem::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use types::{
     Anchor, Bgp, Block, Config, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
-    PagerProvider, Probe, RoutingKey, Tcp, Watch,
+    PagerProvider, Probe, Recorder, RoutingKey, Tcp, Watch,
 };

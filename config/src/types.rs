@@ -31,6 +31,8 @@ pub struct Config {
     pub pager: Option<Pager>,
     /// The metrics listener. `None`: there is none.
     pub metrics: Option<Metrics>,
+    /// The flight recorder.
+    pub recorder: Recorder,
 }
 
 /// This host and the daemon's places on it.
@@ -38,7 +40,7 @@ pub struct Config {
 pub struct Host {
     /// The name that pages carry. `None`: the kernel's host name.
     pub name: Option<String>,
-    /// Directory of what outlives a restart: `journal.db`, `outbox.db`.
+    /// Directory of what outlives a restart: `journal.db`, `outbox.db`, `recordings`.
     pub state_dir: PathBuf,
     /// Directory of what does not: the control socket, leases, the kill switch.
     pub runtime_dir: PathBuf,
@@ -347,4 +349,31 @@ pub struct Metrics {
     pub listen: SocketAddr,
     /// Peers, disks and threads of each summary at most, those with most values first.
     pub series: u16,
+}
+
+/// The flight recorder. Without any configuration it does not run: nothing is left on disk then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    /// Record.
+    pub enabled: bool,
+    /// A recording begins so long before its incident's onset.
+    pub before: Duration,
+    /// Memory for what happened lately, in MiB.
+    pub memory_mib: u32,
+    /// The size of one recording, in MiB.
+    pub recording_mib: u32,
+    /// The size of all recordings together, in MiB: beyond it the oldest are removed.
+    pub total_mib: u32,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            before: Duration::from_secs(60),
+            memory_mib: 16,
+            recording_mib: 32,
+            total_mib: 512,
+        }
+    }
 }
