@@ -1,6 +1,6 @@
 //! BFD by BIRD and by FRR, between the validator's side and gateway `a`, over the same link.
 //!
-//! As watchers, which change nothing, they run in namespaces of their own behind VLANs of the link:
+//! As watchers, which change nothing, each runs in a namespace of its own, on a macvlan of the link:
 //! BIRD at both intervals and FRR see the same cuts, and nobody is in another's way. As the actor,
 //! BIRD runs beside the validator and holds its default routes, guarded by BFD.
 
@@ -29,8 +29,6 @@ pub const PROTOCOL: u8 = 12;
 const GATEWAY: &str = "a";
 const CUSTOMER_DEVICE: &str = "cust0";
 const LINK: &str = "wan0";
-const BIRD_ROLE: &str = "o";
-const FRR_ROLE: &str = "f";
 
 /// A session went up or down.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +57,36 @@ impl Drop for Bfd {
     }
 }
 
-/// One session: VLAN 0 is the link itself.
+/// A session of a watcher.
 struct Session {
     name: &'static str,
-    vlan: u8,
+    /// Its namespace, and the macvlan in it.
+    role: &'static str,
+    /// The third octet of its network.
+    net: u8,
     interval: u32,
 }
+
+const SESSIONS: [Session; 3] = [
+    Session {
+        name: BIRD_300,
+        role: "o",
+        net: 11,
+        interval: 300,
+    },
+    Session {
+        name: BIRD_50,
+        role: "p",
+        net: 12,
+        interval: 50,
+    },
+    Session {
+        name: FRR,
+        role: "f",
+        net: 13,
+        interval: 300,
+    },
+];
 
 impl Bfd {
     /// Starts the watchers. FRR only where it is installed.
@@ -72,51 +94,38 @@ impl Bfd {
     /// # Errors
     /// A program cannot be started, or its sessions do not come up within 20 s.
     pub fn watch(rig: &Rig) -> anyhow::Result<Self> {
-        let space = Space::new(&[BIRD_ROLE, FRR_ROLE], false)?;
-        let mut sessions = vec![
-            Session {
-                name: BIRD_300,
-                vlan: 11,
-                interval: 300,
-            },
-            Session {
-                name: BIRD_50,
-                vlan: 12,
-                interval: 50,
-            },
-        ];
-        if Path::new("/usr/lib/frr/bfdd").exists() {
-            sessions.push(Session {
-                name: FRR,
-                vlan: 13,
-                interval: 300,
-            });
-        }
-        for session in &sessions {
-            let role = if session.name == FRR {
-                FRR_ROLE
-            } else {
-                BIRD_ROLE
-            };
-            vlan(rig, &space, role, session.vlan)?;
-        }
+        let space = Space::new(&SESSIONS.each_ref().map(|session| session.role), false)?;
+        let frr = Path::new("/usr/lib/frr/bfdd").exists();
+        let sessions = || SESSIONS.iter().filter(|session| frr || session.name != FRR);
         let mut bfd = Self {
             children: Vec::new(),
             events: Events::default(),
-            names: sessions.iter().map(|session| session.name).collect(),
+            names: sessions().map(|session| session.name).collect(),
             _space: None,
         };
-        let near: Vec<&Session> = sessions.iter().filter(|s| s.name != FRR).collect();
-        bfd.bird(&space, BIRD_ROLE, &config(&near, LINK, [2, 1], ""), true)?;
-        let all: Vec<&Session> = sessions.iter().collect();
-        bfd.bird(
-            &rig.space,
-            GATEWAY,
-            &config(&all, CUSTOMER_DEVICE, [1, 2], ""),
-            false,
-        )?;
-        if bfd.names.contains(&FRR) {
-            bfd.frr(&space)?;
+        // The slower end decides, so one fast interval at the gateway serves all.
+        let mut far = HEAD.to_owned() + &interface_of(CUSTOMER_DEVICE, 50);
+        for session in sessions() {
+            attach(rig, &space, session)?;
+            let _ = writeln!(
+                far,
+                "neighbor 10.255.{}.2 dev \"{CUSTOMER_DEVICE}\";",
+                session.net
+            );
+        }
+        bfd.bird(&rig.space, GATEWAY, &(far + "}\n"), None)?;
+        for session in sessions() {
+            if session.name == FRR {
+                bfd.frr(&space, session)?;
+                continue;
+            }
+            let near = format!(
+                "{HEAD}{}neighbor 10.255.{}.1 dev \"{}\";\n}}\n",
+                interface_of(session.role, session.interval),
+                session.net,
+                session.role
+            );
+            bfd.bird(&space, session.role, &near, Some(session.name))?;
         }
         bfd._space = Some(space);
         bfd.wait()?;
@@ -157,8 +166,13 @@ impl Bfd {
             names: vec![name],
             _space: None,
         };
-        bfd.bird(&rig.space, GATEWAY, &(HEAD.to_owned() + &far), false)?;
-        bfd.bird(&rig.space, VALIDATOR, &(HEAD.to_owned() + &near), true)?;
+        bfd.bird(&rig.space, GATEWAY, &(HEAD.to_owned() + &far), None)?;
+        bfd.bird(
+            &rig.space,
+            VALIDATOR,
+            &(HEAD.to_owned() + &near),
+            Some(name),
+        )?;
         bfd.wait()?;
         // The lab's own routes would stand in BIRD's way when it gives its up.
         rig.space.ip_batch(
@@ -219,7 +233,13 @@ impl Bfd {
         Ok(())
     }
 
-    fn bird(&mut self, space: &Space, role: &str, config: &str, heard: bool) -> anyhow::Result<()> {
+    fn bird(
+        &mut self,
+        space: &Space,
+        role: &str,
+        config: &str,
+        heard: Option<&'static str>,
+    ) -> anyhow::Result<()> {
         let file = |extension: &str| space.directory().join(format!("bfd-{role}.{extension}"));
         std::fs::write(file("conf"), config)?;
         let mut command = space.command(role, Path::new("bird"));
@@ -230,10 +250,10 @@ impl Bfd {
             .arg(file("ctl"))
             .arg("-P")
             .arg(file("pid"));
-        self.spawn(command, heard.then_some(bird_event as Reader))
+        self.spawn(command, heard.map(|name| (bird_event as Reader, name)))
     }
 
-    fn frr(&mut self, space: &Space) -> anyhow::Result<()> {
+    fn frr(&mut self, space: &Space, session: &Session) -> anyhow::Result<()> {
         let directory = space.directory();
         std::fs::write(
             directory.join("zebra.conf"),
@@ -242,13 +262,16 @@ impl Bfd {
         std::fs::write(
             directory.join("bfdd.conf"),
             format!(
-                "hostname lab\nlog stdout debugging\ndebug bfd peer\nbfd\n peer 10.255.13.1 interface {LINK}.13\n  no shutdown\n exit\nexit\n"
+                "hostname lab\nlog stdout debugging\ndebug bfd peer\nbfd\n peer 10.255.13.1 interface {}\n  no shutdown\n exit\nexit\n",
+                session.role
             ),
         )?;
         run(Command::new("chown").args(["-R", "frr:frr"]).arg(directory))?;
         for (program, extra) in [("zebra", None), ("bfdd", Some("--bfdctl"))] {
-            let mut command =
-                space.command(FRR_ROLE, Path::new("/usr/lib/frr").join(program).as_path());
+            let mut command = space.command(
+                session.role,
+                Path::new("/usr/lib/frr").join(program).as_path(),
+            );
             command
                 .arg("-f")
                 .arg(directory.join(format!("{program}.conf")))
@@ -262,14 +285,18 @@ impl Bfd {
             if let Some(extra) = extra {
                 command.arg(extra).arg(directory.join("bfdd.sock"));
             }
-            self.spawn(command, extra.map(|_| frr_event as Reader))?;
+            self.spawn(command, extra.map(|_| (frr_event as Reader, FRR)))?;
             sys::sleep(Duration::from_millis(300))?;
         }
         Ok(())
     }
 
     /// Starts a program and notes what its log says as it says it, on either output.
-    fn spawn(&mut self, mut command: Command, reader: Option<Reader>) -> anyhow::Result<()> {
+    fn spawn(
+        &mut self,
+        mut command: Command,
+        reader: Option<(Reader, &'static str)>,
+    ) -> anyhow::Result<()> {
         let piped = || reader.map_or_else(Stdio::null, |_| Stdio::piped());
         let mut child = command
             .stdin(Stdio::null())
@@ -282,15 +309,16 @@ impl Bfd {
             child.stderr.take().map(|out| Box::new(out) as _),
         ];
         self.children.push(child);
-        let Some(reader) = reader else { return Ok(()) };
-        let only = self.names.first().copied().unwrap_or_default();
+        let Some((reader, name)) = reader else {
+            return Ok(());
+        };
         for output in outputs.into_iter().flatten() {
             let events = self.events.clone();
             // Ends with the program.
             std::thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
                     let at = sys::now();
-                    if let Some((name, up)) = reader(&line, only) {
+                    if let Some(up) = reader(&line) {
                         events
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
@@ -303,34 +331,27 @@ impl Bfd {
     }
 }
 
-type Reader = fn(&str, &'static str) -> Option<(&'static str, bool)>;
+/// Whether a line says that the session is up, or no longer.
+type Reader = fn(&str) -> Option<bool>;
 
 /// `bfd1: Session to 10.255.11.1 changed state from Up to Down`
-fn bird_event(line: &str, only: &'static str) -> Option<(&'static str, bool)> {
+fn bird_event(line: &str) -> Option<bool> {
     let (_, rest) = line.split_once("Session to ")?;
-    let (address, change) = rest.split_once(" changed state from ")?;
-    let name = match address {
-        "10.255.11.1" => BIRD_300,
-        "10.255.12.1" => BIRD_50,
-        _ => only,
-    };
-    let (from, to) = change.trim().split_once(" to ")?;
-    match (from, to) {
-        (_, "Up") => Some((name, true)),
-        ("Up", _) => Some((name, false)),
+    let (_, change) = rest.split_once(" changed state from ")?;
+    match change.trim().split_once(" to ")? {
+        (_, "Up") => Some(true),
+        ("Up", _) => Some(false),
         _ => None,
     }
 }
 
 /// `... state-change: [...] up -> down reason:control-expired`
-fn frr_event(line: &str, _: &'static str) -> Option<(&'static str, bool)> {
+fn frr_event(line: &str) -> Option<bool> {
     let (_, change) = line.split_once("state-change:")?;
     if change.contains("-> up") {
-        Some((FRR, true))
-    } else if change.contains("up ->") {
-        Some((FRR, false))
+        Some(true)
     } else {
-        None
+        change.contains("up ->").then_some(false)
     }
 }
 
@@ -343,41 +364,23 @@ fn interface_of(interface: &str, interval: u32) -> String {
     )
 }
 
-/// Sessions over VLANs of `device`; the last octets are ours and the other's.
-fn config(sessions: &[&Session], device: &str, [_own, other]: [u8; 2], extra: &str) -> String {
-    let mut text = format!("{HEAD}protocol bfd {{\ndebug {{ states, events }};\n");
-    for session in sessions {
-        let _ = write!(
-            text,
-            "interface \"{device}.{vlan}\" {{ interval {} ms; multiplier 3; }};\nneighbor 10.255.{vlan}.{other} dev \"{device}.{vlan}\";\n",
-            session.interval,
-            vlan = session.vlan,
-        );
-    }
-    text.push_str("}\n");
-    text.push_str(extra);
-    text
-}
-
-/// A VLAN between a namespace of the watchers and gateway `a`, over the validator's link.
-fn vlan(rig: &Rig, space: &Space, role: &str, id: u8) -> anyhow::Result<()> {
+/// A macvlan of the validator's link in a watcher's namespace, and an address at the gateway.
+fn attach(rig: &Rig, space: &Space, session: &Session) -> anyhow::Result<()> {
+    let Session { role, net, .. } = session;
     rig.space.ip_batch(
         VALIDATOR,
         &format!(
-            "link add link {LINK} name {LINK}.{id} type vlan id {id}\nlink set {LINK}.{id} netns {}\n",
+            "link add link {LINK} name {role} netns {} type macvlan mode private\n",
             space.name(role)
         ),
     )?;
     space.ip_batch(
         role,
-        &format!("address add 10.255.{id}.2/24 dev {LINK}.{id}\nlink set {LINK}.{id} up\n"),
+        &format!("address add 10.255.{net}.2/24 dev {role}\nlink set {role} up\n"),
     )?;
     rig.space.ip_batch(
         GATEWAY,
-        &format!(
-            "link add link {CUSTOMER_DEVICE} name {CUSTOMER_DEVICE}.{id} type vlan id {id}\n\
-             address add 10.255.{id}.1/24 dev {CUSTOMER_DEVICE}.{id}\nlink set {CUSTOMER_DEVICE}.{id} up\n"
-        ),
+        &format!("address add 10.255.{net}.1/24 dev {CUSTOMER_DEVICE}\n"),
     )
 }
 
@@ -387,28 +390,21 @@ mod tests {
 
     #[test]
     fn logs_are_read() {
-        let bird = |line| bird_event(line, "x");
-        assert_eq!(
-            bird("bfd1: Session to 10.255.11.1 changed state from Up to Down"),
-            Some((BIRD_300, false))
-        );
-        assert_eq!(
-            bird("bfd1: Session to 10.255.12.1 changed state from Init to Up"),
-            Some((BIRD_50, true))
-        );
-        assert_eq!(
-            bird("bfd1: Session to fd00::1 changed state from Down to Init"),
-            None
-        );
-        assert_eq!(
-            bird("bfd1: Session to fd00::1 changed state from Up to AdminDown"),
-            Some(("x", false))
-        );
+        let bird = |change: &str| {
+            bird_event(&format!(
+                "bfd1: Session to fd00::1 changed state from {change}"
+            ))
+        };
+        assert_eq!(bird("Up to Down"), Some(false));
+        assert_eq!(bird("Init to Up"), Some(true));
+        assert_eq!(bird("Down to Init"), None);
+        assert_eq!(bird("Up to AdminDown"), Some(false));
         let line = "2026/01/01 BFD: [X] state-change: [mhop:no peer:10.255.13.1 ifname:w] up -> down reason:control-expired";
-        assert_eq!(frr_event(line, "x"), Some((FRR, false)));
+        assert_eq!(frr_event(line), Some(false));
         assert_eq!(
-            frr_event(&line.replace("up -> down", "init -> up"), "x"),
-            Some((FRR, true))
+            frr_event(&line.replace("up -> down", "init -> up")),
+            Some(true)
         );
+        assert_eq!(frr_event("BFD: something else"), None);
     }
 }

@@ -62,6 +62,8 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// The daemon's binary.
     pub netwatch: &'a Path,
+    /// BFD looks on, where it is of interest.
+    pub watch: bool,
     /// The monitors that need seconds run, too.
     pub slow: bool,
 }
@@ -148,7 +150,7 @@ impl Block {
             Actor::Netwatch { nudge, cautious } => {
                 let text = block.config(nudge, cautious);
                 block.daemon = Some(Daemon::start_with(&block.rig, &text, plan.netwatch)?);
-                if plan.case.watched && !nudge {
+                if plan.watch {
                     block.bfd = Some(Bfd::watch(&block.rig)?);
                 }
                 if plan.slow {
@@ -202,7 +204,13 @@ impl Block {
     /// # Errors
     /// The rig failed, the daemon ended, or things did not get as before.
     pub fn cut(&mut self, shortest: Duration, longest: Duration) -> anyhow::Result<Seen> {
-        sys::sleep(Duration::from_nanos(self.rng.range(0, 200 * MILLI)))?;
+        // Every phase of the traffic is as likely as any other.
+        let period = self
+            .scenario
+            .topology
+            .bursts
+            .map_or(200 * MILLI, |[every, _]| every.nanos());
+        sys::sleep(Duration::from_nanos(self.rng.range(0, period)))?;
         let (ticks, requests, routes) = (
             sys::cpu_ticks(),
             self.rig.pager.shared().requests.len(),

@@ -100,23 +100,24 @@ impl Case {
         self.verdict.split('|').any(|right| right == class)
     }
 
-    /// Forty peers in ten prefixes of ten ASes, three of them IPv6, with a median round-trip time
-    /// of 40 ms; six of the ASes have an anchor.
+    /// Forty peers in ten prefixes of ten ASes, three of them IPv6. Their round-trip times are the
+    /// middles of the tenths of a log-uniform distribution from 11 to 150 ms, as the lab draws them,
+    /// with a median of 40 ms. Seven of the ASes have an anchor.
     ///
     /// # Errors
     /// The lab does not know a key: its format has changed.
     pub fn scenario(&self, bgp: bool) -> anyhow::Result<Scenario> {
         const RTTS: [(u32, bool); 10] = [
-            (10, true),
-            (15, false),
-            (20, true),
-            (30, false),
+            (12, true),
+            (16, false),
+            (21, true),
+            (27, false),
             (40, true),
             (40, true),
             (60, false),
-            (80, true),
-            (110, true),
-            (150, false),
+            (78, true),
+            (101, true),
+            (132, false),
         ];
         let mut text = format!(
             "description = \"{}\"\nduration = \"1s\"\n[topology]\nreturn_via = \"{}\"\n\

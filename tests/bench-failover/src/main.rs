@@ -110,6 +110,15 @@ const LONGEST: Duration = Duration::from_millis(2_500);
 /// dpinger needs 15 s and its own phases.
 const SLOW: Duration = Duration::from_millis(19_000);
 
+/// Who looks on beside the actor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looking {
+    Nobody,
+    Bfd,
+    /// And the monitors that need seconds.
+    Slow,
+}
+
 /// Blocks that were run, and what stopped others.
 struct Run {
     document: Document,
@@ -174,12 +183,12 @@ impl Bench {
 
     fn detect(&self, run: &mut Run) {
         for case in CASES.into_iter().filter(|case| self.wanted(*case)) {
-            self.block(run, case, Actor::NETWATCH, self.cuts(), false);
+            self.block(run, case, Actor::NETWATCH, self.cuts(), Looking::Bfd);
         }
         let slow = CASES[0];
         if self.wanted(slow) && !self.no_slow {
             let cuts = if self.quick { 1 } else { SLOW_CUTS };
-            self.block(run, slow, Actor::NETWATCH, cuts, true);
+            self.block(run, slow, Actor::NETWATCH, cuts, Looking::Slow);
             run.document.results.push(report::blackbox(slow.name));
         }
     }
@@ -195,7 +204,7 @@ impl Bench {
         ];
         for (name, actor) in blocks {
             if let Some(case) = Case::named(name).filter(|case| self.wanted(*case)) {
-                self.block(run, case, actor, self.cuts(), false);
+                self.block(run, case, actor, self.cuts(), Looking::Nobody);
             }
         }
         if self.wanted(CASES[0]) {
@@ -208,7 +217,8 @@ impl Bench {
     }
 
     /// Cuts a warm topology again and again. What goes wrong is a check of the document's.
-    fn block(&self, run: &mut Run, case: Case, actor: Actor, cuts: usize, slow: bool) {
+    fn block(&self, run: &mut Run, case: Case, actor: Actor, cuts: usize, looking: Looking) {
+        let (watch, slow) = (looking != Looking::Nobody, looking == Looking::Slow);
         if sys::interrupted() {
             return;
         }
@@ -235,6 +245,7 @@ impl Bench {
             actor,
             seed: self.seed,
             netwatch: &run.netwatch,
+            watch: watch && case.watched,
             slow,
         };
         let began = sys::now();
@@ -265,9 +276,7 @@ impl Bench {
     fn repeat(&self, plan: &Plan<'_>, found: &mut Cuts, cuts: usize) -> anyhow::Result<()> {
         let (shortest, longest) = match (plan.slow, plan.actor) {
             (true, _) => (SHORTEST, SLOW),
-            (false, Actor::Netwatch { nudge: false, .. }) if plan.case.watched => {
-                (WATCHED, LONGEST)
-            }
+            (false, Actor::Netwatch { .. }) if plan.watch => (WATCHED, LONGEST),
             _ => (SHORTEST, LONGEST),
         };
         let mut block = Block::start(plan)?;
@@ -296,7 +305,7 @@ impl Bench {
         }
         let names = block.watchers();
         anyhow::ensure!(
-            !plan.case.watched || plan.actor != Actor::NETWATCH || names.contains(&bfd::FRR),
+            !plan.watch || names.contains(&bfd::FRR),
             "FRR did not look on: install it (Debian package frr)"
         );
         Ok(())
@@ -313,6 +322,7 @@ impl Bench {
             },
             seed: self.seed,
             netwatch,
+            watch: false,
             slow: false,
         };
         let mut block = Block::start(&plan)?;
