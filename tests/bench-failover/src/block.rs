@@ -86,8 +86,9 @@ pub struct Seen {
     pub traffic: Vec<f64>,
     /// How many of these there were.
     pub stuck: usize,
-    /// When each watcher saw it: nothing, one time, or one of each of several monitors.
-    pub watchers: BTreeMap<&'static str, Vec<f64>>,
+    /// When each watcher saw it (those with several monitors: each of them that did), and how many
+    /// looked on.
+    pub watchers: BTreeMap<&'static str, (Vec<f64>, usize)>,
     /// How long the cut lasted.
     pub lasted: f64,
     /// Why the rig's own error may be a good part of these.
@@ -283,13 +284,13 @@ impl Block {
         if let Some(bfd) = &self.bfd {
             for name in bfd.names() {
                 let down = bfd.down(name, cut, healed).map(ms);
-                seen.watchers.insert(name, down.into_iter().collect());
+                seen.watchers.insert(name, (down.into_iter().collect(), 1));
             }
         }
         if let Some(slow) = &self.slow {
             for name in slow::NAMES {
                 let alarms = slow.alarms(name, cut).into_iter().map(ms).collect();
-                seen.watchers.insert(name, alarms);
+                seen.watchers.insert(name, (alarms, slow::SIDE_BY_SIDE));
             }
         }
         seen.noisy = self.noise(cut, ticks, overflowed).complaint();

@@ -53,9 +53,11 @@ impl Cuts {
                 "cut_to_verdict_ms",
                 match self.peer {
                     None => one(|seen| seen.verdict),
-                    Some(peer) => {
-                        each(&|seen| seen.watchers.get(peer).cloned().unwrap_or_default())
-                    }
+                    Some(peer) => each(&|seen| {
+                        seen.watchers
+                            .get(peer)
+                            .map_or_else(Vec::new, |(at, _)| at.clone())
+                    }),
                 },
             ),
             ("cut_to_route_ms", one(|seen| seen.route)),
@@ -146,19 +148,20 @@ fn figures(document: &mut Document, cuts: &Cuts) {
         .flat_map(|seen| seen.watchers.keys().copied())
         .collect();
     for name in names {
-        let looked: Vec<&Vec<f64>> = counted
+        let looked: Vec<&(Vec<f64>, usize)> = counted
             .iter()
             .filter_map(|seen| seen.watchers.get(name))
             .collect();
-        let groups: Vec<Vec<f64>> = looked
-            .iter()
-            .filter(|found| !found.is_empty())
-            .map(|found| (*found).clone())
-            .collect();
+        let saw = looked.iter().map(|(at, _)| at).filter(|at| !at.is_empty());
+        let groups: Vec<Vec<f64>> = saw.cloned().collect();
         document
             .results
             .extend(measures("cut_to_verdict_ms", &case, Some(name), &groups));
-        let mut share = share(&case, groups.len(), looked.len());
+        let mut share = share(
+            &case,
+            groups.iter().map(Vec::len).sum(),
+            looked.iter().map(|(_, of)| of).sum(),
+        );
         share.peer = Some(name.to_owned());
         document.results.push(share);
     }
@@ -166,7 +169,7 @@ fn figures(document: &mut Document, cuts: &Cuts) {
     document.results.push(share(&case, found, counted.len()));
 }
 
-/// In how many cuts something was detected at all before the heal.
+/// How many of those that looked on detected something at all before the heal.
 fn share(case: &str, found: usize, of: usize) -> Measure {
     let mut measure = Measure::single(
         "detected_share",
@@ -354,7 +357,7 @@ fn compare(document: &mut Document, all: &[Cuts]) {
             }
             let saw = looked
                 .iter()
-                .filter(|seen| !seen.watchers[name].is_empty())
+                .filter(|seen| !seen.watchers[name].0.is_empty())
                 .count();
             let longest = looked.iter().map(|seen| seen.lasted).fold(0.0, f64::max);
             document.checks.push(Check::new(

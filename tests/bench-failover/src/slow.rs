@@ -354,11 +354,13 @@ fn connect(link: Ipv4Addr, interface: &str, flow: &Flow) -> anyhow::Result<Socke
             .with_retries(3);
         socket.set_tcp_keepalive(&keepalive)?;
     }
-    socket
-        .connect_timeout(&flow.remote.into(), Duration::from_secs(3))
-        .with_context(|| format!("cannot connect to {}", flow.remote))?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    match socket.connect(&flow.remote.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
+            Err(error).with_context(|| format!("cannot connect to {}", flow.remote))
+        }
+        _ => Ok(socket),
+    }
 }
 
 #[cfg(test)]
