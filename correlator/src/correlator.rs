@@ -12,7 +12,7 @@ use events::{
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{flow_sources, neighbors, suspects};
-use crate::case::{Case, rank};
+use crate::case::{Case, egress_of, rank};
 use crate::diagnosis::{self, Finding};
 use crate::heal::{self, Health};
 use crate::host::Host;
@@ -44,6 +44,10 @@ const MAX_WATCHED: usize = 8192;
 const PUBLISH_DELAY: Duration = Duration::from_millis(50);
 /// Housekeeping.
 const FORGET_TICK: Duration = Duration::from_secs(30);
+/// An incident that ended so long ago may have to do with a new one ...
+const RELATED: Duration = Duration::from_secs(10);
+/// ... and one of the same egress longer.
+const RELATED_SAME: Duration = Duration::from_secs(300);
 /// Ended incidents remembered.
 const MAX_ENDED: usize = 16;
 /// A verdict of small scope may become one of a larger scope for so long.
@@ -54,6 +58,7 @@ const STABLE: Duration = Duration::from_millis(800);
 /// What the correlator asks for or tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // Few, and gone at once.
 pub enum Output {
     /// A step in an incident's life.
     Conclusion(Conclusion),
@@ -85,6 +90,8 @@ pub struct Correlator {
     next_number: u64,
     dismissed: BTreeMap<EgressName, Timestamp>,
     dirty: bool,
+    /// A peer may fail that no suspicion was dismissed about.
+    failing: bool,
     evaluated_at: Option<Timestamp>,
     watch_at: Option<Timestamp>,
     forget_at: Timestamp,
@@ -110,6 +117,7 @@ impl Correlator {
             next_number: 1,
             dismissed: BTreeMap::new(),
             dirty: false,
+            failing: false,
             evaluated_at: None,
             watch_at: Some(Timestamp::ZERO),
             forget_at: Timestamp::ZERO,
@@ -117,20 +125,36 @@ impl Correlator {
         }
     }
 
+    /// What it goes by.
+    #[must_use]
+    pub const fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_params(&mut self, params: Params) {
+        self.params = params;
+    }
+
     /// Takes in a conclusion of the tracker.
-    pub fn signal(&mut self, at: Timestamp, signal: &Signal, out: &mut Vec<Output>) {
+    ///
+    /// What follows from it, as from all other evidence, comes with the next
+    /// [`handle_timeout`](Self::handle_timeout), which is due at once: evidence at hand is judged
+    /// together.
+    pub fn signal(&mut self, at: Timestamp, signal: &Signal) {
         let vetoed = self.host.vetoed(signal.at);
         let change = self.peers.signal(signal, vetoed);
         if change.membership {
             self.watch_at.get_or_insert(at + WATCH_DELAY);
         }
         if change.evidence {
-            self.touch(at, out);
+            self.dirty = true;
+            self.failing = true;
         }
     }
 
     /// Takes in a signal of the BGP feed.
-    pub fn bgp(&mut self, at: Timestamp, signal: &BgpSignal, out: &mut Vec<Output>) {
+    pub fn bgp(&mut self, at: Timestamp, signal: &BgpSignal) {
         match signal {
             BgpSignal::Change(change) => self.log.change(at, change, &self.routes),
             BgpSignal::SessionDown {
@@ -146,34 +170,47 @@ impl Correlator {
                 }
             }
         }
-        if self.suspecting() {
-            self.touch(at, out);
-        }
+        self.dirty |= self.suspecting();
     }
 
     /// Takes in a finished probe.
-    pub fn probe(&mut self, at: Timestamp, result: &ProbeResult, out: &mut Vec<Output>) {
+    pub fn probe(&mut self, _at: Timestamp, result: &ProbeResult) {
         let lost = self.reach.record(result);
-        if lost || !self.cases.is_empty() {
-            self.touch(at, out);
-        }
+        self.dirty |= lost || !self.cases.is_empty();
+    }
+
+    /// The next [`handle_timeout`](Self::handle_timeout) weighs evidence: it wants to know before
+    /// whom [`acknowledged`](Self::acknowledged).
+    #[must_use]
+    pub fn weighs(&self, at: Timestamp) -> bool {
+        (self.failing || !self.cases.is_empty())
+            && self.evaluation_due().is_some_and(|due| at >= due)
+    }
+
+    /// Something may be broken: it helps to know of those who go on as usual.
+    #[must_use]
+    pub fn attentive(&self) -> bool {
+        self.failing || self.suspecting()
+    }
+
+    /// Takes in when each peer last acknowledged new data, in the order of their addresses.
+    pub fn acknowledged(&mut self, peers: impl Iterator<Item = (PeerKey, Timestamp)>) {
+        self.peers.acknowledged(peers);
     }
 
     /// Takes in the kernel's way to a peer.
-    pub fn fib(&mut self, at: Timestamp, change: &FibChange, out: &mut Vec<Output>) {
-        if self.peers.fib(at, change).evidence {
-            self.touch(at, out);
-        }
+    pub fn fib(&mut self, at: Timestamp, change: &FibChange) {
+        self.dirty |= self.peers.fib(at, change).evidence;
     }
 
     /// Takes in the health of this host.
-    pub fn host(&mut self, at: Timestamp, signal: &HostSignal, out: &mut Vec<Output>) {
+    pub fn host(&mut self, at: Timestamp, signal: &HostSignal) {
         let veto = self.params.thresholds.lag_veto;
         if let Some(stall) = self.host.signal(at, signal, veto) {
             self.peers.veto_since(stall.from);
             self.reach.blind(Host::blind_from(&stall), stall.until);
         }
-        self.touch(at, out);
+        self.dirty = true;
     }
 
     /// Does what is due.
@@ -217,13 +254,6 @@ impl Correlator {
         self.peers.dropped + self.log.dropped + self.host.lost
     }
 
-    fn touch(&mut self, at: Timestamp, out: &mut Vec<Output>) {
-        self.dirty = true;
-        if self.evaluation_due().is_some_and(|due| at >= due) {
-            self.evaluate(at, out);
-        }
-    }
-
     fn suspecting(&self) -> bool {
         self.cases.iter().any(|c| c.verdict.is_none())
     }
@@ -239,7 +269,7 @@ impl Correlator {
             Some(after(SUSPECTED_TICK))
         } else if !self.cases.is_empty() {
             Some(after(OPEN_TICK))
-        } else if self.anything_failing() {
+        } else if self.failing {
             Some(after(FAILING_TICK))
         } else {
             None
@@ -281,6 +311,7 @@ impl Correlator {
     fn evaluate(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         self.dirty = false;
         self.evaluated_at = Some(now);
+        self.failing = self.anything_failing();
         if let Some(stall) = &mut self.host.stall
             && !stall.over
             && now >= stall.until
@@ -300,6 +331,7 @@ impl Correlator {
             self.rediagnose(self.cases.len() - 1, now, out);
         }
         self.absorb(now, out);
+        self.name_causes(now, out);
         self.settle(now, out);
         for case in &mut self.cases {
             if case.publish_at.is_some_and(|due| now >= due) {
@@ -317,7 +349,7 @@ impl Correlator {
         let mut case = Case {
             number,
             id: IncidentId(format!("{}-{number}", self.params.run_id)),
-            egress: found.egress,
+            egress: found.egress.clone(),
             onset: found.onset,
             suspected_at: now,
             confirmed_at: None,
@@ -335,6 +367,8 @@ impl Correlator {
             bgp_lines: 0,
             publish_at: None,
             probe_at: Some(now),
+            cause: None,
+            related: self.relatives(&found.egress, found.onset),
             well_since: None,
             bad_at: now,
         };
@@ -389,6 +423,9 @@ impl Correlator {
             )));
         }
         out.push(Output::Conclusion(Conclusion::Suspected(case.incident())));
+        for other in &mut self.cases {
+            other.related.push(case.id.clone());
+        }
         self.cases.push(case);
     }
 
@@ -444,6 +481,7 @@ impl Correlator {
             }
             return;
         }
+        self.peers.outage(case.failed.iter());
         case.verdict = Some(verdict.clone());
         case.verdict_at = Some(now);
         case.rival = None;
@@ -476,6 +514,44 @@ impl Correlator {
             incident: case.incident(),
             bgp: case.bgp_summary.clone(),
         }));
+    }
+
+    /// Names what stalled this host, as soon and as often as that becomes known.
+    fn name_causes(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        for case in &mut self.cases {
+            if case.verdict != Some(Verdict::HostStall) {
+                continue;
+            }
+            let cause = self.host.cause(case.onset - story::BEFORE, now);
+            if cause == case.cause || cause.is_none() {
+                continue;
+            }
+            case.cause = cause;
+            case.publish_at.get_or_insert(now + PUBLISH_DELAY);
+            let text = case.cause.as_ref().map(ToString::to_string);
+            out.push(Output::Journal(entry(
+                case,
+                now,
+                Actor::Host,
+                EntryKind::Note,
+                text.unwrap_or_default(),
+                Vec::new(),
+            )));
+        }
+    }
+
+    /// Open incidents, and those that ended shortly before the onset: what follows may be of one
+    /// cause, or the other way round.
+    fn relatives(&self, egress: &EgressName, onset: Timestamp) -> Vec<IncidentId> {
+        let lately = self.ended.iter().filter(|old| {
+            let same = old.verdict.as_ref().and_then(egress_of) == Some(egress);
+            let pause = if same { RELATED_SAME } else { RELATED };
+            old.verdict != Some(Verdict::None)
+                && old.resolved_at.is_some_and(|at| at + pause >= onset)
+        });
+        let mut ids: Vec<IncidentId> = lately.map(|old| old.id.clone()).collect();
+        ids.extend(self.cases.iter().map(|case| case.id.clone()));
+        ids
     }
 
     /// A wide verdict takes in suspicions that are still open on the same egress.

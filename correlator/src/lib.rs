@@ -22,6 +22,7 @@ mod diagnosis;
 mod heal;
 mod host;
 mod join;
+mod lateness;
 mod params;
 mod peers;
 mod reach;

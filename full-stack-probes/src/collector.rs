@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ebpf_abi::Counter;
-use events::{LossStage, TcpEvent, Timestamp};
+use events::{BlockRequest, LossStage, TcpEvent, Timestamp};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 
@@ -172,6 +173,33 @@ impl Handle {
     pub fn memory_bytes(&self) -> u64 {
         let memory = self.kernel.memory();
         memory.programs + memory.maps
+    }
+
+    /// Until then connections are told of whenever they move, not only once a second and when data
+    /// is late: who goes on as usual says most about what does not. An earlier wish that lasts
+    /// longer stays.
+    pub fn attend(&self, until: Timestamp) {
+        self.shared
+            .attend_until
+            .fetch_max(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// The worst block requests that were slow or failed since the last call, at most 64, each with
+    /// the 99th percentile of its disk and operation where enough were seen.
+    #[must_use]
+    pub fn slow_requests(&self) -> Vec<(BlockRequest, Option<Duration>)> {
+        let requests: Vec<BlockRequest> = lock(&self.shared.slow).drain(..).collect();
+        let registry = self.shared.registry();
+        requests
+            .into_iter()
+            .map(|request| {
+                let usual = registry.of(&Series::BlockService {
+                    device: request.device.clone(),
+                    operation: request.operation,
+                });
+                (request, usual.filter(|p| p.count >= 100).map(|p| p.p99))
+            })
+            .collect()
     }
 
     /// Requests by disk and operation since the start, as of the last second.

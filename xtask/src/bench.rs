@@ -1,6 +1,6 @@
 //! The benchmarks' front door: builds the daemon and `netwatch-bench`, then hands over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +24,8 @@ enum What {
     Detect(Cuts),
     /// The same with and without the nudge (RFC 6069), and BIRD's BFD with its own failover
     Failover(Cuts),
+    /// How many signals per second the engine takes on one core, and how long its rules run
+    Engine(Engine),
 }
 
 #[derive(Args)]
@@ -50,6 +52,13 @@ struct Cuts {
     /// Draw AS numbers, prefixes, addresses and the cuts' phases from this seed
     #[arg(long)]
     seed: Option<u64>,
+    /// Write results and checks to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Engine {
     /// Write results and checks to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -83,9 +92,10 @@ impl Bench {
     /// Runs a benchmark.
     pub fn run(self) -> Result<()> {
         match self.what {
-            What::Overhead(arguments) => arguments.run(),
-            What::Detect(arguments) => arguments.run("detect"),
-            What::Failover(arguments) => arguments.run("failover"),
+            What::Overhead(arguments) => setup::run().and_then(|()| arguments.run()),
+            What::Detect(arguments) => setup::run().and_then(|()| arguments.run("detect")),
+            What::Failover(arguments) => setup::run().and_then(|()| arguments.run("failover")),
+            What::Engine(arguments) => arguments.run(),
         }
     }
 }
@@ -130,6 +140,17 @@ impl Overhead {
     }
 }
 
+impl Engine {
+    /// Pure code: neither root nor the eBPF toolchain is needed.
+    fn run(self) -> Result<()> {
+        let mut bench = cargo(&["bench", "-q", "-p", "engine", "--bench", "engine", "--"]);
+        if let Some(file) = self.json {
+            bench.arg("--json").arg(absolute(&file)?);
+        }
+        run(&mut bench)
+    }
+}
+
 impl Soak {
     /// Runs the soak.
     pub fn run(self) -> Result<()> {
@@ -168,8 +189,12 @@ fn program(package: &str, binary: &str, verb: &str, json: Option<PathBuf>) -> Re
         .arg("--netwatch")
         .arg(programs.join("netwatch"));
     if let Some(file) = json {
-        let file = std::path::absolute(file).context("cannot tell the current directory")?;
-        command.arg("--json").arg(file);
+        command.arg("--json").arg(absolute(&file)?);
     }
     Ok(command)
+}
+
+/// Who writes it runs in another directory.
+fn absolute(file: &Path) -> Result<PathBuf> {
+    std::path::absolute(file).context("cannot tell the current directory")
 }

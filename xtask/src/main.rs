@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Lab(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Kernels(arguments) => arguments.run(),
-        Command::Bench(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Bench(arguments) => arguments.run(),
         Command::Soak(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Fuzz(arguments) => arguments.run(),
         Command::Test(arguments) => setup::run().and_then(|()| arguments.run()),

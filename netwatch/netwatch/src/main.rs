@@ -5,6 +5,7 @@ mod bgp;
 mod bgp_decode;
 mod bgp_input;
 mod bgp_json;
+mod bgp_replay;
 mod bgp_text;
 mod cli;
 mod counters;

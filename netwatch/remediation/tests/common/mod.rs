@@ -341,6 +341,8 @@ pub fn incident(id: &str, verdict: Verdict, affected: &[usize]) -> Incident {
         bgp: BgpSummary::default(),
         plan: None,
         time_to_verdict: None,
+        cause: None,
+        related: Vec::new(),
     }
 }
 
