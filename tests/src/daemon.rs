@@ -125,6 +125,15 @@ impl Daemon {
     /// # Errors
     /// It cannot be started.
     pub fn start(rig: &Rig, scenario: &Scenario, binary: &Path) -> anyhow::Result<Self> {
+        let text = config(&rig.world, scenario, rig.space.directory());
+        Self::start_with(rig, &text, binary)
+    }
+
+    /// The same with a configuration of one's own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_with(rig: &Rig, config: &str, binary: &Path) -> anyhow::Result<Self> {
         let directory = rig.space.directory();
         let (config_file, log) = (
             directory.join("netwatch.toml"),
@@ -133,7 +142,7 @@ impl Daemon {
         std::fs::create_dir_all(directory.join("state"))?;
         std::fs::create_dir_all(directory.join("run"))?;
         write_private(&directory.join("pager.key"), ROUTING_KEY)?;
-        std::fs::write(&config_file, config(&rig.world, scenario, directory))?;
+        std::fs::write(&config_file, config)?;
         let out = std::fs::File::create(&log)?;
         let child = rig
             .space
@@ -249,12 +258,20 @@ impl Daemon {
     /// # Errors
     /// `netwatch report` fails or prints something unexpected.
     pub fn timeline(&self, space: &Space) -> anyhow::Result<Vec<Line>> {
+        self.timeline_of(space, usize::MAX)
+    }
+
+    /// The same of its newest incidents, so many.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn timeline_of(&self, space: &Space, newest: usize) -> anyhow::Result<Vec<Line>> {
         let incidents = self.json(space, &["report", "--list", "--json"])?;
         let incidents = incidents
             .as_array()
             .context("`netwatch report --list --json` is no list")?;
         let mut found = Vec::new();
-        for incident in incidents {
+        for incident in incidents.iter().take(newest) {
             let id = incident["id"]
                 .as_str()
                 .context("an incident without an id")?;
