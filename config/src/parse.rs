@@ -11,6 +11,7 @@ use toml::de::DeTable;
 use crate::maintenance::maintenance;
 use crate::read::{At, Item, Report, Section, offset};
 use crate::secret::routing_key;
+use crate::stations;
 use crate::watch::{block, ports, watch};
 use crate::{
     Anchor, Bgp, Config, ConfigError, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
@@ -164,7 +165,7 @@ fn tcp(s: &mut Section<'_>, report: &Report<'_>) -> Tcp {
     }
 }
 
-fn prefixes(item: Option<Item<'_>>, report: &Report<'_>) -> Vec<At<IpNet>> {
+pub(crate) fn prefixes(item: Option<Item<'_>>, report: &Report<'_>) -> Vec<At<IpNet>> {
     let mut found: Vec<At<IpNet>> = Vec::new();
     for item in item.map_or_else(Vec::new, |i| i.array("prefixes")) {
         let Some(prefix) = item.parsed::<IpNet>("a prefix such as \"192.0.2.0/24\"") else {
@@ -402,12 +403,16 @@ fn bgp(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -> Option<Bg
     }
     let listen = listeners(s.take("listen"), report);
     let neighbors = neighbors(s.take("neighbor"), egress, report);
+    let bmp = stations::bmp(s, egress, report);
+    let ris = stations::ris(s, egress, report);
     Some(Bgp {
         local_as: local_as?,
         router_id: router_id?.value,
         listen,
         hold_time: hold_time.unwrap_or(90 * SECOND),
         neighbors,
+        bmp,
+        ris,
     })
 }
 
@@ -432,7 +437,7 @@ fn listeners(item: Option<Item<'_>>, report: &Report<'_>) -> Vec<SocketAddr> {
     found
 }
 
-fn listener(item: &Item<'_>, report: &Report<'_>) -> Option<At<SocketAddr>> {
+pub(crate) fn listener(item: &Item<'_>, report: &Report<'_>) -> Option<At<SocketAddr>> {
     let listen = item.parsed::<SocketAddr>(
         "an address with a port, such as \"127.0.0.1:9464\" or \"[::1]:9464\"",
     )?;

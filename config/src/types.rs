@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::secret::{SecretError, routing_key_from};
-use crate::{Maintenance, Secret};
+use crate::{Bmp, Maintenance, Ris, Secret};
 
 /// The whole configuration, valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -220,6 +220,10 @@ pub struct Bgp {
     pub hold_time: Duration,
     /// The neighbours that may connect.
     pub neighbors: Vec<Neighbor>,
+    /// Monitored routers.
+    pub bmp: Option<Bmp>,
+    /// RIS Live.
+    pub ris: Option<Ris>,
 }
 
 /// A BGP neighbour.

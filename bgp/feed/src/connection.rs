@@ -301,7 +301,7 @@ impl Neighbor {
     }
 }
 
-fn describe(reason: &SessionDownReason) -> String {
+pub(crate) fn describe(reason: &SessionDownReason) -> String {
     match reason {
         SessionDownReason::HoldTimerExpired => "hold timer expired".to_owned(),
         SessionDownReason::NotificationReceived { code, subcode } => {

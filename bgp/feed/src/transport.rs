@@ -42,6 +42,13 @@ pub(crate) struct Shared {
     pub strangers: Arc<AtomicU64>,
 }
 
+impl Shared {
+    /// A number that no session or connection had before.
+    pub fn next_session(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),

@@ -38,7 +38,8 @@ pub use kernel::{
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,
     PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo, RecordingInfo, Reply,
-    RibReply, RibRoute, RollbackReply, RoutesReply, StatusReply, TargetInfo, VersionReply,
+    RibReply, RibRoute, RisInfo, RollbackReply, RouterInfo, RoutesReply, StatusReply, TargetInfo,
+    VersionReply,
 };
 pub use request::{Request, RibQuery, RibQueryError};
 pub use server::{BindError, Call, Limits, Publisher, Server, ServerCounters};

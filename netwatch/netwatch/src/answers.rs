@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NeighborsReply, PageAttempt,
-    PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply,
-    RollbackReply, RoutesReply, StatusReply, TargetInfo, VersionReply,
+    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, PageAttempt, PageTestReply,
+    PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply, RollbackReply,
+    RoutesReply, StatusReply, TargetInfo, VersionReply,
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
@@ -103,8 +103,8 @@ impl Daemon {
             Request::BgpNeighbors => {
                 let bgp = self.bgp.clone();
                 self.adapters.spawn(async move {
-                    let neighbors = neighbors(bgp.as_deref()).await;
-                    send(reply, Reply::BgpNeighbors(NeighborsReply { neighbors }));
+                    let answer = crate::bgp_stations::reply(bgp.as_deref()).await;
+                    send(reply, Reply::BgpNeighbors(answer));
                 });
             }
             Request::PageTest => self.page_test(reply),
@@ -430,10 +430,11 @@ async fn targets(prober: &probing::Handle, egresses: &mut [EgressInfo]) {
     }
 }
 
-async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
+pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
     let Some(bgp) = bgp else { return Vec::new() };
     let now = clock::now();
-    bgp.neighbors()
+    let mut found: Vec<NeighborInfo> = bgp
+        .neighbors()
         .await
         .into_iter()
         .map(|status| NeighborInfo {
@@ -447,7 +448,9 @@ async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
             stale: status.stale,
             last_error: status.last_error,
         })
-        .collect()
+        .collect();
+    found.extend(crate::bgp_stations::neighbors(bgp).await);
+    found
 }
 
 /// Where the asker is gone, so is the interest in the answer.

@@ -17,10 +17,14 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             };
             if query.json {
                 println!("{}", serde_json::to_string_pretty(&reply)?);
-            } else if reply.neighbors.is_empty() {
+            } else if reply.neighbors.is_empty() && reply.routers.is_empty() && reply.ris.is_none()
+            {
                 println!("no neighbours are configured");
             } else {
                 reply.neighbors.iter().for_each(neighbor);
+            }
+            if !query.json {
+                crate::bgp_stations::print(&reply);
             }
         }
         Bgp::Rib { query_for, query } => {

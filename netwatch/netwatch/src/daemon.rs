@@ -268,7 +268,7 @@ impl Daemon {
         let bgp = config
             .bgp
             .as_ref()
-            .map(|bgp| bgp_feed::spawn(wiring::bgp(bgp), bgp_tx))
+            .map(|bgp| bgp_feed::spawn_with(wiring::bgp(bgp), wiring::stations(bgp), bgp_tx))
             .transpose()?;
         if let Some(bgp) = &bgp {
             bgp.watch(

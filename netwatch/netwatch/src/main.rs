@@ -6,6 +6,7 @@ mod bgp_decode;
 mod bgp_input;
 mod bgp_json;
 mod bgp_replay;
+mod bgp_stations;
 mod bgp_text;
 mod cli;
 mod counters;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use config::Config;
-use events::{Asn, EgressName, PlanMode, Prefix};
+use events::{Asn, EgressName, PlanMode, Prefix, RibView};
 
 /// The host's name in pages, and the stem of incidents' names.
 pub fn host_name(config: &Config) -> String {
@@ -241,6 +241,44 @@ pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
                 max_prefixes: 2_000_000,
             })
             .collect(),
+    }
+}
+
+/// Monitored routers and RIS Live.
+pub fn stations(bgp: &config::Bgp) -> bgp_feed::Stations {
+    let view = |view: &config::BmpView| match view {
+        config::BmpView::InPre => RibView::InPrePolicy,
+        config::BmpView::InPost => RibView::InPostPolicy,
+        config::BmpView::OutPre => RibView::OutPrePolicy,
+        config::BmpView::OutPost => RibView::OutPostPolicy,
+        config::BmpView::Loc => RibView::Loc,
+    };
+    let router = |router: &config::BmpRouter| bgp_feed::RouterSettings {
+        address: router.address,
+        connect: router.connect,
+        egress: EgressName(router.egress.clone()),
+        peers: router
+            .peers
+            .iter()
+            .map(|peer| (peer.address, EgressName(peer.egress.clone())))
+            .collect(),
+        views: router.views.iter().map(view).collect(),
+        max_prefixes: 2_000_000,
+    };
+    bgp_feed::Stations {
+        bmp: bgp
+            .bmp
+            .as_ref()
+            .map_or_else(Default::default, |bmp| bgp_feed::BmpSettings {
+                listen: bmp.listen.clone(),
+                routers: bmp.routers.iter().map(router).collect(),
+            }),
+        ris: bgp.ris.as_ref().map(|ris| bgp_feed::RisSettings {
+            url: ris.url.clone(),
+            prefixes: ris.prefixes.clone(),
+            egress: EgressName(ris.egress.clone()),
+            max_prefixes: 2_000_000,
+        }),
     }
 }
 
