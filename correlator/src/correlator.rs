@@ -114,6 +114,17 @@ impl Correlator {
         }
     }
 
+    /// What it goes by.
+    #[must_use]
+    pub const fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_params(&mut self, params: Params) {
+        self.params = params;
+    }
+
     /// Takes in a conclusion of the tracker.
     ///
     /// What follows from it, as from all other evidence, comes with the next

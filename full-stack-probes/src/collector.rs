@@ -18,6 +18,7 @@ use crate::kernel::{Kernel, Memory, Sources, StartError};
 use crate::reader::Reader;
 use crate::records::Sinks;
 use crate::sched::{LongWait, WatchedThread};
+use crate::table::View;
 use crate::watch::WatchedProcess;
 use crate::{Percentiles, ProbeReport, Series, Settings, UdpThread};
 
@@ -109,6 +110,7 @@ impl Collector {
             .as_fd()
             .try_clone_to_owned()
             .map_err(StartError::Thread)?;
+        let table = self.sources.table.view();
         let reader = Reader::new(
             self.sources,
             self.settings,
@@ -126,6 +128,7 @@ impl Collector {
             thread: Some(thread),
             stop,
             shared,
+            table,
             kernel: self.kernel,
         })
     }
@@ -136,6 +139,7 @@ pub struct Handle {
     thread: Option<JoinHandle<()>>,
     stop: EventFd,
     shared: Arc<Shared>,
+    pub(crate) table: View,
     kernel: Kernel,
 }
 

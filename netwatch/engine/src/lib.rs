@@ -29,7 +29,7 @@ pub use pages::PATIENCE;
 const SIGNALS_KEPT: usize = 1024;
 
 /// What the engine is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Params {
     /// The tracker's.
     pub tracker: tracker::Params,
@@ -71,6 +71,35 @@ impl Engine {
             next_effect: 0,
             told: VecDeque::new(),
         }
+    }
+
+    /// What it goes by.
+    #[must_use]
+    pub fn params(&self) -> Params {
+        Params {
+            tracker: self.tracker.params().clone(),
+            correlator: self.correlator.params().clone(),
+            policy: self.remediator.policy().clone(),
+        }
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_params(&mut self, params: Params) {
+        self.tracker.set_params(params.tracker);
+        self.correlator.set_params(params.correlator);
+        self.remediator.set_policy(params.policy);
+    }
+
+    /// The number of the newest input; zero before the first.
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The number of the newest effect, polled or not; zero before the first.
+    #[must_use]
+    pub const fn last_effect(&self) -> EffectId {
+        EffectId(self.next_effect)
     }
 
     /// Takes one input. The answer is what the flight recorder keeps.
@@ -325,6 +354,12 @@ fn journal_of(at: Timestamp, outcome: &Outcome) -> Option<Entry> {
                 }
             ),
         ),
+        Outcome::Nudged {
+            incident,
+            connections,
+            left,
+            error,
+        } => return nudged(at, incident, *connections, *left, error.as_deref()),
         Outcome::Installed { .. }
         | Outcome::InstallFailed { .. }
         | Outcome::Reverted { .. }
@@ -336,6 +371,32 @@ fn journal_of(at: Timestamp, outcome: &Outcome) -> Option<Entry> {
         received_at: None,
         actor: Actor::Pager,
         kind,
+        text,
+        evidence: Vec::new(),
+    })
+}
+
+fn nudged(
+    at: Timestamp,
+    incident: &events::IncidentId,
+    connections: u32,
+    left: u32,
+    error: Option<&str>,
+) -> Option<Entry> {
+    let mut text =
+        format!("{connections} backed-off connections were made to retransmit at once (RFC 6069)");
+    if left > 0 {
+        text.push_str(&format!("; {left} more were over the limit"));
+    }
+    if let Some(error) = error {
+        text.push_str(&format!("; failed: {error}"));
+    }
+    Some(Entry {
+        incident: incident.clone(),
+        at,
+        received_at: None,
+        actor: Actor::Routes,
+        kind: EntryKind::Note,
         text,
         evidence: Vec::new(),
     })

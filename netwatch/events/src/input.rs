@@ -153,6 +153,17 @@ pub enum Outcome {
         /// It was put back.
         restored: bool,
     },
+    /// Connections with a backed-off retransmission timer were looked for and nudged.
+    Nudged {
+        /// For which incident.
+        incident: IncidentId,
+        /// Connections that were nudged.
+        connections: u32,
+        /// Connections beyond the cap, which were not.
+        left: u32,
+        /// Why the others were not.
+        error: Option<String>,
+    },
     /// An attempt to page began to leave this host.
     PageSent {
         /// For which incident.

@@ -1,4 +1,4 @@
-//! `netwatch bgp neighbors|rib`; `decode` is in `bgp_decode`.
+//! `netwatch bgp neighbors|rib`; `decode` is in `bgp_decode`, `replay` in `bgp_replay`.
 
 use std::process::ExitCode;
 
@@ -62,6 +62,7 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             }
         }
         Bgp::Decode(arguments) => return crate::bgp_decode::run(arguments),
+        Bgp::Replay(arguments) => return crate::bgp_replay::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

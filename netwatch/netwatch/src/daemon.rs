@@ -32,7 +32,7 @@ use tokio::task::JoinHandle;
 
 use crate::answers::View;
 use crate::narrate::Narrator;
-use crate::{leftover, maintenance, metrics, wiring};
+use crate::{leftover, maintenance, metrics, nudge, wiring};
 
 /// Batches from the kernel collector: each at most 1,000 events, sent every few milliseconds.
 const TCP_BATCHES: usize = 64;
@@ -86,6 +86,8 @@ pub struct Daemon {
     pub(crate) routes: Option<routes::Routes>,
     pub(crate) pager: Option<Arc<paging::Handle>>,
     pub(crate) journal: Option<journal::Journal>,
+    /// Where what adapters did comes back to the engine.
+    outcomes: mpsc::Sender<Outcome>,
     events: api::Publisher,
     pub(crate) totals: Totals,
     pub(crate) view: View,
@@ -231,7 +233,7 @@ impl Daemon {
             .map(|pager| {
                 anyhow::Ok(paging::Pager::start(
                     wiring::pager(&config, pager)?,
-                    outcome_tx,
+                    outcome_tx.clone(),
                 )?)
             })
             .transpose()?;
@@ -292,6 +294,7 @@ impl Daemon {
             routes,
             pager,
             journal,
+            outcomes: outcome_tx,
             events: doors.events.clone(),
             totals: Totals {
                 swept: u64::try_from(swept.routes).unwrap_or(u64::MAX),
@@ -491,6 +494,15 @@ impl Daemon {
                 Effect::Install(_) | Effect::Revert { .. } | Effect::RenewLease { .. } => {
                     self.route_command(&effect);
                 }
+                Effect::Nudge {
+                    incident, prefixes, ..
+                } => nudge::spawn(
+                    &self.adapters,
+                    self.collector.clone(),
+                    self.outcomes.clone(),
+                    incident,
+                    prefixes,
+                ),
                 Effect::Page(page) => match &self.pager {
                     Some(pager) => pager.send(page),
                     None => {

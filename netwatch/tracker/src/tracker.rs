@@ -92,6 +92,17 @@ impl Tracker {
         }
     }
 
+    /// What it goes by.
+    #[must_use]
+    pub const fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_params(&mut self, params: Params) {
+        self.params = params;
+    }
+
     /// Takes in one event. `at` is the engine's time and never decreases; `event.at` is the
     /// kernel's.
     pub fn handle(&mut self, at: Timestamp, event: &TcpEvent, out: &mut Vec<Signal>) {
