@@ -93,14 +93,15 @@ pub fn explain(params: &Params, seed: u64, without: Without) -> (String, Judged)
         }
     }
     for done in &ran.seen.installed {
+        let [v4, v6] = done.moved;
         lines.push((
             done.at,
             format!(
                 "TRUTH    plan {} moves {} peers, {} of them dead, {} helped: {}",
                 done.plan.0,
-                done.covered,
-                done.dead,
-                done.helped,
+                v4.covered + v6.covered,
+                v4.dead + v6.dead,
+                v4.helped + v6.helped,
                 done.routes
                     .iter()
                     .take(5)

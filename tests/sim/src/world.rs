@@ -156,11 +156,18 @@ pub struct Installation {
     pub plan: PlanId,
     /// Its routes in words.
     pub routes: Vec<String>,
+    /// What it moves: of IPv4, of IPv6.
+    pub moved: [Moved; 2],
+}
+
+/// What an installation does to the peers of one family.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
     /// Connected peers that it moves.
     pub covered: usize,
-    /// Of these, those whose old path was dead then or half a second before.
+    /// Of these, those whose old path was dead then or shortly before.
     pub dead: usize,
-    /// Of these, those that the new path carries both ways.
+    /// Of these, those that the new path carries both ways, or did until shortly before.
     pub helped: usize,
     /// Of the dead ones, those that the new path carries.
     pub saved: usize,
