@@ -151,10 +151,7 @@ impl World {
         let wide = if gateway {
             [0.0; 2]
         } else {
-            [
-                self.benign.wide_loss[egress][0],
-                self.benign.wide_loss[inbound][1],
-            ]
+            [self.wide_loss(egress)[0], self.wide_loss(inbound)[1]]
         };
         let lost_out = dies_out(&self.cuts, now, egress, &end);
         let (more_out, more_back) = {
