@@ -552,6 +552,26 @@ fn failover(
     {
         result.lease = lease;
     }
+    if let Some(actions) = s
+        .take("actions_per_hour")
+        .and_then(|i| i.integer(1..=10_000, "a number of actions"))
+    {
+        result.actions_per_hour = actions.value;
+    }
+    let mut time = |key: &'static str, result: &mut Duration, most: u32| {
+        if let Some(time) = s
+            .take(key)
+            .and_then(|i| i.duration(Duration::ZERO..=SECOND * most))
+        {
+            *result = time;
+        }
+    };
+    time("class_interval", &mut result.class_interval, 86_400);
+    time("hold_down", &mut result.hold_down, 3_600);
+    time("hold_down_max", &mut result.hold_down_max, 3_600);
+    if let Some(nudge) = s.take("nudge").and_then(|i| i.boolean()) {
+        result.nudge = nudge;
+    }
     if let Some(protocol) = s
         .take("protocol")
         .and_then(|i| i.integer(5..=255, "a route protocol number"))

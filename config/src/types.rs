@@ -256,6 +256,17 @@ pub struct Failover {
     pub max_routes: u16,
     /// Unrenewed routes are removed after this time, 5 s to 10 min.
     pub lease: Duration,
+    /// Incidents that may be acted on within an hour, 1 to 10,000; beyond it plans are only told.
+    pub actions_per_hour: u16,
+    /// Only one incident of a verdict class is acted on within this time, at most 24 h.
+    pub class_interval: Duration,
+    /// How long routes stay after the primary healed; doubled for each time within an hour.
+    pub hold_down: Duration,
+    /// The longest that they stay.
+    pub hold_down_max: Duration,
+    /// Once routes are in, connections with a backed-off retransmission timer are made to
+    /// retransmit at once by an ICMP message to ourselves (RFC 6069).
+    pub nudge: bool,
     /// `rtm_protocol` of our routes.
     pub protocol: u8,
     /// While this file exists, nothing is installed and what is installed is removed.
@@ -274,6 +285,11 @@ impl Default for Failover {
             protected: Vec::new(),
             max_routes: 128,
             lease: Duration::from_secs(30),
+            actions_per_hour: 3,
+            class_interval: Duration::from_secs(300),
+            hold_down: Duration::from_secs(2),
+            hold_down_max: Duration::from_secs(600),
+            nudge: false,
             protocol: 198,
             kill_switch: PathBuf::from("/run/netwatch/failover.off"),
             permit: None,

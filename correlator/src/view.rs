@@ -15,6 +15,9 @@ use crate::reach::{Reach, Window};
 use crate::routes::Routes;
 use crate::tally::{Failure, Population, Tally};
 
+/// An acknowledgement that much after the first missing ones was not on the way before the break.
+const ON_THE_WAY: Duration = Duration::from_millis(25);
+
 /// Failures older than the others by more than this are another story.
 const CLUSTER: Duration = Duration::from_millis(500);
 
@@ -50,6 +53,14 @@ pub struct Families {
 impl Families {
     pub const BOTH: Self = Self { v4: true, v6: true };
 
+    /// One family.
+    pub const fn only(ipv6: bool) -> Self {
+        Self {
+            v4: !ipv6,
+            v6: ipv6,
+        }
+    }
+
     pub fn has(self, address: IpAddr) -> bool {
         if address.is_ipv4() { self.v4 } else { self.v6 }
     }
@@ -71,10 +82,10 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What is connected through an egress.
-    pub fn population(&self, egress: &EgressName) -> Population {
+    /// What is connected through an egress, of these families.
+    pub fn population(&self, egress: &EgressName, families: Families) -> Population {
         let mut all = Population::default();
-        for (key, peer) in &self.peers.map {
+        for (key, peer) in self.peers.map.iter().filter(|(key, _)| families.has(key.0)) {
             let on = peer
                 .failure()
                 .map_or_else(|| peer.egress(&self.peers.default), |f| &f.egress);
@@ -139,6 +150,7 @@ impl<'a> View<'a> {
                     key: *key,
                     peer,
                     failing,
+                    weight: failing.weight * peer.lateness.trust(self.now),
                     prefix: self.prefix(key, egress),
                     origin: self.routes.origin(key, egress),
                     path: self.routes.path(key, egress),
@@ -195,6 +207,37 @@ impl<'a> View<'a> {
             .values()
             .filter(|p| p.failure().is_none() && p.alive_at.is_some_and(|at| at > bound))
             .filter(|p| p.egress(&self.peers.default) == egress)
+            .count()
+    }
+
+    /// Peers on an egress that acknowledged new data although, by these failures, nothing could come
+    /// back any more: after the middle one's acknowledgement should have come, and a little. The
+    /// failing ones themselves speak by their failures.
+    pub fn alive(
+        &self,
+        egress: &EgressName,
+        failures: &[Failure<'_>],
+        families: Families,
+    ) -> usize {
+        let mut missed: Vec<Timestamp> = failures.iter().map(Failure::missed).collect();
+        missed.sort_unstable();
+        let Some(middle) = missed.get(missed.len() / 2) else {
+            return 0;
+        };
+        let bound = *middle + ON_THE_WAY;
+        self.peers
+            .map
+            .iter()
+            .filter(|(key, _)| families.has(key.0))
+            .filter(|(_, p)| p.acked_at.is_some_and(|at| at > bound))
+            .filter(|(_, p)| p.failure().is_none_or(|f| p.acked_at > Some(f.at)))
+            // What came in by another way says nothing of this one.
+            .filter(|(_, p)| {
+                *p.egress(&self.peers.default) == *egress
+                    && p.route.as_ref().is_none_or(|r| {
+                        r.previous.is_none() || p.acked_at.is_some_and(|at| at > r.changed_at)
+                    })
+            })
             .count()
     }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use crate::pager::Request;
-use crate::result::{Check, Samples};
 use crate::run::Seen;
 use crate::scenario::{Culprit, FaultKind, Forbidden, PagePattern, Routes, Scenario, Traffic};
+use results::{Check, Samples};
 
 fn ms(from: u64, to: u64) -> f64 {
     (to as f64 - from as f64) / 1e6

@@ -1,6 +1,6 @@
 //! The benchmarks' front door: builds the daemon and `netwatch-bench`, then hands over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +20,15 @@ pub struct Bench {
 enum What {
     /// What the daemon costs its host: ns per hook, added latency, CPU, memory, events until the first loss
     Overhead(Overhead),
+    /// How many signals per second the engine takes on one core, and how long its rules run
+    Engine(Engine),
+}
+
+#[derive(Args)]
+struct Engine {
+    /// Write results and checks to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -50,7 +59,8 @@ impl Bench {
     /// Runs a benchmark.
     pub fn run(self) -> Result<()> {
         match self.what {
-            What::Overhead(arguments) => arguments.run(),
+            What::Overhead(arguments) => setup::run().and_then(|()| arguments.run()),
+            What::Engine(arguments) => arguments.run(),
         }
     }
 }
@@ -64,6 +74,17 @@ impl Overhead {
         }
         if !self.only.is_empty() {
             bench.arg("--only").arg(self.only.join(","));
+        }
+        run(&mut bench)
+    }
+}
+
+impl Engine {
+    /// Pure code: neither root nor the eBPF toolchain is needed.
+    fn run(self) -> Result<()> {
+        let mut bench = cargo(&["bench", "-q", "-p", "engine", "--bench", "engine", "--"]);
+        if let Some(file) = self.json {
+            bench.arg("--json").arg(absolute(&file)?);
         }
         run(&mut bench)
     }
@@ -103,8 +124,12 @@ fn command(verb: &str, json: Option<PathBuf>) -> Result<Command> {
         .arg("--netwatch")
         .arg(programs.join("netwatch"));
     if let Some(file) = json {
-        let file = std::path::absolute(file).context("cannot tell the current directory")?;
-        command.arg("--json").arg(file);
+        command.arg("--json").arg(absolute(&file)?);
     }
     Ok(command)
+}
+
+/// Who writes it runs in another directory.
+fn absolute(file: &Path) -> Result<PathBuf> {
+    std::path::absolute(file).context("cannot tell the current directory")
 }

@@ -5,7 +5,6 @@ mod checks;
 mod fuzz;
 mod kernels;
 mod lab;
-mod report;
 mod setup;
 mod shell;
 mod sim;
@@ -60,7 +59,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Lab(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Kernels(arguments) => arguments.run(),
-        Command::Bench(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Bench(arguments) => arguments.run(),
         Command::Soak(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Sim(arguments) => arguments.run(),
         Command::Fuzz(arguments) => arguments.run(),

@@ -150,6 +150,23 @@ impl Framer {
     }
 }
 
+/// The first message of `bytes`, whatever was negotiated about its length, and what follows it; for
+/// messages inside of others. `None`: it is cut off.
+///
+/// # Errors
+/// A Message Header Error.
+pub(crate) fn split(bytes: &[u8]) -> Result<Option<(MessageType, &[u8], &[u8])>, Fault> {
+    let Some(header) = bytes.first_chunk::<HEADER_LENGTH>() else {
+        return Ok(None);
+    };
+    let (length, kind) = check_header(header, true)?;
+    let Some((message, rest)) = bytes.split_at_checked(length) else {
+        return Ok(None);
+    };
+    let body = message.get(HEADER_LENGTH..).unwrap_or_default();
+    Ok(Some((kind, body, rest)))
+}
+
 fn check_header(
     header: &[u8; HEADER_LENGTH],
     extended: bool,

@@ -9,6 +9,10 @@
 //! Every channel is bounded. A sink that is full holds up the RIB's task only: sessions go on reading
 //! and keep their timers, and facts that wait are replaced by newer ones. Nothing is ever announced.
 
+pub mod archive;
+mod archive_capture;
+pub mod archive_replay;
+pub mod archive_table;
 mod connection;
 mod neighbor;
 mod settings;

@@ -48,7 +48,7 @@ pub fn answers(view: &View<'_>, case: &Case, failure: &Failure<'_>) -> bool {
 fn egress_well(view: &View<'_>, case: &Case, since: events::Timestamp, failing: usize) -> bool {
     let anchors = view.anchors(&case.egress, None, case.onset, Families::BOTH);
     if anchors.is_empty() {
-        let population = view.population(&case.egress);
+        let population = view.population(&case.egress, Families::BOTH);
         return population.peers == 1 || population.peers > failing;
     }
     let alive: Vec<_> = anchors
@@ -128,7 +128,7 @@ pub fn best_prefix(
 
 /// Something narrower than the egress explains nearly all failures while others are well.
 pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool {
-    let population = view.population(&case.egress).peers;
+    let population = view.population(&case.egress, Families::BOTH).peers;
     let covers = |class: &Class| {
         class.failing.len() * 10 >= failures.len() * 9 && population >= class.members + 2
     };

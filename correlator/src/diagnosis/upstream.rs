@@ -13,7 +13,7 @@ use events::{Asn, ProbeSource, Timestamp, Verdict};
 
 use super::{Finding, everyone, narrow};
 use crate::case::Case;
-use crate::tally::{Failure, Tally, enough_peers};
+use crate::tally::{Failure, Tally, against, enough_peers};
 use crate::view::{Families, View, ases};
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
@@ -37,13 +37,33 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
                 .is_none_or(|first| first == asn)
         });
     }
-    Some(Finding {
-        verdict: Verdict::UpstreamAs {
-            egress: case.egress.clone(),
-            asn,
-        },
-        affected,
-    })
+    let egress = case.egress.clone();
+    let verdict = match other_family(view, case, families, bound) {
+        Some(ipv6) => Verdict::AddressFamily { egress, ipv6 },
+        None => Verdict::UpstreamAs { egress, asn },
+    };
+    Some(Finding { verdict, affected })
+}
+
+/// One family is dead, and the other is seen alive: whether the dead one is IPv6.
+fn other_family(
+    view: &View<'_>,
+    case: &Case,
+    families: Families,
+    bound: Timestamp,
+) -> Option<bool> {
+    if families.v4 == families.v6 {
+        return None;
+    }
+    let other = Families::only(families.v4);
+    let anchors = view.anchors(&case.egress, None, case.onset, other);
+    let alive = anchors.iter().any(|a| a.window.answered_since(bound))
+        || view.peers.map.iter().any(|(key, peer)| {
+            other.has(key.0)
+                && *peer.egress(&view.peers.default) == case.egress
+                && peer.acked_at.is_some_and(|at| at > bound)
+        });
+    alive.then_some(families.v6)
 }
 
 /// The break is behind the gateway and takes everything with it.
@@ -79,9 +99,14 @@ pub fn beyond_gateway(
     if answering >= 2 {
         return false;
     }
-    let tally = view.tally(failures);
+    let alive = view.alive(&case.egress, failures, families);
+    let mut tally = view.tally(failures);
+    tally.score -= against(alive, t.correlation);
+    if alive * 4 > failures.len() {
+        return false;
+    }
     let doubt = view.host.doubt(view.now);
-    let population = view.population(&case.egress);
+    let population = view.population(&case.egress, families);
     if ases(&anchors) < 2 {
         let agrees = anchors
             .iter()
@@ -136,7 +161,8 @@ fn delay_excluded(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> boo
 /// No anchor can be asked: strong evidence, spread, lasting, with no narrower explanation.
 fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tally) -> bool {
     let t = &view.params.thresholds;
-    let population = view.population(&case.egress);
+    let families = view.families(case, failures);
+    let population = view.population(&case.egress, families);
     let needed = enough_peers(population.peers, t.min_peers);
     // Few peers can never reach the full sum; they must then all agree.
     let strong = tally.score >= t.confirm * view.host.doubt(view.now)

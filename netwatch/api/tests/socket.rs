@@ -197,7 +197,7 @@ fn full_status() -> StatusReply {
             }],
         }],
         neighbors: vec![NeighborInfo {
-            neighbor: NeighborId("192.0.2.1".parse().unwrap()),
+            neighbor: NeighborId::session("192.0.2.1".parse().unwrap()),
             asn: Asn(211_396),
             egress: EgressName::from("a"),
             state: "Established".to_owned(),
@@ -229,13 +229,14 @@ fn engine(request: Request) -> Option<Reply> {
         Request::BgpRib { query } => Reply::BgpRib(RibReply {
             query,
             routes: vec![RibRoute {
-                neighbor: NeighborId("192.0.2.1".parse().unwrap()),
+                neighbor: NeighborId::session("192.0.2.1".parse().unwrap()),
                 egress: EgressName::from("a"),
                 route: RouteAttributes {
                     prefix: "203.0.113.0/24".parse().unwrap(),
                     as_path: vec![Asn(64500)],
                     next_hop: "192.0.2.1".parse().unwrap(),
                     received_at: Timestamp::ZERO,
+                    validation: None,
                 },
                 stale: false,
             }],

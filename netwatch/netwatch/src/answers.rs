@@ -151,7 +151,7 @@ impl Daemon {
             }
             for info in &status.neighbors {
                 let labels = metrics::labels([
-                    ("neighbor", info.neighbor.0.to_string().as_str()),
+                    ("neighbor", info.neighbor.to_string().as_str()),
                     ("egress", &info.egress.0),
                 ]);
                 let up = u64::from(info.state == "Established");
@@ -423,7 +423,7 @@ async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
         .await
         .into_iter()
         .map(|status| NeighborInfo {
-            neighbor: events::NeighborId(status.address),
+            neighbor: events::NeighborId::session(status.address),
             asn: status.asn,
             egress: status.egress,
             state: format!("{:?}", status.state),

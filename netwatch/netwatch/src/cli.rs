@@ -62,7 +62,8 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
   netwatch bgp neighbors          the routers, and the state of their sessions
   netwatch bgp rib 203.0.113.7    the routes for an address, by neighbour
   netwatch bgp rib 203.0.113.0/24 --json
-  netwatch bgp decode --file messages.bin   what a session would make of them")]
+  netwatch bgp decode --file messages.bin   what a session would make of them
+  netwatch bgp replay updates.gz            an archive's content and final tables")]
     Bgp {
         #[command(subcommand)]
         command: Bgp,
@@ -267,6 +268,67 @@ Exit code: 0 if there is such a route, 1 otherwise.")]
     },
     /// Decode BGP messages, and tell what a session would do with each of them
     Decode(Decode),
+    /// Replay a recording: what it says, and the tables that it leaves behind
+    Replay(Replay),
+}
+
+/// Formats of `netwatch bgp replay`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReplayFormat {
+    /// As it begins
+    Auto,
+    /// MRT archive (RFC 6396)
+    Mrt,
+    /// BMP stream (RFC 7854), or a capture of one
+    Bmp,
+    /// BGP messages, or a capture of sessions
+    Bgp,
+    /// Lines of RIS Live
+    Ris,
+}
+
+/// Arguments of `netwatch bgp replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads MRT archives, BMP streams, BGP messages, captures (pcap) of BMP and BGP, and
+lines of RIS Live, also compressed with gzip or bzip2, and tells the messages by
+type, routes by neighbour and family, treatments of errors (RFC 7606), what is
+damaged and where, and the final tables' digest.
+
+The digest is the SHA-256 of the lines of --dump, sorted; `--dump | LC_ALL=C sort |
+sha256sum` gives the same. docs/bgp-archives.md describes the lines.
+
+Examples:
+  netwatch bgp replay updates.20250520.0735.gz
+  curl -s https://data.ris.ripe.net/rrc00/latest-bview.gz | netwatch bgp replay - --json
+  netwatch bgp replay bmp.pcap --neighbor 192.0.2.1 --dump
+
+Exit code: 0 if all was read, 1 if something in it cannot be read, 2 if nothing can.")]
+pub struct Replay {
+    /// A file, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the file is
+    #[arg(long, value_enum, default_value_t = ReplayFormat::Auto)]
+    pub format: ReplayFormat,
+    /// Only routes of this neighbour; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub neighbor: Vec<std::net::IpAddr>,
+    /// Replay at most so many messages a second
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u64>,
+    /// Print the final routes, sorted, and the rest on standard error
+    #[arg(long)]
+    pub dump: bool,
+    /// In plain BGP messages, NLRI of this family has path identifiers
+    #[arg(long, value_name = "AFI/SAFI", value_delimiter = ',')]
+    pub add_path: Vec<String>,
+    /// In plain BGP messages, AS numbers have two octets
+    #[arg(long)]
+    pub two_byte_as: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `netwatch bgp decode`.

@@ -32,7 +32,7 @@ use tokio::task::JoinHandle;
 
 use crate::answers::View;
 use crate::narrate::Narrator;
-use crate::{leftover, maintenance, metrics, wiring};
+use crate::{leftover, maintenance, metrics, nudge, wiring};
 
 /// Batches from the kernel collector: each at most 1,000 events, sent every few milliseconds.
 const TCP_BATCHES: usize = 64;
@@ -48,6 +48,8 @@ const OUTCOMES: usize = 256;
 const QUERIES: usize = 32;
 /// A kill switch flips, a maintenance window begins or ends.
 const OPERATORS: usize = 16;
+/// Healthy connections are told of for so long once something may be broken.
+const ATTENTION: Duration = Duration::from_millis(500);
 /// How often the collector's losses are looked at.
 const LOSSES: Duration = Duration::from_secs(1);
 /// No more inputs than this between two calls of `handle_timeout`.
@@ -84,6 +86,8 @@ pub struct Daemon {
     pub(crate) routes: Option<routes::Routes>,
     pub(crate) pager: Option<Arc<paging::Handle>>,
     pub(crate) journal: Option<journal::Journal>,
+    /// Where what adapters did comes back to the engine.
+    outcomes: mpsc::Sender<Outcome>,
     events: api::Publisher,
     pub(crate) totals: Totals,
     pub(crate) view: View,
@@ -229,7 +233,7 @@ impl Daemon {
             .map(|pager| {
                 anyhow::Ok(paging::Pager::start(
                     wiring::pager(&config, pager)?,
-                    outcome_tx,
+                    outcome_tx.clone(),
                 )?)
             })
             .transpose()?;
@@ -290,6 +294,7 @@ impl Daemon {
             routes,
             pager,
             journal,
+            outcomes: outcome_tx,
             events: doors.events.clone(),
             totals: Totals {
                 swept: u64::try_from(swept.routes).unwrap_or(u64::MAX),
@@ -339,7 +344,13 @@ impl Daemon {
         self.tell_losses();
         self.take_what_is_at_hand(inputs);
         self.totals.inputs += 1;
-        self.engine.handle_timeout(clock::now());
+        let now = clock::now();
+        self.engine.handle_timeout(now);
+        if self.engine.attentive()
+            && let Some(collector) = &self.collector
+        {
+            collector.attend(now + ATTENTION);
+        }
         self.carry_out();
     }
 
@@ -370,7 +381,8 @@ impl Daemon {
         if now < self.losses_due {
             return;
         }
-        self.losses_due = now + LOSSES;
+        let soon = self.engine.attentive() || !self.blamed.is_empty();
+        self.losses_due = now + if soon { LOSSES / 10 } else { LOSSES };
         let Some(collector) = &self.collector else {
             return;
         };
@@ -388,7 +400,34 @@ impl Daemon {
                 "a watched thread waited for a CPU"
             );
         }
-        for (stage, total) in collector.losses() {
+        let delays: Vec<HostSignal> = waits
+            .iter()
+            .map(|wait| HostSignal::RunQueueDelay {
+                thread: wait.comm.clone(),
+                pid: wait.pid,
+                ended_at: wait.at,
+                waited: wait.waited,
+                preempted: wait.preempted,
+                by: (!wait.by_comm.is_empty()).then(|| wait.by_comm.clone()),
+            })
+            .chain(
+                collector
+                    .slow_requests()
+                    .into_iter()
+                    .map(|(request, usual)| HostSignal::DiskSlow {
+                        device: request.device,
+                        operation: request.operation,
+                        ended_at: request.at,
+                        took: request.queue.unwrap_or_default() + request.service,
+                        usual,
+                    }),
+            )
+            .collect();
+        let losses = collector.losses();
+        for signal in delays {
+            self.handle(Input::Host(signal));
+        }
+        for (stage, total) in losses {
             let before = self.losses.insert(stage, total).unwrap_or(0);
             if total > before {
                 self.handle(Input::Host(HostSignal::Lost {
@@ -455,6 +494,15 @@ impl Daemon {
                 Effect::Install(_) | Effect::Revert { .. } | Effect::RenewLease { .. } => {
                     self.route_command(&effect);
                 }
+                Effect::Nudge {
+                    incident, prefixes, ..
+                } => nudge::spawn(
+                    &self.adapters,
+                    self.collector.clone(),
+                    self.outcomes.clone(),
+                    incident,
+                    prefixes,
+                ),
                 Effect::Page(page) => match &self.pager {
                     Some(pager) => pager.send(page),
                     None => {
@@ -488,7 +536,8 @@ impl Daemon {
                 self.totals.verdicts += 1;
                 if let Verdict::LocalLink { egress }
                 | Verdict::Gateway { egress }
-                | Verdict::UpstreamAs { egress, .. } = verdict
+                | Verdict::UpstreamAs { egress, .. }
+                | Verdict::EgressOnly { egress } = verdict
                 {
                     self.blame(&entry.incident, egress);
                 }

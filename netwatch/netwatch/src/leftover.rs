@@ -106,6 +106,8 @@ mod tests {
                 bgp: BgpSummary::default(),
                 plan: None,
                 time_to_verdict: None,
+                cause: None,
+                related: Vec::new(),
             };
             journal.incident(incident, hour_ago);
         }

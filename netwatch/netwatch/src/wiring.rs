@@ -147,6 +147,14 @@ fn policy(config: &Config) -> remediation::Policy {
                 asn: Some(Asn(a.asn)),
             })
             .collect(),
+        budget: remediation::Budget {
+            per_class: 1,
+            class_window: failover.class_interval,
+            per_hour: usize::from(failover.actions_per_hour),
+        },
+        hold_down: failover.hold_down,
+        hold_down_max: failover.hold_down_max,
+        nudge: failover.nudge,
         ..remediation::Policy::default()
     }
 }

@@ -151,11 +151,16 @@ pub(crate) fn draft_for(
         return draft;
     };
     let peers: BTreeSet<PeerKey> = match verdict {
-        Verdict::LocalLink { .. } | Verdict::Gateway { .. } | Verdict::UpstreamAs { .. } => {
+        Verdict::LocalLink { .. }
+        | Verdict::Gateway { .. }
+        | Verdict::UpstreamAs { .. }
+        | Verdict::AddressFamily { .. }
+        | Verdict::EgressOnly { .. } => {
             let affected = incident.affected.iter().copied();
             if wide {
                 let others = facts
                     .peers()
+                    .filter(|peer| of_family(verdict, *peer))
                     .filter(|peer| !flows.alive_since(*peer, incident.onset));
                 affected.chain(others).collect()
             } else {
@@ -180,6 +185,7 @@ pub(crate) fn draft_for(
         Verdict::SinglePeer { .. }
         | Verdict::ReturnPath { .. }
         | Verdict::HostStall
+        | Verdict::Latency { .. }
         | Verdict::TotalIsolation
         | Verdict::None => return draft,
     };
@@ -214,6 +220,14 @@ pub fn draft(incident: &Incident, policy: &Policy, facts: &Facts) -> Draft {
     draft_for(incident, policy, facts, &Flows::default(), true, None)
 }
 
+/// A verdict on one address family leaves the other alone.
+fn of_family(verdict: &Verdict, peer: PeerKey) -> bool {
+    match verdict {
+        Verdict::AddressFamily { ipv6, .. } => peer.0.is_ipv6() == *ipv6,
+        _ => true,
+    }
+}
+
 fn target<'a>(
     peer: PeerKey,
     verdict: &Verdict,
@@ -228,7 +242,9 @@ fn target<'a>(
     let broken = match verdict {
         Verdict::LocalLink { egress }
         | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. } => {
+        | Verdict::UpstreamAs { egress, .. }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress } => {
             // Without any route a lost link may have taken it away.
             if route.is_some() && current.as_ref() != Some(egress) {
                 return Err(Skipped::NotAffected);

@@ -279,7 +279,7 @@ impl World {
             }),
             Effect::Journal(entry) => self.record(entry),
             // The lease outlives the world.
-            Effect::RenewLease { .. } => {}
+            Effect::RenewLease { .. } | Effect::Nudge { .. } => {}
         }
     }
 
@@ -306,7 +306,7 @@ impl World {
     }
 
     fn neighbor_of(&self, egress: usize) -> NeighborId {
-        NeighborId(self.topology.egresses[egress].gateways[0])
+        NeighborId::session(self.topology.egresses[egress].gateways[0])
     }
 
     fn attributes(&self, host: &Host, egress: usize, at: u64) -> RouteAttributes {
@@ -315,6 +315,7 @@ impl World {
             as_path: host.paths[egress].clone(),
             next_hop: self.topology.egresses[egress].gateways[0],
             received_at: stamp(at),
+            validation: None,
         }
     }
 

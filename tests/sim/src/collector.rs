@@ -13,6 +13,8 @@ pub const SWEEP: u64 = 5_000;
 pub const HEALTHY: u64 = 5;
 /// The longest time between two sweeps.
 pub const LONGEST_SWEEP: u64 = 50_000;
+/// Healthy connections are told of for so long once something may be broken.
+pub const ATTENTION: u64 = 500_000;
 const LATE: u64 = 10_000;
 const BASELINE: u64 = 1_000_000;
 
@@ -45,8 +47,15 @@ pub struct Look {
 
 impl Live {
     /// Looks at a socket: late data is told of in every sweep at first, then every sixteenth of its
-    /// age, and when anything moves; else once a second, if anything moved.
-    pub fn look(&mut self, socket: &Sender, received_at: Option<u64>, now: u64) -> Look {
+    /// age, and when anything moves; while somebody is `attentive`, whenever anything moves; else
+    /// once a second, if anything moved.
+    pub fn look(
+        &mut self,
+        socket: &Sender,
+        received_at: Option<u64>,
+        now: u64,
+        attentive: bool,
+    ) -> Look {
         let moved = self.una != socket.una()
             || self.sent_at != socket.sent_at
             || self.received_at != received_at;
@@ -62,9 +71,10 @@ impl Live {
         } else {
             self.late
                 || (moved
-                    && self
-                        .told_at
-                        .is_none_or(|at| at / BASELINE != now / BASELINE))
+                    && (attentive
+                        || self
+                            .told_at
+                            .is_none_or(|at| at / BASELINE != now / BASELINE)))
         };
         if tell {
             self.late = is_late;
@@ -106,19 +116,19 @@ mod tests {
         let mut socket = Sender::settled(20 * MS, 3 * MS, 10);
         let mut live = Live::default();
         socket.send(1_000 * MS, &mut Vec::new());
-        assert!(live.look(&socket, None, 1_001 * MS).sample.is_some());
+        assert!(live.look(&socket, None, 1_001 * MS, false).sample.is_some());
         assert_eq!(live.due, 1_036 * MS);
-        assert_eq!(live.look(&socket, None, 1_036 * MS).sample, None);
-        let late = live.look(&socket, None, 1_037 * MS);
+        assert_eq!(live.look(&socket, None, 1_036 * MS, false).sample, None);
+        let late = live.look(&socket, None, 1_037 * MS, false);
         assert!(late.late && late.sample.is_some());
-        assert!(live.look(&socket, None, 1_042 * MS).sample.is_some());
-        assert_eq!(live.look(&socket, None, 1_043 * MS).sample, None);
+        assert!(live.look(&socket, None, 1_042 * MS, false).sample.is_some());
+        assert_eq!(live.look(&socket, None, 1_043 * MS, false).sample, None);
         let ack = Ack {
             next: 1,
             sacked: Vec::new(),
         };
         socket.acknowledge(1_044 * MS, &ack, &mut Vec::new());
-        let over = live.look(&socket, Some(1_044 * MS), 1_044 * MS);
+        let over = live.look(&socket, Some(1_044 * MS), 1_044 * MS, false);
         assert_eq!(over.sample.and_then(|s| s.outstanding), None);
         assert!(over.sample.is_some() && !over.late);
     }
@@ -134,7 +144,11 @@ mod tests {
             let next = n + 1;
             let sacked = Vec::new();
             socket.acknowledge(now + MS, &Ack { next, sacked }, &mut Vec::new());
-            told += u32::from(live.look(&socket, Some(now), now + MS).sample.is_some());
+            told += u32::from(
+                live.look(&socket, Some(now), now + MS, false)
+                    .sample
+                    .is_some(),
+            );
         }
         assert_eq!(told, 5);
     }

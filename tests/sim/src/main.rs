@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lab::result::{Check, Document};
+use results::{Check, Document};
 
 use sim::longrun;
 use sim::params::Params;

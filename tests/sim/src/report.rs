@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use lab::result::{Check, Document, Measure};
+use results::{Check, Document, Measure};
 
 use crate::judge::Judged;
 

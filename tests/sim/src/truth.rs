@@ -187,7 +187,13 @@ impl Truth {
                 right("upstream_as", egress);
                 right("gateway", egress);
             }
-            Kind::Upstream | Kind::EgressOnly | Kind::OneFamily => {
+            Kind::Upstream | Kind::EgressOnly => {
+                right("upstream_as", egress);
+                right("egress_only", egress);
+            }
+            Kind::OneFamily => {
+                // Where the other family shows nothing, it may be the whole upstream.
+                right("address_family", egress);
                 right("upstream_as", egress);
             }
             Kind::ReturnPath => right("return_path", None),
@@ -397,6 +403,8 @@ pub fn egress_of(verdict: &Verdict) -> Option<&str> {
     match verdict {
         Verdict::LocalLink { egress, .. }
         | Verdict::Gateway { egress, .. }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress }
         | Verdict::UpstreamAs { egress, .. } => Some(&egress.0),
         _ => None,
     }

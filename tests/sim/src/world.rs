@@ -11,7 +11,7 @@ use events::{
 };
 
 use crate::benign::{Disturbances, Ending, Span};
-use crate::collector::{HEALTHY, LONGEST_SWEEP, SWEEP, stamp};
+use crate::collector::{ATTENTION, HEALTHY, LONGEST_SWEEP, SWEEP, stamp};
 use crate::draw::Draw;
 use crate::fault::{self, Cut, Fault, Standstill};
 use crate::flow::{Flow, Traffic};
@@ -249,6 +249,8 @@ pub struct World {
     next_tick: u64,
     standstills: Vec<Standstill>,
     next_sweep: u64,
+    /// Until then the engine wants to know of everything that moves.
+    attend_until: u64,
     early_sweep: u64,
     pub(crate) engine: Engine,
     engine_event: u64,
@@ -377,6 +379,7 @@ impl World {
             next_tick: start,
             standstills,
             next_sweep: start,
+            attend_until: 0,
             early_sweep: start,
             engine,
             engine_event: u64::MAX,
@@ -571,6 +574,9 @@ impl World {
             self.engine.handle(at, input);
         }
         self.engine.handle_timeout(at);
+        if self.engine.attentive() {
+            self.attend_until = self.now + ATTENTION;
+        }
         while let Some((_, effect)) = self.engine.poll_effect() {
             self.carry_out(effect);
         }
@@ -632,17 +638,20 @@ impl World {
 
     fn sweep(&mut self) {
         let now = self.now;
-        let mut next = now + LONGEST_SWEEP;
+        let attentive = now < self.attend_until;
+        let mut next = now + if attentive { 2 * SWEEP } else { LONGEST_SWEEP };
         let mut told = Vec::new();
         for (peer, flow) in self.flows.iter_mut().enumerate() {
             if !flow.open {
                 continue;
             }
-            if flow.live.due > now {
+            if flow.live.due > now && !attentive {
                 next = next.min(flow.live.due + SWEEP * HEALTHY);
                 continue;
             }
-            let look = flow.live.look(&flow.sender, flow.received_at, now);
+            let look = flow
+                .live
+                .look(&flow.sender, flow.received_at, now, attentive);
             next = next.min(if look.late {
                 now + SWEEP
             } else {

@@ -485,7 +485,9 @@ pub(super) fn broken(verdict: &Verdict) -> Option<EgressName> {
     match verdict {
         Verdict::LocalLink { egress }
         | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. } => Some(egress.clone()),
+        | Verdict::UpstreamAs { egress, .. }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress } => Some(egress.clone()),
         _ => None,
     }
 }
@@ -496,11 +498,14 @@ pub(super) fn forbids(verdict: &Verdict) -> Option<&'static str> {
         Verdict::LocalLink { .. }
         | Verdict::Gateway { .. }
         | Verdict::UpstreamAs { .. }
+        | Verdict::AddressFamily { .. }
+        | Verdict::EgressOnly { .. }
         | Verdict::RemoteAs { .. }
         | Verdict::Prefix { .. } => None,
         Verdict::SinglePeer { .. } => Some("one peer is down, not a path: no route is changed"),
         Verdict::ReturnPath { .. } => Some("return path: a route change repairs the way out only"),
         Verdict::HostStall => Some("this host was stalled: the network is not blamed"),
+        Verdict::Latency { .. } => Some("round-trip times rose, nothing is lost"),
         Verdict::TotalIsolation => Some("every egress is dead: routes stay as they are"),
         Verdict::None => Some("no fault found"),
     }
