@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use events::Severity;
-use lab::result::{Check, Document, Measure};
+use results::{Check, Document, Measure};
 
 use crate::draw::world_seed;
 use crate::params::Params;

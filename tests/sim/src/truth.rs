@@ -192,9 +192,12 @@ impl Truth {
                 right("egress_only", egress);
             }
             Kind::OneFamily => {
-                // Where the other family shows nothing, it may be the whole upstream.
                 right("address_family", egress);
-                right("upstream_as", egress);
+                // Of a host with one family it is the whole upstream.
+                if topology.families != [true, true] {
+                    right("upstream_as", egress);
+                    right("egress_only", egress);
+                }
             }
             Kind::ReturnPath => right("return_path", None),
             Kind::Isolation => right("total_isolation", None),

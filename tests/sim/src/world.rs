@@ -585,7 +585,11 @@ impl World {
             self.engine_event = u64::MAX;
         }
         if let Some(next) = self.engine.next_timeout() {
-            let next = next.as_nanos().div_ceil(1_000).max(self.now + 100);
+            let mut next = next.as_nanos().div_ceil(1_000).max(self.now + 100);
+            // Nothing new can come of the engine's own ticks.
+            if let Some(until) = self.sleeps(self.now.saturating_sub(SETTLED)) {
+                next = next.max(until.min(self.now + SETTLED));
+            }
             if next < self.engine_event {
                 self.engine_event = next;
                 self.at(next, Happening::Engine);
