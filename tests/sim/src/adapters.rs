@@ -18,8 +18,10 @@ use crate::topology::{Host, LOCAL_AS, Topology, allowed, flow_source, link_sourc
 use crate::without::Without;
 use crate::world::{FeedKind, Happening, Installation, Paged, World};
 
-/// A path that was dead so shortly before an installation was dead when it was decided.
-const JUST_NOW: u64 = 500_000;
+/// A path that was dead this long before an installation may have been when that was decided.
+const DEAD_JUST_NOW: [u64; 4] = [0, 100_000, 250_000, 500_000];
+/// Nobody can know yet that a path died since: an answer's way and the patience with it.
+const ALIVE_JUST_NOW: [u64; 2] = [0, 150_000];
 /// `ENETUNREACH`: what sending on an interface without carrier gives.
 const ENETUNREACH: i32 = 101;
 /// Routes are taken back within this.
@@ -149,10 +151,7 @@ impl World {
         let wide = if gateway {
             [0.0; 2]
         } else {
-            [
-                self.benign.wide_loss[egress][0],
-                self.benign.wide_loss[inbound][1],
-            ]
+            [self.wide_loss(egress)[0], self.wide_loss(inbound)[1]]
         };
         let lost_out = dies_out(&self.cuts, now, egress, &end);
         let (more_out, more_back) = {
@@ -384,10 +383,7 @@ impl World {
                 .iter()
                 .map(|r| format!("{} via {}", r.prefix, r.egress))
                 .collect(),
-            covered: 0,
-            dead: 0,
-            helped: 0,
-            saved: 0,
+            moved: Default::default(),
         };
         for peer in 0..self.flows.len() {
             let address = self.topology.peers[peer].address;
@@ -398,13 +394,17 @@ impl World {
                 continue;
             };
             let old = self.way(peer);
-            let dead = !self.reaches(peer, old, now)
-                || !self.reaches(peer, old, now.saturating_sub(JUST_NOW));
-            let helped = self.reaches(peer, egress, now);
-            seen.covered += 1;
-            seen.dead += usize::from(dead);
-            seen.helped += usize::from(helped);
-            seen.saved += usize::from(dead && helped);
+            let dead = DEAD_JUST_NOW
+                .iter()
+                .any(|ago| !self.reaches(peer, old, now - ago));
+            let helped = ALIVE_JUST_NOW
+                .iter()
+                .any(|ago| self.reaches(peer, egress, now - ago));
+            let moved = &mut seen.moved[usize::from(address.is_ipv6())];
+            moved.covered += 1;
+            moved.dead += usize::from(dead);
+            moved.helped += usize::from(helped);
+            moved.saved += usize::from(dead && helped);
         }
         self.seen.installed.push(seen);
         let takes = (self.draw.range(self.params.adapter.install_ms) * 1e3) as u64;

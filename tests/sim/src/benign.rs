@@ -87,9 +87,24 @@ pub struct LostEvents {
     pub share: f64,
 }
 
+/// An egress loses packets for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct LossyTime {
+    /// From then on ...
+    pub from: u64,
+    /// ... until then.
+    pub until: u64,
+    /// Out, back.
+    pub loss: [f64; 2],
+}
+
 /// All disturbances of a world.
 #[derive(Clone, Debug, Default)]
 pub struct Disturbances {
+    /// The primary loses packets.
+    pub lossy_times: Vec<LossyTime>,
+    /// Nobody sends and nothing is probed: what happens meanwhile is of no interest. In order.
+    pub asleep: Vec<(u64, u64)>,
     /// Loss by egress: out, back.
     pub wide_loss: Vec<[f64; 2]>,
     /// Loss by peer: out, back.
@@ -131,6 +146,16 @@ pub struct Span {
     pub fault: u64,
     /// The end.
     pub end: u64,
+}
+
+/// Loss out, back, or both.
+fn one_sided(draw: &mut Draw, b: &Benign) -> [f64; 2] {
+    let loss = draw.log_range(b.loss_share);
+    match draw.below(3) {
+        0 => [loss, 0.0],
+        1 => [0.0, loss],
+        _ => [loss / 2.0, loss / 2.0],
+    }
 }
 
 fn micros(ms: f64) -> u64 {
@@ -238,18 +263,182 @@ impl Disturbances {
         all
     }
 
+    /// Many disturbances, one after the other, from `from` on for so long; between them all sleep.
+    #[must_use]
+    pub fn many(
+        draw: &mut Draw,
+        params: &Params,
+        topology: &Topology,
+        from: u64,
+        lasts: u64,
+    ) -> Self {
+        let long = &params.long_run;
+        // Who the peers are is drawn as in any world; what happens is not.
+        let quiet = Span {
+            warm: from,
+            fault: from,
+            end: from,
+        };
+        let usual = Self::draw(draw, params, topology, quiet);
+        let mut all = Self {
+            wide_loss: vec![[0.0; 2]; topology.egresses.len()],
+            peer_loss: vec![[0.0; 2]; topology.peers.len()],
+            anchor_loss: vec![[0.0; 2]; topology.anchors.len()],
+            peer_jitter: usual.peer_jitter,
+            anchor_jitter: usual.anchor_jitter,
+            delayed_ack: usual.delayed_ack,
+            ..Self::default()
+        };
+        let gap = 86_400e6 / long.per_day;
+        let mut now = from;
+        loop {
+            let next = now + draw.exponential(gap) as u64;
+            if next + 60_000_000 >= from + lasts {
+                all.asleep.push((now, from + lasts));
+                return all;
+            }
+            if next > now {
+                all.asleep.push((now, next));
+            }
+            let begin = next + (long.before_s * 1e6) as u64;
+            let end = all.one(draw, params, topology, begin);
+            now = end + (long.after_s * 1e6) as u64;
+        }
+    }
+
+    /// One disturbance, or two at once. Returns its end.
+    fn one(&mut self, draw: &mut Draw, params: &Params, topology: &Topology, from: u64) -> u64 {
+        let b = &params.benign;
+        let l = &params.long_run;
+        let peers = topology.peers.len();
+        let mut end = from;
+        for _ in 0..if draw.chance(l.two_at_once) { 2 } else { 1 } {
+            let at = from + draw.below(500_000) as u64;
+            let weights = [
+                l.loss,
+                l.bufferbloat,
+                l.restart,
+                l.stall,
+                l.jump,
+                l.timer_lag,
+                l.bgp_noise,
+                l.session_flap,
+                l.lost_events,
+                l.pause,
+            ];
+            let until = match draw.weighted(&weights) {
+                0 => {
+                    let until = at + (draw.log_range([1.0, 20.0]) * 1e6) as u64;
+                    self.lossy_times.push(LossyTime {
+                        from: at,
+                        until,
+                        loss: one_sided(draw, b),
+                    });
+                    until
+                }
+                1 => {
+                    let delay = micros(draw.log_range(b.bloat_ms));
+                    let bloat = Bloat {
+                        egress: 0,
+                        from: at,
+                        ramp: (delay as f64 / draw.log_range(b.bloat_slope)) as u64,
+                        hold: (draw.log_range(b.bloat_hold_s) * 1e6) as u64,
+                        delay,
+                    };
+                    self.bloats.push(bloat);
+                    at + 2 * bloat.ramp + bloat.hold
+                }
+                2 => {
+                    let count = 1 + draw.below(peers / 3);
+                    for _ in 0..count {
+                        let at = at + draw.below(1_000_000) as u64;
+                        let peer = draw.below(peers);
+                        self.restarts.push(Restart {
+                            peer,
+                            at,
+                            ending: if draw.chance(0.5) {
+                                Ending::Reset
+                            } else {
+                                Ending::Fin
+                            },
+                            back: at + micros(draw.log_range([300.0, 3_000.0])),
+                        });
+                    }
+                    at + 4_000_000
+                }
+                3 => {
+                    let until = at + micros(draw.log_range(b.stall_ms));
+                    self.standstills.push(Standstill {
+                        from: at,
+                        until,
+                        machine: draw.chance(0.5),
+                    });
+                    until
+                }
+                4 => {
+                    self.jumps.push((at, micros(draw.log_range(b.jump_ms))));
+                    at
+                }
+                5 => {
+                    self.lags.push((at, micros(draw.log_range(b.timer_lag_ms))));
+                    at
+                }
+                6 => {
+                    for _ in 0..draw.log_range(b.bgp_noise_events) as usize {
+                        let at = at + draw.below(1_000_000) as u64;
+                        self.noise.push(Noise {
+                            at,
+                            prefix: draw.below(topology.prefixes.len()),
+                            egress: draw.below(topology.egresses.len()),
+                            withdrawn: draw.chance(0.4),
+                            back: at + micros(draw.log_range([20.0, 3_000.0])),
+                        });
+                    }
+                    at + 4_000_000
+                }
+                7 => {
+                    let until = at + micros(draw.log_range([200.0, 5_000.0]));
+                    self.flaps
+                        .push((draw.below(topology.egresses.len()), at, until));
+                    until
+                }
+                8 => {
+                    let until = at + 1_500_000;
+                    self.lost.push(LostEvents {
+                        from: at,
+                        until,
+                        share: draw.range(b.lost_share),
+                    });
+                    until
+                }
+                _ => {
+                    let until = at + (b.epoch_pause_s * 1e6) as u64;
+                    self.asleep.push((at, until));
+                    let count = (draw.range([0.0, b.epoch_drop]) * peers as f64) as usize;
+                    for _ in 0..count {
+                        let at = until + draw.below(300_000) as u64;
+                        let peer = draw.below(peers);
+                        self.restarts.push(Restart {
+                            peer,
+                            at,
+                            ending: Ending::Reset,
+                            back: at + micros(draw.log_range([300.0, 3_000.0])),
+                        });
+                    }
+                    end = end.max(until + 2_000_000);
+                    break;
+                }
+            };
+            end = end.max(until);
+        }
+        end
+    }
+
     fn lossy(&mut self, draw: &mut Draw, b: &Benign) {
         if !draw.chance(b.loss) {
             return;
         }
-        let share = |draw: &mut Draw| {
-            let loss = draw.log_range(b.loss_share);
-            match draw.below(3) {
-                0 => [loss, 0.0],
-                1 => [0.0, loss],
-                _ => [loss / 2.0, loss / 2.0],
-            }
-        };
+        let share = |draw: &mut Draw| one_sided(draw, b);
         if draw.chance(b.loss_wide) {
             self.wide_loss[0] = share(draw);
         } else {

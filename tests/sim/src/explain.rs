@@ -11,19 +11,24 @@ use crate::world::{Ran, World, micros};
 /// Runs a world and tells its story.
 #[must_use]
 pub fn explain(params: &Params, seed: u64, without: Without) -> (String, Judged) {
-    let ran = World::new(params, seed, without, true).run();
-    let judged = Judged::of(seed, &ran);
+    tell(seed, &World::new(params, seed, without, true).run())
+}
+
+/// Tells the story of a world that has run with its journal kept.
+#[must_use]
+pub fn tell(seed: u64, ran: &Ran) -> (String, Judged) {
+    let judged = Judged::of(seed, ran);
     let mut out = String::new();
-    network(&mut out, seed, &ran);
-    for truth in Truth::of(&ran) {
+    network(&mut out, seed, ran);
+    for truth in Truth::of(ran) {
         let names = |n: &usize| ran.topology.peers[*n].address.to_string();
         let some: Vec<String> = truth.affected.iter().take(6).map(names).collect();
         let _ = writeln!(
             out,
             "truth {}: {} to {}; right: {}; must be found: {}; actionable: {}; affects {} peers: {}; culprits: {:?}, BGP tells: {}",
             truth.kind,
-            clock(&ran, truth.from),
-            clock(&ran, truth.until),
+            clock(ran, truth.from),
+            clock(ran, truth.until),
             truth
                 .right
                 .iter()
@@ -61,7 +66,7 @@ pub fn explain(params: &Params, seed: u64, without: Without) -> (String, Judged)
                     if cut.until > ran.span.end {
                         "the end".to_owned()
                     } else {
-                        clock(&ran, cut.until)
+                        clock(ran, cut.until)
                     }
                 ),
             ));
@@ -75,7 +80,7 @@ pub fn explain(params: &Params, seed: u64, without: Without) -> (String, Judged)
             lines.push((*told, "TRUTH    BGP withdraws the first prefix".to_owned()));
         }
     }
-    disturbances(&mut lines, &ran);
+    disturbances(&mut lines, ran);
     for entry in &ran.seen.journal {
         lines.push((
             micros(entry.at),
@@ -86,21 +91,22 @@ pub fn explain(params: &Params, seed: u64, without: Without) -> (String, Judged)
                 micros(entry.at),
                 format!(
                     "    - {} {}",
-                    clock(&ran, micros(evidence.at)),
+                    clock(ran, micros(evidence.at)),
                     evidence.text
                 ),
             ));
         }
     }
     for done in &ran.seen.installed {
+        let [v4, v6] = done.moved;
         lines.push((
             done.at,
             format!(
                 "TRUTH    plan {} moves {} peers, {} of them dead, {} helped: {}",
                 done.plan.0,
-                done.covered,
-                done.dead,
-                done.helped,
+                v4.covered + v6.covered,
+                v4.dead + v6.dead,
+                v4.helped + v6.helped,
                 done.routes
                     .iter()
                     .take(5)
@@ -112,7 +118,7 @@ pub fn explain(params: &Params, seed: u64, without: Without) -> (String, Judged)
     }
     lines.sort_by_key(|(at, _)| *at);
     for (at, line) in lines.iter().filter(|(at, _)| *at <= ran.span.end) {
-        let _ = writeln!(out, "{:>12}  {line}", clock(&ran, *at));
+        let _ = writeln!(out, "{:>12}  {line}", clock(ran, *at));
     }
     let _ = writeln!(
         out,
@@ -205,6 +211,17 @@ fn disturbances(lines: &mut Vec<(u64, String)>, ran: &Ran) {
                 bloat.delay / 1000,
                 bloat.ramp / 1000,
                 bloat.hold / 1000
+            ),
+        ));
+    }
+    for lossy in &b.lossy_times {
+        lines.push((
+            lossy.from,
+            format!(
+                "BENIGN   loss on the primary for {} ms: {:.2} % out, {:.2} % in",
+                (lossy.until - lossy.from) / 1000,
+                lossy.loss[0] * 100.0,
+                lossy.loss[1] * 100.0
             ),
         ));
     }

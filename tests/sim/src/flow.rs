@@ -158,6 +158,9 @@ impl World {
         {
             next = until + self.draw.below(300_000) as u64;
         }
+        if let Some(until) = self.sleeps(next) {
+            next = until + self.draw.below(300_000) as u64;
+        }
         next
     }
 
@@ -212,7 +215,7 @@ impl World {
         let host = &self.topology.peers[peer];
         let end = End::Peer(peer, host);
         let distance = host.out[egress];
-        let loss = self.benign.wide_loss[egress][0] + self.benign.peer_loss[peer][0];
+        let loss = self.wide_loss(egress)[0] + self.benign.peer_loss[peer][0];
         if dies_out(&self.cuts, now, egress, &end) || self.draw.chance(loss) {
             return;
         }
@@ -223,6 +226,21 @@ impl World {
         flow.last_out = (now + delay).max(flow.last_out + 1);
         let (at, cookie) = (flow.last_out, flow.cookie);
         self.at(at, Happening::Arrive(peer, cookie, seq));
+    }
+
+    /// The loss of an egress now: out, back.
+    pub(crate) fn wide_loss(&self, egress: usize) -> [f64; 2] {
+        let now = self.now;
+        let [mut out, mut back] = self.benign.wide_loss[egress];
+        if egress == 0 {
+            for lossy in &self.benign.lossy_times {
+                if lossy.from <= now && now < lossy.until {
+                    out += lossy.loss[0];
+                    back += lossy.loss[1];
+                }
+            }
+        }
+        [out, back]
     }
 
     /// The delay at an egress's queue now.
@@ -273,7 +291,7 @@ impl World {
         let host = &self.topology.peers[peer];
         let end = End::Peer(peer, host);
         let distance = host.back[inbound];
-        let loss = self.benign.wide_loss[inbound][1] + self.benign.peer_loss[peer][1];
+        let loss = self.wide_loss(inbound)[1] + self.benign.peer_loss[peer][1];
         let delay = distance + self.draw.exponential(self.benign.peer_jitter[peer]) as u64;
         let dies = dies_back(&self.cuts, now + delay, inbound, true, &end);
         let flow = &mut self.flows[peer];

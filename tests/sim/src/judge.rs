@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use events::{IncidentId, Severity, Verdict};
 
 use crate::fault::Kind;
-use crate::truth::{Truth, asn_of};
+use crate::truth::{self, Truth, asn_of};
 use crate::world::{Ran, Said};
 
 /// A page may still come so long after its cause ended.
@@ -136,8 +136,9 @@ impl Judged {
         self.decision_ms = ever.map(|said| (said.at - truth.from) as f64 / 1e3);
         if truth.actionable {
             self.found = Some(ever.is_some());
-            let saved = |i: &&crate::world::Installation| i.at >= truth.from && i.saved > 0;
-            self.rerouted = Some(ran.seen.installed.iter().any(|i| saved(&i)));
+            let after = ran.seen.installed.iter().filter(|i| i.at >= truth.from);
+            let mut moved = after.flat_map(|i| i.moved);
+            self.rerouted = Some(moved.any(|m| m.saved > 0));
         }
         if let Some((id, said)) = standing
             && truth.bgp_tells
@@ -174,29 +175,37 @@ impl Judged {
                 .any(|truth| truth.accepts(&said.verdict, &ran.topology));
             let harmless = matches!(said.verdict, Verdict::None)
                 || (stalled && matches!(said.verdict, Verdict::HostStall));
-            if !right && !harmless {
+            // Of an egress that is dark there may be an incident of its own.
+            let true_of_another =
+                truth::egress_of(&said.verdict).is_some_and(|name| truth::is_dark(ran, name));
+            if !right && !harmless && !true_of_another {
                 self.right = false;
                 self.notes.push(format!("says: {}", said.verdict));
             }
         }
     }
 
+    /// A plan is wrong when most of what it moves, of either family, worked, or is not helped.
     fn deeds(&mut self, ran: &Ran) {
         for done in &ran.seen.installed {
-            let what = if done.dead * 2 < done.covered || done.covered == 0 {
-                "of a path that works"
-            } else if done.helped * 2 < done.covered {
-                "that does not help"
-            } else {
-                continue;
-            };
-            self.wrong.push(format!(
-                "reroute {what} at {}: {} peers, {} dead, {} helped",
-                clock(ran, done.at),
-                done.covered,
-                done.dead,
-                done.helped
-            ));
+            let none = done.moved.iter().all(|m| m.covered == 0);
+            for m in done.moved {
+                let what = if m.dead * 2 < m.covered || none {
+                    "of a path that works"
+                } else if m.helped * 2 < m.covered {
+                    "that does not help"
+                } else {
+                    continue;
+                };
+                self.wrong.push(format!(
+                    "reroute {what} at {}: {} peers, {} dead, {} helped",
+                    clock(ran, done.at),
+                    m.covered,
+                    m.dead,
+                    m.helped
+                ));
+                break;
+            }
         }
     }
 

@@ -19,6 +19,7 @@ pub mod explain;
 pub mod fault;
 pub mod flow;
 pub mod judge;
+pub mod longrun;
 pub mod params;
 pub mod prober;
 pub mod report;

@@ -7,10 +7,12 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use results::{Check, Document};
 
+use sim::longrun;
 use sim::params::Params;
 use sim::report::{self, Figures};
 use sim::run::{Run, run};
 use sim::without::{KINDS, Without};
+use sim::world::World;
 
 /// Generated worlds in virtual time against tracker, correlator and planner.
 #[derive(Parser)]
@@ -20,6 +22,7 @@ use sim::without::{KINDS, Without};
   cargo xtask sim --scenarios 10000 --seed 1 --json s.json
   cargo xtask sim --world 123456789 --explain   one world, told
   cargo xtask sim --scenarios 2000 --without bgp
+  cargo xtask sim --benign-days 300              no critical page, no reroute
   cargo xtask sim --ablate --scenarios 500      what each kind of evidence is worth
   cargo xtask sim --params my.toml              tests/sim/params.toml documents the keys
 
@@ -50,9 +53,15 @@ struct Arguments {
     /// Run one world, by its own seed
     #[arg(long, value_name = "SEED")]
     world: Option<u64>,
-    /// Tell the world's story
-    #[arg(long, requires = "world")]
+    /// Tell the world's or the day's story
+    #[arg(long)]
     explain: bool,
+    /// Run so many host-days of benign disturbance instead
+    #[arg(long, value_name = "N", conflicts_with_all = ["world", "ablate", "without"])]
+    benign_days: Option<usize>,
+    /// Run one of these days, by its own seed
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["world", "ablate", "without", "benign_days"])]
+    benign_day: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -98,6 +107,22 @@ fn go(arguments: &Arguments, document: &mut Document) -> Result<()> {
         }
         None => Params::shipped()?,
     };
+    if let Some(days) = arguments.benign_days {
+        let text = longrun::run(&params, days, arguments.seed, document);
+        print!("{text}");
+        return Ok(());
+    }
+    if let Some(seed) = arguments.benign_day {
+        let ran = World::benign_day(&params, seed, true).run();
+        let (story, judged) = sim::explain::tell(seed, &ran);
+        if arguments.explain {
+            print!("{story}");
+        }
+        let detail = judged.wrong.join("; ");
+        let check = Check::new("benign_day", judged.wrong.is_empty(), detail);
+        document.checks.push(check);
+        return Ok(());
+    }
     let mut without = Without::default();
     for kind in &arguments.without {
         anyhow::ensure!(

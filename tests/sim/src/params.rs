@@ -31,6 +31,7 @@ table! {
         fault_shape: FaultShape,
         benign: Benign,
         adapter: Adapter,
+        long_run: LongRun,
     }
 }
 table! {
@@ -152,6 +153,27 @@ table! {
         session_flap: f64,
         lost_events: f64,
         lost_share: Range,
+    }
+}
+table! {
+    /// Days of benign disturbance.
+    LongRun {
+        peers: f64,
+        gap_ms: f64,
+        per_day: f64,
+        before_s: f64,
+        after_s: f64,
+        two_at_once: f64,
+        loss: f64,
+        bufferbloat: f64,
+        restart: f64,
+        stall: f64,
+        jump: f64,
+        timer_lag: f64,
+        bgp_noise: f64,
+        session_flap: f64,
+        lost_events: f64,
+        pause: f64,
     }
 }
 table! {

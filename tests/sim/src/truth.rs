@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use events::{Asn, Verdict};
 
-use crate::fault::{Cut, End, Fault, Kind, dies_back, dies_out};
+use crate::fault::{Cut, End, Fault, Kind, Scope, dies_back, dies_out};
 use crate::topology::Topology;
 use crate::world::{FeedKind, Ran};
 
@@ -79,6 +79,45 @@ impl Truth {
             .collect()
     }
 
+    /// Other faults hide this one: its paths are dark, or its peers dead, without it.
+    fn hidden(ran: &Ran, fault: &Fault, affected: &BTreeSet<usize>) -> bool {
+        let topology = &ran.topology;
+        let others: Vec<Cut> = ran
+            .faults
+            .iter()
+            .filter(|f| !std::ptr::eq(*f, fault))
+            .flat_map(|f| f.cuts.clone())
+            .collect();
+        if others.is_empty() {
+            return false;
+        }
+        let wide = !matches!(
+            fault.kind,
+            Kind::RemoteAs | Kind::AsEdge | Kind::Prefix | Kind::SinglePeer
+        );
+        let egress = if fault.kind == Kind::ReturnPath {
+            topology.inbound
+        } else {
+            fault.egress
+        };
+        let end = fault.until.min(ran.span.end) - 1;
+        let flows_of_all = || {
+            topology
+                .peers
+                .iter()
+                .enumerate()
+                .all(|(n, host)| !flow_reaches(&others, topology, end, 0, &End::Peer(n, host)))
+        };
+        if wide {
+            let one_way = ends(topology).any(|e| dies_out(&others, end, egress, &e));
+            return dark(&others, topology, end, egress) || one_way || flows_of_all();
+        }
+        // Its flows are dead already, or moved.
+        ends(topology).any(|e| dies_out(&others, end, 0, &e))
+            || flows_of_all()
+            || affected.is_empty()
+    }
+
     fn one(ran: &Ran, cuts: &[Cut], fault: &Fault) -> Self {
         let topology = &ran.topology;
         let until = fault.until.min(ran.span.end);
@@ -116,7 +155,10 @@ impl Truth {
                 .any(|told| *told >= fault.from && told + 300_000 <= until),
             affected,
         };
+        truth.must &= !Self::hidden(ran, fault, &truth.affected);
         truth.classes(ran, cuts, fault, at, &active);
+        // Half of all peers unreachable is worth waking somebody, whatever it is called.
+        truth.critical |= truth.affected.len() * 2 >= topology.peers.len();
         truth.deed(ran, cuts, lasts, at, &active);
         truth
     }
@@ -150,9 +192,12 @@ impl Truth {
                 right("egress_only", egress);
             }
             Kind::OneFamily => {
-                // Where the other family shows nothing, it may be the whole upstream.
                 right("address_family", egress);
-                right("upstream_as", egress);
+                // Of a host with one family it is the whole upstream.
+                if topology.families != [true, true] {
+                    right("upstream_as", egress);
+                    right("egress_only", egress);
+                }
             }
             Kind::ReturnPath => right("return_path", None),
             Kind::Isolation => right("total_isolation", None),
@@ -168,6 +213,8 @@ impl Truth {
         }
         if self.critical {
             self.wide(topology, cuts, fault, at);
+            let end = fault.until.min(ran.span.end) - 1;
+            self.wide(topology, cuts, fault, end);
         }
     }
 
@@ -233,7 +280,7 @@ impl Truth {
                 }
             }
         }
-        if let Some(crate::fault::Scope::Edge(near, _)) = fault.cuts.first().map(|c| c.scope) {
+        if let Some(Scope::Edge(near, _)) = fault.cuts.first().map(|c| c.scope) {
             self.culprits.insert(near);
         }
         let one_prefix = prefixes.len() == 1;
@@ -263,6 +310,17 @@ impl Truth {
             fault.kind == Kind::Prefix && prefixes.keys().all(|prefix| !origin_shown(*prefix));
         if remote || lone {
             right("remote_as");
+        }
+        // Answers die on their own way back: the AS is on no path that we send by.
+        let elsewhere = active.iter().any(|n| {
+            fault
+                .culprit
+                .is_some_and(|asn| !topology.peers[*n].paths[0].contains(&asn))
+        });
+        if elsewhere {
+            right("prefix");
+            right("single_peer");
+            right("return_path");
         }
         self.must &= if fault.kind == Kind::SinglePeer || active.len() == 1 {
             !active.is_empty()
@@ -326,6 +384,20 @@ impl Truth {
                 })
         })
     }
+}
+
+/// Nothing gets through an egress, of one family at least, at some time of the world.
+#[must_use]
+pub fn is_dark(ran: &Ran, name: &str) -> bool {
+    let cuts = ran.faults.iter().flat_map(|f| &f.cuts);
+    let dark: Vec<usize> = cuts
+        .filter_map(|cut| match cut.scope {
+            Scope::Link(e) | Scope::Gateway(e) | Scope::Beyond(e) => Some(e),
+            _ => None,
+        })
+        .collect();
+    dark.iter()
+        .any(|e| ran.topology.egresses[*e].name.0 == name)
 }
 
 /// The egress that a verdict names.

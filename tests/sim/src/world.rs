@@ -27,6 +27,8 @@ pub const WARM: u64 = 200_000_000;
 const COARSE: u64 = 1_000_000;
 /// Answers that are well wait for so long at most.
 const HOLD: u64 = 1_000_000;
+/// Nothing is on its way any more so long after all fell asleep.
+const SETTLED: u64 = 5_000_000;
 /// Losses are told of this often.
 const LOSSES: u64 = 1_000_000;
 
@@ -156,11 +158,18 @@ pub struct Installation {
     pub plan: PlanId,
     /// Its routes in words.
     pub routes: Vec<String>,
+    /// What it moves: of IPv4, of IPv6.
+    pub moved: [Moved; 2],
+}
+
+/// What an installation does to the peers of one family.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
     /// Connected peers that it moves.
     pub covered: usize,
-    /// Of these, those whose old path was dead then or half a second before.
+    /// Of these, those whose old path was dead then or shortly before.
     pub dead: usize,
-    /// Of these, those that the new path carries both ways.
+    /// Of these, those that the new path carries both ways, or did until shortly before.
     pub helped: usize,
     /// Of the dead ones, those that the new path carries.
     pub saved: usize,
@@ -291,6 +300,41 @@ impl World {
             (faults, benign, span),
             (traffic, feed, (feed_delay * 1e6) as u64),
             (seed, without, explain),
+        )
+    }
+
+    /// A host's day without a fault: many disturbances.
+    #[must_use]
+    pub fn benign_day(params: &Params, seed: u64, explain: bool) -> Self {
+        const DAY: u64 = 86_400_000_000;
+        let mut params = params.clone();
+        let long = params.long_run.clone();
+        params.world.peers = [long.peers; 2];
+        let mut draw = Draw::new(seed, 1);
+        let topology = Topology::draw(&mut draw, &params);
+        let peers = topology.peers.len();
+        let mut draw = Draw::new(seed, 3);
+        let benign = Disturbances::many(&mut draw, &params, &topology, WARM, DAY);
+        let pattern = crate::flow::Pattern::Chatty((long.gap_ms * 1e3) as u64);
+        let traffic = Traffic {
+            pattern,
+            peers: vec![pattern; peers],
+            inbound: (0..peers)
+                .map(|_| draw.chance(params.traffic.inbound))
+                .collect(),
+        };
+        let span = Span {
+            warm: WARM,
+            fault: WARM,
+            end: WARM + DAY,
+        };
+        let told = (traffic, FeedKind::Prompt, 0);
+        Self::build(
+            &params,
+            topology,
+            (Vec::new(), benign, span),
+            told,
+            (seed, Without::default(), explain),
         )
     }
 
@@ -503,6 +547,14 @@ impl World {
             .max()
     }
 
+    /// Until when all sleep, if they do at that time.
+    pub(crate) fn sleeps(&self, at: u64) -> Option<u64> {
+        let asleep = &self.benign.asleep;
+        let next = asleep.partition_point(|(from, _)| *from <= at);
+        let (_, until) = asleep.get(next.checked_sub(1)?)?;
+        (at < *until).then_some(*until)
+    }
+
     fn starved(&self) -> bool {
         self.standstill(&Happening::Engine).is_some()
     }
@@ -533,7 +585,11 @@ impl World {
             self.engine_event = u64::MAX;
         }
         if let Some(next) = self.engine.next_timeout() {
-            let next = next.as_nanos().div_ceil(1_000).max(self.now + 100);
+            let mut next = next.as_nanos().div_ceil(1_000).max(self.now + 100);
+            // Nothing new can come of the engine's own ticks.
+            if let Some(until) = self.sleeps(self.now.saturating_sub(SETTLED)) {
+                next = next.max(until.min(self.now + SETTLED));
+            }
             if next < self.engine_event {
                 self.engine_event = next;
                 self.at(next, Happening::Engine);
@@ -611,6 +667,9 @@ impl World {
             self.tcp(peer, TcpEventKind::Sample(sample));
         }
         self.next_sweep = next.max(now + 1_000);
+        if let Some(until) = self.sleeps(now.saturating_sub(SETTLED)) {
+            self.next_sweep = until;
+        }
         self.early_sweep = next.saturating_sub(SWEEP * HEALTHY).max(now + 2 * SWEEP);
         self.at(self.next_sweep, Happening::Sweep);
     }
@@ -648,20 +707,27 @@ impl World {
                 now + TICK
             };
         }
+        if let Some(until) = self.sleeps(self.next_tick) {
+            self.next_tick = until;
+        }
         self.at(self.next_tick, Happening::Tick);
     }
 
     /// This host's clock stood still for a while: what was on its way is there.
     fn jump(&mut self, length: u64) {
         let now = self.now;
-        let end = self.span.end;
         let all = std::mem::take(&mut self.due);
         for Reverse(due) in all.into_sorted_vec().into_iter().rev() {
-            let elsewhere = due.what.is_elsewhere()
-                || matches!(due.what, Happening::Ack(..) | Happening::Reply { .. });
-            let fixed =
-                matches!(due.what, Happening::Back(_) | Happening::Jump(_)) || due.at >= end;
-            let at = if elsewhere && !fixed {
+            let elsewhere = matches!(
+                due.what,
+                Happening::Arrive(..)
+                    | Happening::DelayedAck(..)
+                    | Happening::Inbound(_)
+                    | Happening::Ack(..)
+                    | Happening::Reply { .. }
+            );
+            let near = due.at <= now + length + 1_000_000;
+            let at = if elsewhere && near {
                 due.at.saturating_sub(length).max(now)
             } else {
                 due.at
