@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NeighborsReply, NotificationInfo,
-    PageAttempt, PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request,
-    RibReply, RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
+    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NotificationInfo, PageAttempt,
+    PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply,
+    RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,

@@ -93,6 +93,7 @@ fn info(
         ipv6_routes: count(table.ipv6),
         stale: table.stale,
         last_error: None,
+        session: None,
     }
 }
 
