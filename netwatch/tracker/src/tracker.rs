@@ -227,6 +227,21 @@ impl Tracker {
             .collect()
     }
 
+    /// A peer's path is another one: its newest round-trip times are the baseline from now on.
+    pub fn rebase(&mut self, at: Timestamp, peer: PeerKey, out: &mut Vec<Signal>) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let normal = state.baseline.renew(at);
+        if let (Some(Turn::Normal), Some(sample)) = (normal, state.rtt) {
+            out.push(Signal {
+                at,
+                peer,
+                kind: SignalKind::RttNormal { rtt: sample.srtt },
+            });
+        }
+    }
+
     /// When each peer last acknowledged new data, by address: where it did since it is watched.
     pub fn acknowledged(&self) -> impl Iterator<Item = (PeerKey, Timestamp)> {
         self.peers
