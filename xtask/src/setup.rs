@@ -35,7 +35,7 @@ pub fn run() -> Result<()> {
     let had_bird = installed("bird2");
     apt.install(PACKAGES)?;
     if !had_bird {
-        keep_bird_off();
+        keep_off("bird", &["bird.service", "bird6.service"]);
     }
     let llvm = bpf_compiler_llvm(&mut apt)?;
     install_linker(&mut apt, llvm)?;
@@ -157,10 +157,14 @@ pub fn install_bpftrace() -> Result<()> {
     Apt::default().install(&["bpftrace"])
 }
 
-/// The peer that the failover benchmark compares with. Debian's package starts no daemon but zebra
-/// and staticd, and keeps these from changing routes that it did not make.
+/// A peer that the failover benchmark compares with.
 pub fn install_frr() -> Result<()> {
-    Apt::default().install(&["frr"])
+    let had_frr = installed("frr");
+    Apt::default().install(&["frr"])?;
+    if !had_frr {
+        keep_off("frr", &["frr.service"]);
+    }
+    Ok(())
 }
 
 /// Only the tests want it, so only they install it.
@@ -175,16 +179,18 @@ pub fn install_cargo_deny() -> Result<()> {
     ))
 }
 
-/// The lab starts its own BIRDs. Debian's package starts one for the host, which nobody asked for.
-fn keep_bird_off() {
-    step("stopping and disabling the bird service that the package brought");
+/// The lab starts its own routers. Debian's packages start some for the host, which nobody asked for.
+fn keep_off(service: &str, units: &[&str]) {
+    step(&format!(
+        "stopping and disabling the {service} service that the package brought"
+    ));
     if Path::new("/run/systemd/system").is_dir() {
-        for unit in ["bird.service", "bird6.service"] {
+        for unit in units {
             output(&mut command("systemctl", &["disable", "--now", unit]));
         }
     } else {
-        output(&mut command("service", &["bird", "stop"]));
-        output(&mut command("update-rc.d", &["bird", "disable"]));
+        output(&mut command("service", &[service, "stop"]));
+        output(&mut command("update-rc.d", &[service, "disable"]));
     }
 }
 

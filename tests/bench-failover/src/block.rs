@@ -313,22 +313,17 @@ impl Block {
         };
         let lines = daemon.timeline_of(&self.rig.space, 3)?;
         let within: Vec<&Line> = lines.iter().filter(|line| line.at >= cut).collect();
-        let first = |kind: &str| {
-            within
-                .iter()
-                .find(|line| line.kind == kind && line.at <= healed)
-                .map(|line| (line.at - cut) as f64 / 1e6)
-        };
-        seen.suspect = first("suspected");
-        let verdicts = || {
-            within.iter().filter(|line| {
-                line.kind == "verdict"
-                    && line.at <= healed
-                    && line.verdict.as_deref() != Some("none")
-            })
-        };
-        seen.verdict = verdicts().next().map(|l| (l.at - cut) as f64 / 1e6);
-        seen.class = verdicts().last().and_then(|line| line.verdict.clone());
+        let ms = |line: &&&Line| (line.at - cut) as f64 / 1e6;
+        let before_heal = || within.iter().filter(|line| line.at <= healed);
+        seen.suspect = before_heal()
+            .find(|line| line.kind == "suspected")
+            .as_ref()
+            .map(ms);
+        let verdicts: Vec<&&Line> = before_heal()
+            .filter(|line| line.kind == "verdict" && line.verdict.as_deref() != Some("none"))
+            .collect();
+        seen.verdict = verdicts.first().map(ms);
+        seen.class = verdicts.last().and_then(|line| line.verdict.clone());
         let text = |wanted: &dyn Fn(&Line) -> bool| {
             within
                 .iter()

@@ -102,7 +102,7 @@ impl Case {
 
     /// Forty peers in ten prefixes of ten ASes, three of them IPv6. Their round-trip times are the
     /// middles of the tenths of a log-uniform distribution from 11 to 150 ms, as the lab draws them,
-    /// with a median of 40 ms. Seven of the ASes have an anchor.
+    /// with a median of 40 ms. Six of the ASes have an anchor.
     ///
     /// # Errors
     /// The lab does not know a key: its format has changed.

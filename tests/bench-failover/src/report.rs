@@ -94,7 +94,7 @@ fn measures(metric: &str, case: &str, peer: Option<&str>, groups: &[Vec<f64>]) -
             stats::group_interval(groups, share)
         }
     });
-    let ends = |name: &str, end: fn(&(Option<f64>, Option<f64>)) -> Option<f64>| {
+    let ends = |name: &str, end: fn(&stats::Interval) -> Option<f64>| {
         let round = |value: f64| (value * 1_000.0).round() / 1_000.0;
         let [p50, p95, p99] = interval.each_ref().map(|both| end(both).map(round));
         Measure {

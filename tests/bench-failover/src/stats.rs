@@ -6,6 +6,9 @@ use lab::rng::Rng;
 pub const SHARES: [f64; 3] = [0.5, 0.95, 0.99];
 const RESAMPLES: usize = 1_000;
 
+/// Its ends; `None` where so few samples do not bound it.
+pub type Interval = (Option<f64>, Option<f64>);
+
 /// The value at this share of sorted samples (nearest rank).
 #[must_use]
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
@@ -14,10 +17,9 @@ pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 }
 
 /// The interval that holds the true quantile with at least 95 %, for samples that do not depend on
-/// each other: order statistics, whatever the distribution. An end is `None` where so few samples
-/// do not bound it.
+/// each other: order statistics, whatever the distribution.
 #[must_use]
-pub fn order_interval(sorted: &[f64], share: f64) -> (Option<f64>, Option<f64>) {
+pub fn order_interval(sorted: &[f64], share: f64) -> Interval {
     let n = sorted.len();
     // Of n samples, the number below the true quantile is binomial.
     let (mut low, mut high) = (None, None);
@@ -47,7 +49,7 @@ fn binomial(n: usize, k: usize, p: f64) -> f64 {
 /// The same for samples that come in groups (the connections of a cut): bootstrap over the groups,
 /// always the same for the same samples.
 #[must_use]
-pub fn group_interval(groups: &[Vec<f64>], share: f64) -> (Option<f64>, Option<f64>) {
+pub fn group_interval(groups: &[Vec<f64>], share: f64) -> Interval {
     if groups.len() < 2 {
         return (None, None);
     }
