@@ -13,6 +13,7 @@ mod parse;
 mod problem;
 mod read;
 mod secret;
+mod stations;
 mod types;
 mod warnings;
 mod watch;
@@ -20,7 +21,8 @@ mod watch;
 pub use maintenance::Maintenance;
 pub use problem::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
+pub use stations::{Bmp, BmpPeer, BmpRouter, BmpView, Ris};
 pub use types::{
     AddPath, Anchor, Bgp, BgpPeer, BgpRole, Block, Config, DynamicNeighbors, Egress, Failover,
-    Host, Metrics, Mode, Neighbor, Pager, PagerProvider, Probe, RoutingKey, Tcp, Watch,
+    Host, Metrics, Mode, Neighbor, Pager, PagerProvider, Probe, Recorder, RoutingKey, Tcp, Watch,
 };

@@ -177,7 +177,9 @@ impl Rib {
             neighbor.refreshing.clear();
             neighbor.families = negotiated.context.families;
             neighbor.complete = Families::default();
-            neighbor.end_of_rib_due = Some(now + END_OF_RIB_WAIT);
+            // Of a feed that has changes alone (families: none) no table is ever complete.
+            let whole = neighbor.families != Families::NONE;
+            neighbor.end_of_rib_due = whole.then_some(now + END_OF_RIB_WAIT);
             signals.push(BgpSignal::SessionUp {
                 neighbor: id,
                 asn: negotiated.asn,

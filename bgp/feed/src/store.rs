@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_core::{
-    Family, GracefulRestart, Negotiated, Outbox, Rib, RibQuery, RibRoute, Stop, Update,
+    Family, GracefulRestart, Negotiated, NeighborConfig, Outbox, Rib, RibQuery, RibRoute, Stop,
+    TableStatus, Update,
 };
 use events::{BgpSignal, NeighborId, PeerKey, SessionDownReason, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -31,6 +32,8 @@ pub(crate) struct Report {
 
 #[derive(Debug)]
 pub(crate) enum ReportKind {
+    /// A neighbour that is not configured one by one; nothing happens where it is known.
+    Add(NeighborConfig),
     Up(Negotiated, Option<GracefulRestart>, Timestamp),
     Update(Update, Timestamp),
     /// The neighbour begins or ends to send a family's routes again.
@@ -47,6 +50,8 @@ pub(crate) enum ReportKind {
 #[derive(Debug)]
 pub(crate) enum Request {
     Neighbors(oneshot::Sender<Vec<NeighborStatus>>),
+    /// Sizes of tables, in the order asked.
+    Tables(Vec<NeighborId>, oneshot::Sender<Vec<TableStatus>>),
     Rib {
         query: RibQuery,
         limit: usize,
@@ -123,6 +128,10 @@ impl Store {
             kind,
         } = report;
         let signals = match kind {
+            ReportKind::Add(config) => {
+                self.rib.add(config);
+                return;
+            }
             ReportKind::Up(negotiated, restart, at) => {
                 // One that came from a prefix is new to the RIB.
                 if let Some(known) = self.neighbors.get(neighbor) {
@@ -180,6 +189,9 @@ impl Store {
                 let status =
                     |neighbor: &Arc<Neighbor>| neighbor.status(self.rib.status(neighbor.id), now);
                 let _ = answer.send(self.neighbors.all().iter().map(status).collect());
+            }
+            Request::Tables(ids, answer) => {
+                let _ = answer.send(ids.iter().map(|id| self.rib.status(*id)).collect());
             }
             Request::Rib {
                 query,

@@ -48,6 +48,13 @@ pub(crate) struct Shared {
     pub strangers: Arc<AtomicU64>,
 }
 
+impl Shared {
+    /// A number that no session or connection had before.
+    pub fn next_session(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 /// A socket that listens. `keys`: who must sign connections. `max_ttl`: some neighbour wants
 /// packets with TTL 255, those of the handshake too.
 pub(crate) fn bind<'a>(

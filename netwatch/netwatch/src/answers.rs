@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::{
     Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NeighborsReply, NotificationInfo,
-    PageAttempt, PageTestReply, PeerInfo, PeersReply, PlanInfo, Reply, Request, RibReply,
-    RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
+    PageAttempt, PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request,
+    RibReply, RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
@@ -103,8 +103,8 @@ impl Daemon {
             Request::BgpNeighbors => {
                 let bgp = self.bgp.clone();
                 self.adapters.spawn(async move {
-                    let neighbors = neighbors(bgp.as_deref()).await;
-                    send(reply, Reply::BgpNeighbors(NeighborsReply { neighbors }));
+                    let answer = crate::bgp_stations::reply(bgp.as_deref()).await;
+                    send(reply, Reply::BgpNeighbors(answer));
                 });
             }
             Request::PageTest => self.page_test(reply),
@@ -132,6 +132,7 @@ impl Daemon {
             egresses: self.egresses(),
             neighbors: Vec::new(),
             plans: self.plans(),
+            recordings: self.recordings(),
         };
         let (collector, error) = (self.collector.clone(), self.collector_error.clone());
         let (bgp, prober) = (self.bgp.clone(), self.prober.clone());
@@ -165,6 +166,19 @@ impl Daemon {
             }
             send(reply, Reply::Status(Box::new(status)));
         });
+    }
+
+    fn recordings(&self) -> Vec<RecordingInfo> {
+        let recorder = self.recorder.iter();
+        recorder
+            .flat_map(recorder::Recorder::recordings)
+            .map(|info| RecordingInfo {
+                incident: info.incident,
+                path: info.path,
+                bytes: info.bytes,
+                open: info.open,
+            })
+            .collect()
     }
 
     fn rib(&self, query: Option<api::RibQuery>, reply: oneshot::Sender<Reply>) {
@@ -416,10 +430,11 @@ async fn targets(prober: &probing::Handle, egresses: &mut [EgressInfo]) {
     }
 }
 
-async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
+pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
     let Some(bgp) = bgp else { return Vec::new() };
     let now = clock::now();
-    bgp.neighbors()
+    let mut found: Vec<NeighborInfo> = bgp
+        .neighbors()
         .await
         .into_iter()
         .map(|status| NeighborInfo {
@@ -434,7 +449,9 @@ async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
             stale: status.stale,
             last_error: status.last_error,
         })
-        .collect()
+        .collect();
+    found.extend(crate::bgp_stations::neighbors(bgp).await);
+    found
 }
 
 fn session(status: &bgp_feed::NeighborStatus, now: Timestamp) -> SessionInfo {

@@ -1,4 +1,4 @@
-//! `netwatch bgp neighbors|rib`; `decode` is in `bgp_decode`.
+//! `netwatch bgp neighbors|rib`; `decode` is in `bgp_decode`, `replay` in `bgp_replay`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +18,8 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             };
             if query.json {
                 println!("{}", serde_json::to_string_pretty(&reply)?);
-            } else if reply.neighbors.is_empty() {
+            } else if reply.neighbors.is_empty() && reply.routers.is_empty() && reply.ris.is_none()
+            {
                 println!("no neighbours are configured");
             } else {
                 for info in &reply.neighbors {
@@ -27,6 +28,9 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
                         details(info, session);
                     }
                 }
+            }
+            if !query.json {
+                crate::bgp_stations::print(&reply);
             }
         }
         Bgp::Rib { query_for, query } => {
@@ -68,6 +72,7 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             }
         }
         Bgp::Decode(arguments) => return crate::bgp_decode::run(arguments),
+        Bgp::Replay(arguments) => return crate::bgp_replay::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }
