@@ -76,6 +76,8 @@ pub struct Reader {
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
     live: BTreeMap<u32, Live>,
+    /// Known, but not in the kernel's last list.
+    unlisted: BTreeSet<u64>,
     out: Vec<TcpEvent>,
     next_sweep: Timestamp,
     /// From then on a sweep is made if the thread is awake anyway: it need not wake for one soon.
@@ -113,6 +115,7 @@ impl Reader {
             stop,
             known: BTreeMap::new(),
             live: BTreeMap::new(),
+            unlisted: BTreeSet::new(),
             out: Vec::new(),
             logged_at: None,
             pulse: Pulse::new(now),
@@ -620,7 +623,7 @@ impl Reader {
             } else {
                 listing.connections.iter().map(|one| one.flow).collect()
             };
-            let gone: Vec<u64> = self
+            let unlisted: BTreeSet<u64> = self
                 .known
                 .iter()
                 .filter(|(cookie, known)| {
@@ -630,6 +633,9 @@ impl Reader {
                 })
                 .map(|(cookie, _)| *cookie)
                 .collect();
+            // One that opens or closes is for a moment in no list, without an event about it yet.
+            let gone: Vec<u64> = unlisted.intersection(&self.unlisted).copied().collect();
+            self.unlisted = unlisted;
             for cookie in gone {
                 self.forget(cookie, at);
             }
@@ -903,6 +909,9 @@ mod tests {
         };
         reader.reconcile_with(clock::now(), &cut_short);
         assert_eq!(reader.known.len(), 2, "a cut listing proves nothing");
+
+        reader.reconcile_with(clock::now(), &Listing::default());
+        assert_eq!(reader.known.len(), 2, "it may be about to be listed");
 
         reader.reconcile_with(clock::now(), &Listing::default());
         let gone: Vec<_> = reader
