@@ -301,7 +301,7 @@ pub fn line(entry: &Logged) -> String {
     match &entry.what {
         What::SessionLost { neighbor } => format!(
             "BGP session with {} lost: its routes for {} are stale",
-            neighbor.0, entry.egress
+            neighbor.address, entry.egress
         ),
         What::Route {
             prefix, old, new, ..

@@ -86,7 +86,7 @@ impl Routes {
                     }
                 }
             }
-            BgpSignal::SessionUp { .. } | BgpSignal::EndOfRib { .. } => {}
+            BgpSignal::SessionUp { .. } | BgpSignal::EndOfRib { .. } | BgpSignal::Burst(_) => {}
         }
     }
 

@@ -45,6 +45,8 @@ const SCAN: Duration = Duration::from_secs(1);
 /// While no data is late, a sweep comes at most so many intervals after the first moment at which
 /// some could be. Nobody decides within 30 ms of that moment.
 const HEALTHY: u32 = 5;
+/// Slow block requests kept for whoever asks.
+const SLOW_KEPT: usize = 64;
 /// However late that moment is: edges that do not hurry wait for a sweep.
 const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
@@ -233,6 +235,12 @@ impl Reader {
             .iter()
             .max_by_key(|request| (request.error.is_some(), request.service));
         let Some(worst) = worst else { return };
+        let mut slow = lock(&self.shared.slow);
+        if slow.len() >= SLOW_KEPT {
+            slow.pop_front();
+        }
+        slow.push_back(worst.clone());
+        drop(slow);
         let now = clock::now();
         if self.told_slow.is_some_and(|at| now.since(at) < TELL_SLOW) {
             return;
@@ -465,11 +473,15 @@ impl Reader {
             } else {
                 LONGEST_SWEEP.max(sweep)
             };
+        let attentive = self.shared.attentive(now);
+        if attentive {
+            next = now + 2 * sweep;
+        }
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
         // The lines are another CPU's: fetched one after the other, most of a sweep is waiting.
         for (index, live) in &self.live {
-            if live.due <= now {
+            if attentive || live.due <= now {
                 table.touch(*index);
             }
         }
@@ -477,7 +489,7 @@ impl Reader {
         let mut registry = self.shared.registry();
         let mut vacated = Vec::new();
         for (index, live) in &mut self.live {
-            if live.due > now {
+            if live.due > now && !attentive {
                 next = next.min(live.due + sweep * HEALTHY);
                 continue;
             }
@@ -493,7 +505,7 @@ impl Reader {
             } else if slot.state != TCP_ESTABLISHED {
                 continue;
             }
-            let look = live.look(&slot, now, sweep);
+            let look = live.look(&slot, now, sweep, attentive);
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
             if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aya::maps::{HashMap, MapData};
@@ -11,8 +12,8 @@ use crate::mapped::Mapped;
 
 /// The mappings, and which slots are taken.
 pub struct Table {
-    slots: Mapped<Slot>,
-    keys: Mapped<u64>,
+    slots: Arc<Mapped<Slot>>,
+    keys: Arc<Mapped<u64>>,
     claims: HashMap<MapData, u32, u64>,
 }
 
@@ -27,10 +28,18 @@ impl Table {
         claims: HashMap<MapData, u32, u64>,
     ) -> io::Result<Self> {
         Ok(Self {
-            slots: Mapped::map(slots, SLOTS)?,
-            keys: Mapped::map(keys, SLOTS)?,
+            slots: Arc::new(Mapped::map(slots, SLOTS)?),
+            keys: Arc::new(Mapped::map(keys, SLOTS)?),
             claims,
         })
+    }
+
+    /// The same mappings for another thread, to read only.
+    pub fn view(&self) -> View {
+        View {
+            slots: Arc::clone(&self.slots),
+            keys: Arc::clone(&self.keys),
+        }
     }
 
     /// A copy of a slot that is in use and filled in. Where everything is acknowledged the ring of
@@ -127,5 +136,29 @@ impl Table {
         // SAFETY: an aligned word within the mapping that lives as long as `self`; the kernel
         // changes it by single stores only.
         Some(unsafe { AtomicU64::from_ptr(key.as_ptr()) })
+    }
+}
+
+/// The table, for those who only look a connection up now and then.
+pub struct View {
+    slots: Arc<Mapped<Slot>>,
+    keys: Arc<Mapped<u64>>,
+}
+
+impl View {
+    /// The highest acknowledged sequence number of the connection with a key, of which the kernel
+    /// says that so many bytes are acknowledged. These count where received segments are not noted.
+    pub fn unacknowledged(&self, key: u64, bytes_acked: u64) -> Option<u32> {
+        let first = home(key);
+        (0..BUCKET)
+            .map(|step| place(first, step))
+            .filter(|index| self.keys.read(*index) == Some(key))
+            .find_map(|index| self.slots.read(index))
+            .filter(|slot| slot.ready != 0 && slot.cookie == key)
+            .map(|slot| match slot.una_base {
+                0 => slot.snd_una,
+                // Sequence numbers wrap: the low half is all that counts.
+                base => base.wrapping_add(bytes_acked as u32),
+            })
     }
 }

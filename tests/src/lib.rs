@@ -15,7 +15,6 @@ pub mod ns;
 pub mod null;
 pub mod packet;
 pub mod pager;
-pub mod result;
 pub mod rig;
 pub mod rng;
 pub mod run;

@@ -6,10 +6,13 @@
 
 mod arena;
 mod attributes;
+pub mod bmp;
+mod bmp_station;
 mod capability;
 pub mod capture;
 mod fault;
 mod frame;
+pub mod mrt;
 mod nlri;
 mod notification;
 mod open;
@@ -17,6 +20,7 @@ mod outbox;
 mod path;
 mod refresh;
 mod rib;
+pub mod ris;
 mod role;
 mod session;
 mod table;
@@ -24,6 +28,7 @@ mod update;
 mod values;
 
 pub use attributes::{AttributeError, Attributes, ErrorLevel, Origin};
+pub use bmp_station::{Station, StationAction, StationCounts, StationPeer};
 pub use capability::Capability;
 pub use fault::{Fault, cease, code};
 pub use frame::{
@@ -44,6 +49,6 @@ pub use role::{OtcRule, Role, RouteLeak};
 pub use session::{Action, Event, Negotiated, Session, SessionConfig, State, Stop};
 pub use update::{
     Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
-    decode as decode_update, view as view_update,
+    decode as decode_update, decode_own as decode_own_update, view as view_update,
 };
 pub use values::{AttributeValue, attribute_name, attribute_values};

@@ -57,7 +57,7 @@ mod tests {
     fn fact(peer: &str, stale: bool) -> BgpSignal {
         BgpSignal::Fact(RouteFact {
             peer: PeerKey(peer.parse().unwrap()),
-            neighbor: NeighborId([192, 0, 2, 1].into()),
+            neighbor: NeighborId::session([192, 0, 2, 1].into()),
             egress: "a".into(),
             route: None,
             stale,
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn only_the_newest_fact_waits_and_nothing_else_is_lost() {
         let end = BgpSignal::EndOfRib {
-            neighbor: NeighborId([192, 0, 2, 1].into()),
+            neighbor: NeighborId::session([192, 0, 2, 1].into()),
             ipv6: false,
         };
         let mut outbox = Outbox::default();

@@ -72,7 +72,7 @@ pub struct TableStatus {
 
 /// More prefixes than allowed: the session is to be stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("neighbour {}: more than {limit} {family:?} prefixes; raise max_prefixes if that is right", .neighbor.0)]
+#[error("neighbour {}: more than {limit} {family:?} prefixes; raise max_prefixes if that is right", .neighbor.address)]
 pub struct MaxPrefixes {
     /// Whose.
     pub neighbor: NeighborId,
@@ -97,6 +97,18 @@ struct Neighbor {
 }
 
 impl Neighbor {
+    fn new(config: NeighborConfig) -> Self {
+        Self {
+            config,
+            table: Table::default(),
+            generation: 0,
+            session: None,
+            families: Families::default(),
+            complete: Families::default(),
+            end_of_rib_due: None,
+        }
+    }
+
     fn is_stale(&self, entry: Entry) -> bool {
         self.session.is_none() || entry.generation != self.generation
     }
@@ -115,24 +127,18 @@ impl Rib {
     /// An empty RIB.
     #[must_use]
     pub fn new(neighbors: impl IntoIterator<Item = NeighborConfig>) -> Self {
-        let neighbor = |config: NeighborConfig| {
-            (
-                config.id,
-                Neighbor {
-                    config,
-                    table: Table::default(),
-                    generation: 0,
-                    session: None,
-                    families: Families::default(),
-                    complete: Families::default(),
-                    end_of_rib_due: None,
-                },
-            )
-        };
-        Self {
-            neighbors: neighbors.into_iter().map(neighbor).collect(),
-            ..Self::default()
+        let mut rib = Self::default();
+        for config in neighbors {
+            rib.add(config);
         }
+        rib
+    }
+
+    /// A neighbour more, without routes. Nothing happens where it is known.
+    pub fn add(&mut self, config: NeighborConfig) {
+        self.neighbors
+            .entry(config.id)
+            .or_insert_with(|| Neighbor::new(config));
     }
 
     /// A session is Established. `session` is greater than that of any earlier session.
@@ -158,7 +164,9 @@ impl Rib {
             neighbor.generation = neighbor.generation.wrapping_add(1);
             neighbor.families = negotiated.context.families;
             neighbor.complete = Families::default();
-            neighbor.end_of_rib_due = Some(now + END_OF_RIB_WAIT);
+            // Of a feed that has changes alone (families: none) no table is ever complete.
+            let whole = neighbor.families != Families::NONE;
+            neighbor.end_of_rib_due = whole.then_some(now + END_OF_RIB_WAIT);
             signals.push(BgpSignal::SessionUp {
                 neighbor: id,
                 asn: negotiated.asn,
@@ -524,6 +532,7 @@ fn route(arena: &Arena, prefix: Prefix, entry: Entry) -> Option<RouteAttributes>
         as_path: attributes.as_path.flat(),
         next_hop: attributes.next_hop,
         received_at: entry.received_at,
+        validation: None,
     })
 }
 
@@ -554,8 +563,8 @@ mod tests {
     use events::Asn;
     use std::net::Ipv4Addr;
 
-    const A: NeighborId = NeighborId(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-    const B: NeighborId = NeighborId(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)));
+    const A: NeighborId = NeighborId::session(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    const B: NeighborId = NeighborId::session(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)));
 
     fn rib(max_prefixes: u32) -> Rib {
         Rib::new([(A, "a"), (B, "b")].map(|(id, egress)| NeighborConfig {
@@ -673,6 +682,7 @@ mod tests {
                     peers.join(" ")
                 )
             }
+            BgpSignal::Burst(burst) => format!("burst of {}", burst.prefixes),
         };
         signals.iter().map(one).collect()
     }

@@ -70,7 +70,7 @@ impl Connection {
         mut shutdown: watch::Receiver<bool>,
     ) {
         if let Err(error) = self.stream.set_nodelay(true) {
-            debug!(neighbor = %self.neighbor.id.0, %error, "TCP_NODELAY");
+            debug!(neighbor = %self.neighbor.id.address, %error, "TCP_NODELAY");
         }
         self.step(Event::Connected, clock::now());
         let mut chunk = vec![0; READ_CHUNK];
@@ -120,7 +120,7 @@ impl Connection {
         drop(self.stream);
         let Some(reason) = self.ended else { return };
         let text = describe(&reason);
-        let neighbor = self.neighbor.id.0;
+        let neighbor = self.neighbor.id.address;
         if self.up {
             warn!(%neighbor, egress = %self.neighbor.settings.egress, reason = text,
                 "BGP session down; its routes are stale");
@@ -256,7 +256,7 @@ impl Connection {
                     self.step(Event::Stop(Stop::Collision), now);
                     return;
                 }
-                info!(neighbor = %self.neighbor.id.0, asn = %negotiated.asn,
+                info!(neighbor = %self.neighbor.id.address, asn = %negotiated.asn,
                     egress = %self.neighbor.settings.egress, hold_time = ?negotiated.hold_time,
                     families = ?negotiated.context.families, "BGP session up");
                 self.up = true;
@@ -282,7 +282,7 @@ impl Connection {
             return;
         }
         self.error_logged = Some(now);
-        warn!(neighbor = %self.neighbor.id.0, %error, treatment = ?error.level, total,
+        warn!(neighbor = %self.neighbor.id.address, %error, treatment = ?error.level, total,
             "malformed attribute in an UPDATE (RFC 7606)");
     }
 
@@ -301,7 +301,7 @@ impl Neighbor {
     }
 }
 
-fn describe(reason: &SessionDownReason) -> String {
+pub(crate) fn describe(reason: &SessionDownReason) -> String {
     match reason {
         SessionDownReason::HoldTimerExpired => "hold timer expired".to_owned(),
         SessionDownReason::NotificationReceived { code, subcode } => {

@@ -9,8 +9,14 @@
 //! Every channel is bounded. A sink that is full holds up the RIB's task only: sessions go on reading
 //! and keep their timers, and facts that wait are replaced by newer ones. Nothing is ever announced.
 
+pub mod archive;
+mod archive_capture;
+pub mod archive_replay;
+pub mod archive_table;
+mod bmp;
 mod connection;
 mod neighbor;
+mod ris;
 mod settings;
 mod store;
 mod transport;
@@ -23,8 +29,10 @@ use std::time::Duration;
 
 use bgp_core::SessionConfig;
 pub use bgp_core::{RibQuery, RibRoute, State};
-use events::{BgpSignal, PeerKey};
+pub use bmp::{BmpSettings, RouterSettings, RouterStatus, RouterTable};
+use events::{BgpSignal, PeerKey, Timestamp};
 pub use neighbor::NeighborStatus;
+pub use ris::{RisSettings, RisStatus};
 pub use settings::{BGP_PORT, NeighborSettings, Settings, StartError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -51,6 +59,18 @@ pub struct Handle {
     store: JoinHandle<()>,
     strangers: Arc<AtomicU64>,
     listening: Vec<SocketAddr>,
+    bmp_listening: Vec<SocketAddr>,
+    routers: bmp::Routers,
+    ris: Option<Arc<ris::Client>>,
+}
+
+/// What is listened to besides our own sessions.
+#[derive(Clone, Debug, Default)]
+pub struct Stations {
+    /// Monitored routers.
+    pub bmp: BmpSettings,
+    /// RIS Live.
+    pub ris: Option<RisSettings>,
 }
 
 /// Starts the feed; its signals go to `sink`. Must be called within a Tokio runtime.
@@ -58,6 +78,18 @@ pub struct Handle {
 /// # Errors
 /// A setting that is impossible, or an address that cannot be listened on.
 pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle, StartError> {
+    spawn_with(settings, Stations::default(), sink)
+}
+
+/// [`spawn`], with monitored routers and RIS Live.
+///
+/// # Errors
+/// Those of [`spawn`].
+pub fn spawn_with(
+    settings: Settings,
+    stations: Stations,
+    sink: mpsc::Sender<BgpSignal>,
+) -> Result<Handle, StartError> {
     settings.check()?;
     if tokio::runtime::Handle::try_current().is_err() {
         return Err(StartError::Runtime);
@@ -125,6 +157,29 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
     for neighbor in neighbors.values().filter(|n| !n.settings.passive) {
         tokio::spawn(transport::connect(Arc::clone(neighbor), shared.clone()));
     }
+    let mut bmp_listening = Vec::new();
+    let routers = routers(&stations.bmp, now);
+    if !routers.is_empty() {
+        for &address in &stations.bmp.listen {
+            let listener = transport::bind(address)
+                .map_err(|source| StartError::Listen { address, source })?;
+            bmp_listening.extend(listener.local_addr());
+            tokio::spawn(bmp::listen(listener, Arc::clone(&routers), shared.clone()));
+        }
+    }
+    for settings in &stations.bmp.routers {
+        if let Some(port) = settings.connect
+            && let Some(router) = routers.get(&settings.address.to_canonical())
+        {
+            tokio::spawn(bmp::connect(Arc::clone(router), port, shared.clone()));
+        }
+    }
+    let ris = stations
+        .ris
+        .map(|settings| Arc::new(ris::Client::new(settings, now)));
+    if let Some(client) = &ris {
+        tokio::spawn(ris::run(Arc::clone(client), shared.clone()));
+    }
     // Sessions, listeners and connectors alone hold `reports`: when all are gone, the store ends.
     drop(shared);
     let store =
@@ -136,7 +191,19 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
         store: tokio::spawn(store),
         strangers,
         listening,
+        bmp_listening,
+        routers,
+        ris,
     })
+}
+
+fn routers(settings: &BmpSettings, now: Timestamp) -> bmp::Routers {
+    let router = |settings: &RouterSettings| {
+        let mut settings = settings.clone();
+        settings.address = settings.address.to_canonical();
+        (settings.address, Arc::new(bmp::Router::new(settings, now)))
+    };
+    Arc::new(settings.routers.iter().map(router).collect())
 }
 
 impl Handle {
@@ -158,6 +225,56 @@ impl Handle {
             return Vec::new();
         }
         receiver.await.unwrap_or_default()
+    }
+
+    /// How the monitored routers fare, by address.
+    pub async fn routers(&self) -> Vec<RouterStatus> {
+        let mut statuses: Vec<RouterStatus> = self
+            .routers
+            .values()
+            .map(|router| router.status(|_| bgp_core::TableStatus::default()))
+            .collect();
+        let ids = statuses
+            .iter()
+            .flat_map(|status| status.tables.iter().map(|table| table.neighbor))
+            .collect();
+        let sizes = self.tables(ids).await;
+        let tables = statuses.iter_mut().flat_map(|status| &mut status.tables);
+        for (table, size) in tables.zip(sizes) {
+            table.table = size;
+        }
+        statuses
+    }
+
+    /// How RIS Live fares, where it is configured.
+    pub async fn ris(&self) -> Option<RisStatus> {
+        let mut status = self.ris.as_ref()?.status();
+        let ids = status.peers.iter().map(|peer| peer.neighbor).collect();
+        for (peer, size) in status.peers.iter_mut().zip(self.tables(ids).await) {
+            peer.table = size;
+        }
+        Some(status)
+    }
+
+    /// Sizes of tables, in the order asked; none if the feed has ended.
+    async fn tables(&self, ids: Vec<events::NeighborId>) -> Vec<bgp_core::TableStatus> {
+        let (answer, receiver) = oneshot::channel();
+        if ids.is_empty()
+            || self
+                .requests
+                .send(Request::Tables(ids, answer))
+                .await
+                .is_err()
+        {
+            return Vec::new();
+        }
+        receiver.await.unwrap_or_default()
+    }
+
+    /// Where routers are listened to; a port 0 in the settings is the real one here.
+    #[must_use]
+    pub fn bmp_listening(&self) -> &[SocketAddr] {
+        &self.bmp_listening
     }
 
     /// Routes, by neighbour and prefix, at most `limit`. Empty if the feed has ended.

@@ -107,7 +107,7 @@ impl Neighbor {
             State::Connect
         };
         Self {
-            id: NeighborId(settings.address.to_canonical()),
+            id: NeighborId::session(settings.address.to_canonical()),
             settings,
             config,
             source,
@@ -252,7 +252,7 @@ impl Neighbor {
             state == State::Established && table.complete == negotiated.context.families
         });
         NeighborStatus {
-            address: self.id.0,
+            address: self.id.address,
             asn: self.settings.asn,
             egress: self.settings.egress.clone(),
             state,

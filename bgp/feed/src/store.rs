@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_core::{Negotiated, NeighborConfig, Outbox, Rib, RibQuery, RibRoute, Stop, Update};
+use bgp_core::{
+    Negotiated, NeighborConfig, Outbox, Rib, RibQuery, RibRoute, Stop, TableStatus, Update,
+};
 use events::{BgpSignal, NeighborId, PeerKey, SessionDownReason, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout_at};
@@ -28,6 +30,8 @@ pub(crate) struct Report {
 
 #[derive(Debug)]
 pub(crate) enum ReportKind {
+    /// A neighbour that is not configured one by one; nothing happens where it is known.
+    Add(NeighborConfig),
     Up(Negotiated, Timestamp),
     Update(Update, Timestamp),
     Down(SessionDownReason),
@@ -37,6 +41,8 @@ pub(crate) enum ReportKind {
 #[derive(Debug)]
 pub(crate) enum Request {
     Neighbors(oneshot::Sender<Vec<NeighborStatus>>),
+    /// Sizes of tables, in the order asked.
+    Tables(Vec<NeighborId>, oneshot::Sender<Vec<TableStatus>>),
     Rib {
         query: RibQuery,
         limit: usize,
@@ -116,6 +122,10 @@ impl Store {
             kind,
         } = report;
         let signals = match kind {
+            ReportKind::Add(config) => {
+                self.rib.add(config);
+                return;
+            }
             ReportKind::Up(negotiated, at) => {
                 self.rib.session_up(neighbor, session, &negotiated, at)
             }
@@ -152,6 +162,9 @@ impl Store {
                 let status =
                     |neighbor: &Arc<Neighbor>| neighbor.status(self.rib.status(neighbor.id), now);
                 let _ = answer.send(self.neighbors.values().map(status).collect());
+            }
+            Request::Tables(ids, answer) => {
+                let _ = answer.send(ids.iter().map(|id| self.rib.status(*id)).collect());
             }
             Request::Rib {
                 query,

@@ -42,6 +42,13 @@ pub(crate) struct Shared {
     pub strangers: Arc<AtomicU64>,
 }
 
+impl Shared {
+    /// A number that no session or connection had before.
+    pub fn next_session(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -76,7 +83,7 @@ pub(crate) async fn listen(listener: TcpListener, shared: Shared) {
             }
         };
         let address = source.ip().to_canonical();
-        if let Some(neighbor) = shared.neighbors.get(&NeighborId(address)) {
+        if let Some(neighbor) = shared.neighbors.get(&NeighborId::session(address)) {
             incoming(stream, neighbor, &shared);
         } else {
             let strangers = shared.strangers.fetch_add(1, Ordering::Relaxed) + 1;
@@ -104,7 +111,7 @@ fn incoming(stream: TcpStream, neighbor: &Arc<Neighbor>, shared: &Shared) {
             tokio::spawn(connection.run(reports, stop, shutdown));
         }
         Err(refusal) => {
-            info!(neighbor = %neighbor.id.0, %refusal, "BGP connection refused");
+            info!(neighbor = %neighbor.id.address, %refusal, "BGP connection refused");
             let fault = Fault {
                 code: code::CEASE,
                 subcode: cease::REJECTED,
@@ -138,7 +145,7 @@ async fn attempt(neighbor: &Arc<Neighbor>, shared: &Shared) {
     }
     let mut session = Session::new(neighbor.config.clone());
     session.step(Event::Start, clock::now());
-    let address = SocketAddr::new(neighbor.id.0, neighbor.settings.port);
+    let address = SocketAddr::new(neighbor.id.address, neighbor.settings.port);
     let limit = neighbor.config.connect_retry;
     let stream = match timeout(limit, open(neighbor.source, address)).await {
         Ok(Ok(stream)) => stream,
@@ -147,7 +154,7 @@ async fn attempt(neighbor: &Arc<Neighbor>, shared: &Shared) {
                 Ok(Err(error)) => format!("cannot connect to {address}: {error}"),
                 _ => format!("cannot connect to {address}: no answer within {limit:?}"),
             };
-            debug!(neighbor = %neighbor.id.0, error = text, "BGP");
+            debug!(neighbor = %neighbor.id.address, error = text, "BGP");
             session.step(Event::ConnectFailed, clock::now());
             neighbor.failed(text);
             return;

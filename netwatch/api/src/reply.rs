@@ -117,6 +117,22 @@ pub struct StatusReply {
     pub neighbors: Vec<NeighborInfo>,
     /// The plans whose routes are installed.
     pub plans: Vec<PlanInfo>,
+    /// The incidents' recordings on disk, newest first.
+    #[serde(default)]
+    pub recordings: Vec<RecordingInfo>,
+}
+
+/// The recording of an incident, for `netwatch replay`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingInfo {
+    /// Of which incident.
+    pub incident: String,
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// It is still written to.
+    pub open: bool,
 }
 
 /// The peers.
@@ -215,8 +231,62 @@ pub struct TargetInfo {
 /// The BGP neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighborsReply {
-    /// By address.
+    /// By address; tables of monitored routers and peers of RIS Live among them.
     pub neighbors: Vec<NeighborInfo>,
+    /// Routers that tell their tables by BMP.
+    #[serde(default)]
+    pub routers: Vec<RouterInfo>,
+    /// RIS Live, where it is configured.
+    #[serde(default)]
+    pub ris: Option<RisInfo>,
+}
+
+/// A router that tells its tables by BMP (RFC 7854).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterInfo {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its connection is up.
+    pub connected: bool,
+    /// How long it is as it is.
+    #[serde(rename = "since_ms", with = "millis::option")]
+    pub since: Option<Duration>,
+    /// Its name (sysName).
+    pub system_name: Option<String>,
+    /// What it is (sysDescr).
+    pub system_description: Option<String>,
+    /// Its peers that are up.
+    pub peers: u64,
+    /// Route Monitoring in this connection.
+    pub route_monitoring: u64,
+    /// Statistics Reports in this connection.
+    pub statistics_reports: u64,
+    /// Route Mirroring in this connection; it is not read.
+    pub route_mirroring: u64,
+    /// Route Monitoring of peers without Peer Up, passed over.
+    pub unannounced: u64,
+    /// UPDATEs that cannot be read; each ended the table that it is of.
+    pub refused: u64,
+    /// Why the last connection ended.
+    pub last_error: Option<String>,
+}
+
+/// The connection with RIS Live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RisInfo {
+    /// Where it is.
+    pub url: String,
+    /// It is up.
+    pub connected: bool,
+    /// How long it is as it is.
+    #[serde(rename = "since_ms", with = "millis::option")]
+    pub since: Option<Duration>,
+    /// Messages since the start.
+    pub messages: u64,
+    /// Messages that could not be read.
+    pub malformed: u64,
+    /// Why the last connection ended, or what could not be read.
+    pub last_error: Option<String>,
 }
 
 /// One BGP neighbour.
@@ -228,7 +298,8 @@ pub struct NeighborInfo {
     pub asn: Asn,
     /// The uplink that its routes stand for.
     pub egress: EgressName,
-    /// The session's state, by its name in RFC 4271: `Idle` ... `Established`.
+    /// The session's state, by its name in RFC 4271: `Idle` ... `Established`. For tables that are
+    /// told by others `Monitored`, or `Lost` while nobody tells of them.
     pub state: String,
     /// How long it has been in that state, where it is known.
     #[serde(rename = "since_ms", with = "millis::option")]

@@ -13,8 +13,9 @@ use std::time::Duration;
 use api::{
     BindError, Call, Client, ClientError, DiskInfo, EgressInfo, ErrorCode, KernelInfo, Limits,
     NeighborInfo, Notification, PeerInfo, PeerState, PlanInfo, PreemptorInfo, ProbeInfo,
-    ProcessInfo, Publisher, Reply, Request, RibReply, RibRoute, RollbackReply, RoutesReply,
-    SeriesInfo, Server, ServerCounters, StatusReply, TargetInfo, ThreadInfo, UdpInfo, VersionReply,
+    ProcessInfo, Publisher, RecordingInfo, Reply, Request, RibReply, RibRoute, RollbackReply,
+    RoutesReply, SeriesInfo, Server, ServerCounters, StatusReply, TargetInfo, ThreadInfo, UdpInfo,
+    VersionReply,
 };
 use events::{
     Actor, Asn, EgressName, Entry, EntryKind, IncidentId, NeighborId, Owner, PeerKey, Plan, PlanId,
@@ -197,7 +198,7 @@ fn full_status() -> StatusReply {
             }],
         }],
         neighbors: vec![NeighborInfo {
-            neighbor: NeighborId("192.0.2.1".parse().unwrap()),
+            neighbor: NeighborId::session("192.0.2.1".parse().unwrap()),
             asn: Asn(211_396),
             egress: EgressName::from("a"),
             state: "Established".to_owned(),
@@ -212,6 +213,12 @@ fn full_status() -> StatusReply {
             installed_for: Duration::from_millis(1200),
             lease_left: Duration::from_millis(28_800),
             verified: true,
+        }],
+        recordings: vec![RecordingInfo {
+            incident: "val-1-20260301T220000Z-1".to_owned(),
+            path: "/var/lib/netwatch/recordings/val-1-20260301T220000Z-1.nwrec".into(),
+            bytes: 70_000,
+            open: true,
         }],
     }
 }
@@ -229,13 +236,14 @@ fn engine(request: Request) -> Option<Reply> {
         Request::BgpRib { query } => Reply::BgpRib(RibReply {
             query,
             routes: vec![RibRoute {
-                neighbor: NeighborId("192.0.2.1".parse().unwrap()),
+                neighbor: NeighborId::session("192.0.2.1".parse().unwrap()),
                 egress: EgressName::from("a"),
                 route: RouteAttributes {
                     prefix: "203.0.113.0/24".parse().unwrap(),
                     as_path: vec![Asn(64500)],
                     next_hop: "192.0.2.1".parse().unwrap(),
                     received_at: Timestamp::ZERO,
+                    validation: None,
                 },
                 stale: false,
             }],

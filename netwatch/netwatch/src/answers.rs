@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NeighborsReply, PageAttempt,
-    PageTestReply, PeerInfo, PeersReply, PlanInfo, Reply, Request, RibReply, RollbackReply,
+    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, PageAttempt, PageTestReply,
+    PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply, RollbackReply,
     RoutesReply, StatusReply, TargetInfo, VersionReply,
 };
 use events::{
@@ -103,8 +103,8 @@ impl Daemon {
             Request::BgpNeighbors => {
                 let bgp = self.bgp.clone();
                 self.adapters.spawn(async move {
-                    let neighbors = neighbors(bgp.as_deref()).await;
-                    send(reply, Reply::BgpNeighbors(NeighborsReply { neighbors }));
+                    let answer = crate::bgp_stations::reply(bgp.as_deref()).await;
+                    send(reply, Reply::BgpNeighbors(answer));
                 });
             }
             Request::PageTest => self.page_test(reply),
@@ -132,6 +132,7 @@ impl Daemon {
             egresses: self.egresses(),
             neighbors: Vec::new(),
             plans: self.plans(),
+            recordings: self.recordings(),
         };
         let (collector, error) = (self.collector.clone(), self.collector_error.clone());
         let (bgp, prober) = (self.bgp.clone(), self.prober.clone());
@@ -151,7 +152,7 @@ impl Daemon {
             }
             for info in &status.neighbors {
                 let labels = metrics::labels([
-                    ("neighbor", info.neighbor.0.to_string().as_str()),
+                    ("neighbor", info.neighbor.to_string().as_str()),
                     ("egress", &info.egress.0),
                 ]);
                 let up = u64::from(info.state == "Established");
@@ -165,6 +166,19 @@ impl Daemon {
             }
             send(reply, Reply::Status(Box::new(status)));
         });
+    }
+
+    fn recordings(&self) -> Vec<RecordingInfo> {
+        let recorder = self.recorder.iter();
+        recorder
+            .flat_map(recorder::Recorder::recordings)
+            .map(|info| RecordingInfo {
+                incident: info.incident,
+                path: info.path,
+                bytes: info.bytes,
+                open: info.open,
+            })
+            .collect()
     }
 
     fn rib(&self, query: Option<api::RibQuery>, reply: oneshot::Sender<Reply>) {
@@ -416,14 +430,15 @@ async fn targets(prober: &probing::Handle, egresses: &mut [EgressInfo]) {
     }
 }
 
-async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
+pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
     let Some(bgp) = bgp else { return Vec::new() };
     let now = clock::now();
-    bgp.neighbors()
+    let mut found: Vec<NeighborInfo> = bgp
+        .neighbors()
         .await
         .into_iter()
         .map(|status| NeighborInfo {
-            neighbor: events::NeighborId(status.address),
+            neighbor: events::NeighborId::session(status.address),
             asn: status.asn,
             egress: status.egress,
             state: format!("{:?}", status.state),
@@ -433,7 +448,9 @@ async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
             stale: status.stale,
             last_error: status.last_error,
         })
-        .collect()
+        .collect();
+    found.extend(crate::bgp_stations::neighbors(bgp).await);
+    found
 }
 
 /// Where the asker is gone, so is the interest in the answer.

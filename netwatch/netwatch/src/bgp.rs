@@ -1,4 +1,4 @@
-//! `netwatch bgp neighbors|rib`; `decode` is in `bgp_decode`.
+//! `netwatch bgp neighbors|rib`; `decode` is in `bgp_decode`, `replay` in `bgp_replay`.
 
 use std::process::ExitCode;
 
@@ -17,10 +17,14 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             };
             if query.json {
                 println!("{}", serde_json::to_string_pretty(&reply)?);
-            } else if reply.neighbors.is_empty() {
+            } else if reply.neighbors.is_empty() && reply.routers.is_empty() && reply.ris.is_none()
+            {
                 println!("no neighbours are configured");
             } else {
                 reply.neighbors.iter().for_each(neighbor);
+            }
+            if !query.json {
+                crate::bgp_stations::print(&reply);
             }
         }
         Bgp::Rib { query_for, query } => {
@@ -48,7 +52,7 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
                         route.route.prefix.to_string(),
                         route.route.next_hop.to_string(),
                         route.egress.to_string(),
-                        route.neighbor.0.to_string(),
+                        route.neighbor.to_string(),
                         path.join(" "),
                         if route.stale { "  STALE" } else { "" },
                     );
@@ -62,6 +66,7 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             }
         }
         Bgp::Decode(arguments) => return crate::bgp_decode::run(arguments),
+        Bgp::Replay(arguments) => return crate::bgp_replay::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -70,7 +75,7 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
 pub fn neighbor(info: &NeighborInfo) {
     println!(
         "{:<24} {:<12} egress {:<8} {:<12} {} IPv4, {} IPv6 routes{}{}",
-        info.neighbor.0.to_string(),
+        info.neighbor.to_string(),
         info.asn.to_string(),
         info.egress.to_string(),
         info.state,

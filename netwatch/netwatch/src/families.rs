@@ -145,6 +145,15 @@ const FAMILIES: &[(&str, &str)] = &[
     ("host_signals_dropped_total", "Signals of links and timers dropped because the engine's queue was full"),
     ("netlink_restarts_total", "Times that link and neighbour state was read anew"),
     ("timer_lags_total", "Times that the prober's timer was late"),
+    // the flight recorder
+    ("recorder_records_total", "Inputs and effects of the engine that were recorded"),
+    ("recorder_lost_total", "Parts of the record lost because the recorder's queue was full"),
+    ("recorder_checkpoints_total", "Copies of the engine's state in the record"),
+    ("recorder_errors_total", "Failures to write a recording"),
+    ("recorder_memory_bytes", "Memory of what happened lately"),
+    ("recordings_total", "Recordings of incidents begun"),
+    ("recordings_removed_total", "Recordings removed because there were too many bytes of them"),
+    ("recordings_bytes", "Bytes of all recordings on disk"),
     // the pager
     ("pages_queued_total", "Pages that were asked for"),
     ("pages_pending", "Pages that were not accepted yet"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use config::Config;
-use events::{Asn, EgressName, PlanMode, Prefix};
+use events::{Asn, EgressName, PlanMode, Prefix, RibView};
 
 /// The host's name in pages, and the stem of incidents' names.
 pub fn host_name(config: &Config) -> String {
@@ -37,6 +37,27 @@ pub fn limits(config: &Config) -> api::Limits {
 /// The incident journal.
 pub fn journal(config: &Config) -> PathBuf {
     config.host.state_dir.join("journal.db")
+}
+
+/// The directory of recordings in the state directory, beside the journal.
+pub const RECORDINGS: &str = "recordings";
+
+/// The incidents' recordings.
+pub fn recordings(config: &Config) -> PathBuf {
+    config.host.state_dir.join(RECORDINGS)
+}
+
+/// The flight recorder's settings.
+pub fn recorder(config: &Config) -> recorder::Settings {
+    let mib = |count: u32| u64::from(count) << 20;
+    let recorder = &config.recorder;
+    recorder::Settings {
+        directory: recordings(config),
+        before: recorder.before,
+        memory: usize::try_from(mib(recorder.memory_mib)).unwrap_or(usize::MAX),
+        recording: mib(recorder.recording_mib),
+        total: mib(recorder.total_mib),
+    }
 }
 
 /// The configuration of a command: the file given, or the defaults.
@@ -147,6 +168,14 @@ fn policy(config: &Config) -> remediation::Policy {
                 asn: Some(Asn(a.asn)),
             })
             .collect(),
+        budget: remediation::Budget {
+            per_class: 1,
+            class_window: failover.class_interval,
+            per_hour: usize::from(failover.actions_per_hour),
+        },
+        hold_down: failover.hold_down,
+        hold_down_max: failover.hold_down_max,
+        nudge: failover.nudge,
         ..remediation::Policy::default()
     }
 }
@@ -212,6 +241,44 @@ pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
                 max_prefixes: 2_000_000,
             })
             .collect(),
+    }
+}
+
+/// Monitored routers and RIS Live.
+pub fn stations(bgp: &config::Bgp) -> bgp_feed::Stations {
+    let view = |view: &config::BmpView| match view {
+        config::BmpView::InPre => RibView::InPrePolicy,
+        config::BmpView::InPost => RibView::InPostPolicy,
+        config::BmpView::OutPre => RibView::OutPrePolicy,
+        config::BmpView::OutPost => RibView::OutPostPolicy,
+        config::BmpView::Loc => RibView::Loc,
+    };
+    let router = |router: &config::BmpRouter| bgp_feed::RouterSettings {
+        address: router.address,
+        connect: router.connect,
+        egress: EgressName(router.egress.clone()),
+        peers: router
+            .peers
+            .iter()
+            .map(|peer| (peer.address, EgressName(peer.egress.clone())))
+            .collect(),
+        views: router.views.iter().map(view).collect(),
+        max_prefixes: 2_000_000,
+    };
+    bgp_feed::Stations {
+        bmp: bgp
+            .bmp
+            .as_ref()
+            .map_or_else(Default::default, |bmp| bgp_feed::BmpSettings {
+                listen: bmp.listen.clone(),
+                routers: bmp.routers.iter().map(router).collect(),
+            }),
+        ris: bgp.ris.as_ref().map(|ris| bgp_feed::RisSettings {
+            url: ris.url.clone(),
+            prefixes: ris.prefixes.clone(),
+            egress: EgressName(ris.egress.clone()),
+            max_prefixes: 2_000_000,
+        }),
     }
 }
 

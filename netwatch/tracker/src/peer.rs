@@ -24,6 +24,8 @@ pub(crate) struct Peer {
     pub retransmits: RetransmitCounts,
     pub failures: FailureCounts,
     pub overdue_total: u64,
+    /// When new data of any of its connections was last acknowledged.
+    pub acked_at: Option<Timestamp>,
     pub active_at: Timestamp,
 }
 

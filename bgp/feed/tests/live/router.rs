@@ -54,7 +54,7 @@ fn ibgp_over_ipv4_table_changes_loss_and_return() {
         let mut feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
         feed.handle.watch(vec![ip(PEER), ip(LOW_PEER), ip(PEER6)]);
         let mut bird = start(&session(&feed));
-        let neighbor = NeighborId(ip(ROUTER));
+        let neighbor = NeighborId::session(ip(ROUTER));
         assert_eq!(feed.up().await, (neighbor, Asn(LOCAL_AS)));
         feed.complete().await;
 
@@ -165,7 +165,7 @@ fn ebgp_over_ipv6_with_ipv6_next_hops_for_ipv4() {
         });
         assert_eq!(
             feed.up().await,
-            (NeighborId(ip(ROUTER6)), Asn(4_200_000_000))
+            (NeighborId::session(ip(ROUTER6)), Asn(4_200_000_000))
         );
         feed.complete().await;
         let found = feed.handle.rib(RibQuery::Address(ip(PEER)), 10).await;

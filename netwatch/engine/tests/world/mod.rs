@@ -335,7 +335,7 @@ impl World {
         }
         for index in [0, 1] {
             let up = BgpSignal::SessionUp {
-                neighbor: NeighborId(gateway(index, false)),
+                neighbor: NeighborId::session(gateway(index, false)),
                 asn: Asn(64500 + index as u32),
                 egress: egress(index),
             };
@@ -506,13 +506,14 @@ impl World {
             as_path: vec![Asn(64500 + index as u32), peer.origin],
             next_hop: gateway(index, peer.address.is_ipv6()),
             received_at: ms(200),
+            validation: None,
         }
     }
 
     fn fact(&mut self, at: u64, i: usize, index: usize, withdrawn: bool) {
         let fact = RouteFact {
             peer: PeerKey(self.peers[i].address),
-            neighbor: NeighborId(gateway(index, false)),
+            neighbor: NeighborId::session(gateway(index, false)),
             egress: egress(index),
             route: (!withdrawn).then(|| self.route(i, index)),
             stale: false,
@@ -526,7 +527,7 @@ impl World {
             let prefix = self.peers[net].prefix;
             let touched: Vec<usize> = (0..PEERS).filter(|i| i % 8 == net).collect();
             let change = RouteChange {
-                neighbor: NeighborId(gateway(0, false)),
+                neighbor: NeighborId::session(gateway(0, false)),
                 egress: egress(0),
                 prefix,
                 old: Some(self.route(net, 0)),
@@ -654,7 +655,7 @@ impl World {
                     }),
                 );
             }
-            Effect::RenewLease { .. } | Effect::Journal(_) => {}
+            Effect::RenewLease { .. } | Effect::Nudge { .. } | Effect::Journal(_) => {}
         }
     }
 }

@@ -138,13 +138,14 @@ impl World {
         let (_, covering, origin) = PEERS[index];
         let fact = RouteFact {
             peer: peer(index),
-            neighbor: NeighborId(ip("192.0.3.1")),
+            neighbor: NeighborId::session(ip("192.0.3.1")),
             egress: egress.into(),
             route: Some(RouteAttributes {
                 prefix: prefix(covering),
                 as_path: vec![Asn(64500), Asn(origin)],
                 next_hop: ip("192.0.3.1"),
                 received_at: ms(self.now),
+                validation: None,
             }),
             stale: false,
         };
@@ -340,6 +341,9 @@ pub fn incident(id: &str, verdict: Verdict, affected: &[usize]) -> Incident {
         bgp: BgpSummary::default(),
         plan: None,
         time_to_verdict: None,
+        dark_by: None,
+        cause: None,
+        related: Vec::new(),
     }
 }
 
