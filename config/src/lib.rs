@@ -8,6 +8,7 @@
 
 mod duration;
 mod maintenance;
+mod neighbor;
 mod parse;
 mod problem;
 mod read;
@@ -22,6 +23,6 @@ pub use problem::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use stations::{Bmp, BmpPeer, BmpRouter, BmpView, Ris};
 pub use types::{
-    Anchor, Bgp, Block, Config, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
-    PagerProvider, Probe, Recorder, RoutingKey, Tcp, Watch,
+    AddPath, Anchor, Bgp, BgpPeer, BgpRole, Block, Config, DynamicNeighbors, Egress, Failover,
+    Host, Metrics, Mode, Neighbor, Pager, PagerProvider, Probe, Recorder, RoutingKey, Tcp, Watch,
 };

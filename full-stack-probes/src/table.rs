@@ -149,9 +149,8 @@ impl View {
     /// The highest acknowledged sequence number of the connection with a key, of which the kernel
     /// says that so many bytes are acknowledged. These count where received segments are not noted.
     pub fn unacknowledged(&self, key: u64, bytes_acked: u64) -> Option<u32> {
-        let first = home(key);
-        (0..BUCKET)
-            .map(|step| place(first, step))
+        (0..PLACES)
+            .map(|step| place(key, step))
             .filter(|index| self.keys.read(*index) == Some(key))
             .find_map(|index| self.slots.read(index))
             .filter(|slot| slot.ready != 0 && slot.cookie == key)

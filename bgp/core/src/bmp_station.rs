@@ -316,6 +316,7 @@ fn down_reason(reason: PeerDownReason) -> SessionDownReason {
             SessionDownReason::NotificationReceived {
                 code: notification.code,
                 subcode: notification.subcode,
+                text: notification.shutdown_communication(),
             }
         }
         PeerDownReason::LocalNotification(notification) => SessionDownReason::NotificationSent {

@@ -42,7 +42,7 @@ impl MessageType {
         })
     }
 
-    const fn to_wire(self) -> u8 {
+    pub(crate) const fn to_wire(self) -> u8 {
         match self {
             Self::Open => 1,
             Self::Update => 2,

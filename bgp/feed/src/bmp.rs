@@ -426,7 +426,7 @@ impl Connection {
                 info!(neighbor = %id, asn = %table.asn, egress = %config.egress, "BMP table up");
                 vec![
                     report(session, ReportKind::Add(config)),
-                    report(session, ReportKind::Up(negotiated, now)),
+                    report(session, ReportKind::Up(negotiated, None, now)),
                 ]
             }
             StationAction::Update(_, update) => {
@@ -456,6 +456,6 @@ impl Connection {
 fn describe(reason: &SessionDownReason) -> String {
     match reason {
         SessionDownReason::ConnectionLost { text } => text.clone(),
-        other => crate::connection::describe(other),
+        other => crate::neighbor::describe(other),
     }
 }

@@ -342,7 +342,7 @@ impl Session {
             context: Context::default(),
         };
         self.report(id, session, ReportKind::Add(config)).await?;
-        self.report(id, session, ReportKind::Up(negotiated, clock::now()))
+        self.report(id, session, ReportKind::Up(negotiated, None, clock::now()))
             .await?;
         Ok(Some((id, session)))
     }

@@ -312,6 +312,75 @@ pub struct NeighborInfo {
     pub stale: bool,
     /// The newest error, in words.
     pub last_error: Option<String>,
+    /// More about a session of ours; absent for neighbours that others tell of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Box<SessionInfo>>,
+}
+
+/// A BGP session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// The neighbour is known by its prefix only.
+    pub dynamic: bool,
+    /// The neighbour is waited for, not connected to.
+    pub passive: bool,
+    /// Negotiated hold time; zero: none.
+    #[serde(rename = "hold_time_ms", with = "millis::option")]
+    pub hold_time: Option<Duration>,
+    /// Capabilities of our OPEN.
+    pub local_capabilities: Vec<String>,
+    /// Capabilities of the neighbour's last OPEN.
+    pub peer_capabilities: Vec<String>,
+    /// End-of-RIB has come for every family of the session.
+    pub complete: bool,
+    /// The neighbour restarts gracefully, and has so long to be back (RFC 4724).
+    #[serde(rename = "restarting_ms", with = "millis::option")]
+    pub restarting: Option<Duration>,
+    /// The most prefixes that it may announce, per family.
+    pub max_prefixes: u32,
+    /// It is near that.
+    pub near_max_prefixes: bool,
+    /// It announced more, and is refused until the daemon's restart or for `refused_ms`.
+    pub refused: bool,
+    /// See `refused`.
+    #[serde(rename = "refused_ms", with = "millis::option")]
+    pub refused_for: Option<Duration>,
+    /// Connections are signed (TCP-MD5, RFC 2385).
+    pub md5: bool,
+    /// How many hops it may be away (RFC 5082).
+    pub ttl_security: Option<u8>,
+    /// Sessions that were Established.
+    pub sessions: u64,
+    /// UPDATEs received.
+    pub updates: u64,
+    /// ROUTE-REFRESH messages received.
+    pub route_refreshes: u64,
+    /// Attributes in error that were discarded (RFC 7606).
+    pub attributes_discarded: u64,
+    /// Errors for which an UPDATE was treated as withdrawal (RFC 7606).
+    pub treated_as_withdraw: u64,
+    /// UPDATEs in error that ended a session (RFC 7606).
+    pub session_resets: u64,
+    /// The last NOTIFICATION.
+    pub last_notification: Option<NotificationInfo>,
+}
+
+/// A NOTIFICATION.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationInfo {
+    /// We sent it.
+    pub sent: bool,
+    /// Error code.
+    pub code: u8,
+    /// Error subcode.
+    pub subcode: u8,
+    /// Their names.
+    pub name: String,
+    /// What was wrong, or what the neighbour's operator says (RFC 9003).
+    pub text: Option<String>,
+    /// How long ago.
+    #[serde(rename = "ago_ms", with = "millis::option")]
+    pub ago: Option<Duration>,
 }
 
 /// What the RIB holds.

@@ -207,6 +207,7 @@ fn full_status() -> StatusReply {
             ipv6_routes: 4,
             stale: false,
             last_error: None,
+            session: Some(Box::default()),
         }],
         plans: vec![PlanInfo {
             plan: plan(),

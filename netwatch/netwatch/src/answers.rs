@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, PageAttempt, PageTestReply,
-    PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply, RollbackReply,
-    RoutesReply, StatusReply, TargetInfo, VersionReply,
+    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NeighborsReply, NotificationInfo,
+    PageAttempt, PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request,
+    RibReply, RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
-    PeerKey, PlanMode, ProbeOutcome, RouteAttributes,
+    PeerKey, PlanMode, ProbeOutcome, RouteAttributes, Timestamp,
 };
 use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
@@ -438,6 +438,7 @@ pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInf
         .await
         .into_iter()
         .map(|status| NeighborInfo {
+            session: Some(Box::new(session(&status, now))),
             neighbor: events::NeighborId::session(status.address),
             asn: status.asn,
             egress: status.egress,
@@ -451,6 +452,46 @@ pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInf
         .collect();
     found.extend(crate::bgp_stations::neighbors(bgp).await);
     found
+}
+
+fn session(status: &bgp_feed::NeighborStatus, now: Timestamp) -> SessionInfo {
+    let texts = |capabilities: &[bgp_feed::Capability]| {
+        let texts = capabilities.iter().map(crate::bgp_text::capability_text);
+        texts.collect()
+    };
+    let counters = status.counters;
+    SessionInfo {
+        dynamic: status.dynamic,
+        passive: status.passive,
+        hold_time: status.hold_time,
+        local_capabilities: texts(&status.local_capabilities),
+        peer_capabilities: texts(&status.peer_capabilities),
+        complete: status.complete,
+        restarting: status.restarting,
+        max_prefixes: status.max_prefixes,
+        near_max_prefixes: status.prefixes_warned,
+        refused: status.refused.is_some(),
+        refused_for: status.refused.flatten(),
+        md5: status.md5,
+        ttl_security: status.ttl_security,
+        sessions: counters.sessions,
+        updates: counters.updates,
+        route_refreshes: counters.route_refreshes,
+        attributes_discarded: counters.attributes_discarded,
+        treated_as_withdraw: counters.treated_as_withdraw,
+        session_resets: counters.session_resets,
+        last_notification: status
+            .last_notification
+            .as_ref()
+            .map(|said| NotificationInfo {
+                sent: said.sent,
+                code: said.code,
+                subcode: said.subcode,
+                name: bgp_core::error_name(said.code, said.subcode),
+                text: said.text.clone(),
+                ago: Some(now.since(said.at)),
+            }),
+    }
 }
 
 /// Where the asker is gone, so is the interest in the answer.

@@ -70,9 +70,12 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
 
 /// Addresses of the BGP neighbours: their routes are not for us to change.
 pub fn neighbors(config: &Config) -> Vec<Prefix> {
-    let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors);
-    neighbors
+    let bgp = || config.bgp.iter();
+    let single = bgp().flat_map(|bgp| &bgp.neighbors);
+    let groups = bgp().flat_map(|bgp| &bgp.dynamic);
+    single
         .map(|neighbor| Prefix::from(neighbor.address))
+        .chain(groups.map(|group| group.prefix))
         .collect()
 }
 
@@ -229,18 +232,54 @@ pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
         router_id: bgp.router_id,
         listen: bgp.listen.clone(),
         hold_time: bgp.hold_time,
+        connect_retry: bgp.connect_retry,
+        send_hold: bgp.send_hold_time,
         neighbors: bgp
             .neighbors
             .iter()
             .map(|neighbor| bgp_feed::NeighborSettings {
                 address: neighbor.address,
-                port: bgp_feed::BGP_PORT,
+                port: neighbor.port,
+                interface: neighbor.interface.clone(),
                 asn: Asn(neighbor.asn),
-                egress: EgressName(neighbor.egress.clone()),
-                passive: true,
-                max_prefixes: 2_000_000,
+                passive: neighbor.passive,
+                peer: bgp_peer(&neighbor.peer),
             })
             .collect(),
+        dynamic: bgp
+            .dynamic
+            .iter()
+            .map(|group| bgp_feed::DynamicSettings {
+                prefix: group.prefix,
+                asn: group.asn.iter().copied().map(Asn).collect(),
+                limit: usize::from(group.limit),
+                peer: bgp_peer(&group.peer),
+            })
+            .collect(),
+    }
+}
+
+fn bgp_peer(peer: &config::BgpPeer) -> bgp_feed::PeerSettings {
+    use bgp_feed::Role;
+    bgp_feed::PeerSettings {
+        egress: EgressName(peer.egress.clone()),
+        max_prefixes: peer.max_prefixes,
+        max_prefixes_warn: peer.max_prefixes_warn,
+        max_prefixes_restart: peer.max_prefixes_restart,
+        add_path: bgp_feed::Families {
+            ipv4: peer.add_path.ipv4,
+            ipv6: peer.add_path.ipv6,
+        },
+        role: peer.role.map(|role| match role {
+            config::BgpRole::Provider => Role::Provider,
+            config::BgpRole::Customer => Role::Customer,
+            config::BgpRole::Peer => Role::Peer,
+            config::BgpRole::RouteServer => Role::RouteServer,
+            config::BgpRole::RouteServerClient => Role::RouteServerClient,
+        }),
+        role_strict: peer.role_strict,
+        password_file: peer.password_file.clone(),
+        ttl_security: peer.ttl_security,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bgp_core::{Frame, Framer, MessageType, encode, encode_open};
+use bgp_core::{Families, Frame, Framer, MessageType, Open, encode};
 use common::exposition::exposition;
 use common::{Daemon, Host, Net, eventually, get, unprivileged};
 use events::Asn;
@@ -226,8 +226,12 @@ impl Router {
             stream,
             framer: Framer::default(),
         };
-        let hold = Duration::from_secs(90);
-        router.send(&encode_open(Asn(asn), hold, Ipv4Addr::new(192, 0, 2, 1)));
+        let open = Open {
+            four_octet_as: true,
+            families: Families::BOTH,
+            ..Open::new(Asn(asn), 90, Ipv4Addr::new(192, 0, 2, 1))
+        };
+        router.send(&open.encode());
         router
     }
 
