@@ -555,6 +555,12 @@ impl World {
         (at < *until).then_some(*until)
     }
 
+    /// Until when all sleep, where nothing is on its way any more.
+    fn fast_asleep(&self) -> Option<u64> {
+        let until = self.sleeps(self.now.saturating_sub(SETTLED))?;
+        (until > self.now).then_some(until)
+    }
+
     fn starved(&self) -> bool {
         self.standstill(&Happening::Engine).is_some()
     }
@@ -587,7 +593,7 @@ impl World {
         if let Some(next) = self.engine.next_timeout() {
             let mut next = next.as_nanos().div_ceil(1_000).max(self.now + 100);
             // Nothing new can come of the engine's own ticks.
-            if let Some(until) = self.sleeps(self.now.saturating_sub(SETTLED)) {
+            if let Some(until) = self.fast_asleep() {
                 next = next.max(until.min(self.now + SETTLED));
             }
             if next < self.engine_event {
@@ -667,7 +673,7 @@ impl World {
             self.tcp(peer, TcpEventKind::Sample(sample));
         }
         self.next_sweep = next.max(now + 1_000);
-        if let Some(until) = self.sleeps(now.saturating_sub(SETTLED)) {
+        if let Some(until) = self.fast_asleep() {
             self.next_sweep = until;
         }
         self.early_sweep = next.saturating_sub(SWEEP * HEALTHY).max(now + 2 * SWEEP);
