@@ -233,6 +233,8 @@ pub struct World {
     pub(crate) benign: Disturbances,
     pub(crate) span: Span,
     pub(crate) traffic: Traffic,
+    /// Peers that answer no probe.
+    pub(crate) silent: Vec<bool>,
     pub(crate) feed: FeedKind,
     pub(crate) feed_delay: u64,
     pub(crate) without: Without,
@@ -353,6 +355,10 @@ impl World {
         let pause = benign.pause.map_or(0, |(from, until)| until - from);
         let start = WARM - (params.world.warm_up_s * 1e6) as u64 - pause;
         let peers = topology.peers.len();
+        let mut draw = Draw::new(seed, 5);
+        let silent = (0..peers)
+            .map(|_| draw.chance(params.topology.peers_silent))
+            .collect();
         let by_address = (0..peers)
             .map(|n| (PeerKey(topology.peers[n].address), n))
             .collect();
@@ -363,6 +369,7 @@ impl World {
             benign,
             span,
             traffic,
+            silent,
             feed,
             feed_delay,
             without,
