@@ -67,6 +67,13 @@ fn every_key_of_the_shipped_file_is_valid() {
         (bgp.local_as, bgp.neighbors.len(), bgp.listen.len()),
         (64496, 2, 2)
     );
+    let guarded = &bgp.neighbors[1];
+    assert!(!guarded.passive && bgp.neighbors[0].passive);
+    assert_eq!(guarded.interface.as_deref(), Some("wan1"));
+    assert_eq!(guarded.peer.role, Some(config::BgpRole::Customer));
+    assert_eq!(guarded.peer.ttl_security, Some(1));
+    assert!(guarded.peer.add_path.ipv4 && guarded.peer.add_path.ipv6);
+    assert_eq!((bgp.dynamic.len(), bgp.dynamic[0].limit), (1, 100));
     assert_eq!(config.failover.mode, Mode::Shadow);
     assert_eq!(config.failover.prefixes.len(), 2);
     assert_eq!(config.failover.maintenance.len(), 1);
@@ -76,6 +83,27 @@ fn every_key_of_the_shipped_file_is_valid() {
     ));
     assert_eq!(config.metrics.unwrap().listen.port(), 9464);
     assert_eq!(config.host.name.as_deref(), Some("val-1"));
+    assert_eq!(config.recorder, config::Recorder::default());
+}
+
+#[test]
+fn the_recorder_needs_room_for_one_recording() {
+    let config = Config::parse("[recorder]\nbefore = \"2m\"\ntotal_mib = 64\n", "t").unwrap();
+    assert_eq!(config.recorder.before, Duration::from_secs(120));
+    assert_eq!(
+        (config.recorder.total_mib, config.recorder.recording_mib),
+        (64, 32)
+    );
+    only(
+        "[recorder]\ntotal_mib = 16\n",
+        "1:1: recorder: ",
+        "less than recording_mib",
+    );
+    only(
+        "[recorder]\nmemory_mib = 0\n",
+        "2:14: recorder.memory_mib: ",
+        "1 to 1024",
+    );
 }
 
 /// The shipped file names every key that the reader knows, and the documentation too.
@@ -83,10 +111,10 @@ fn every_key_of_the_shipped_file_is_valid() {
 fn the_shipped_file_and_the_documentation_are_complete() {
     let document = include_str!("../../docs/configuration.md");
     let nonsense = format!(
-        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[watch]\nzzz = 1\n[block]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n"
+        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[watch]\nzzz = 1\n[block]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[[bgp.dynamic]]\nprefix = '192.0.2.0/24'\nasn = [1]\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n[recorder]\nzzz = 1\n"
     );
     let found = problems(&nonsense);
-    assert_eq!(found.len(), 14, "{found:#?}");
+    assert_eq!(found.len(), 16, "{found:#?}");
     for problem in found {
         let (_, known) = problem.split_once("known keys here: ").unwrap();
         for key in known.split(", ") {
@@ -365,6 +393,32 @@ fn bgp_refers_to_what_exists() {
         "12:11:",
         "another neighbor",
     );
+    let with = |lines: &str| neighbor("1", "a") + lines;
+    for (lines, place, text) in [
+        (
+            "role = \"friend\"\n",
+            "11:8: bgp.neighbor[0].role",
+            "\"customer\"",
+        ),
+        ("role_strict = true\n", "11:15:", "needs `role`"),
+        ("port = 1179\n", "11:8:", "passive = false"),
+        ("ttl_security = 255\n", "11:16:", "1 to 254"),
+        ("add_path = [\"vpnv4\"]\n", "11:13:", "neither"),
+        ("interface = \"w0\"\n", "11:13:", "link-local"),
+        ("password_file = \"key\"\n", "11:17:", "absolute path"),
+        (
+            "[[bgp.dynamic]]\nprefix = \"192.0.2.1/24\"\nasn = [1]\negress = \"a\"\n",
+            "12:10: bgp.dynamic[0].prefix",
+            "host bits",
+        ),
+        (
+            "[[bgp.dynamic]]\nprefix = \"192.0.2.0/24\"\nasn = []\negress = \"a\"\n",
+            "13:7: bgp.dynamic[0].asn",
+            "at least one",
+        ),
+    ] {
+        only(&with(lines), place, text);
+    }
     only(
         "[bgp]\nlocal_as = 1\nrouter_id = \"192.0.2.9\"\nhold_time = \"2s\"\n",
         "4:13: bgp.hold_time",

@@ -1,6 +1,7 @@
 //! An incident under investigation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use events::{
     Asn, BgpSummary, EgressName, Evidence, EvidenceSource, HostCause, Incident, IncidentId,
@@ -61,6 +62,10 @@ pub struct Case {
     pub publish_at: Option<Timestamp>,
     /// Suspects are probed again then.
     pub probe_at: Option<Timestamp>,
+    /// By then the break had surely happened.
+    pub dark_by: Option<Timestamp>,
+    /// Suspects that were asked, and since when.
+    pub asked: BTreeMap<IpAddr, Timestamp>,
     /// What stalled this host, where the verdict is that.
     pub cause: Option<HostCause>,
     /// Incidents that overlap in time or cause.
@@ -103,6 +108,7 @@ impl Case {
             bgp: self.bgp_summary.clone(),
             plan: None,
             time_to_verdict: self.confirmed_at.map(|at| at.since(self.onset)),
+            dark_by: self.dark_by,
             cause: self.cause.clone(),
             related: self.related.clone(),
         }

@@ -358,6 +358,9 @@ impl Correlator {
             if targets.is_empty() {
                 continue;
             }
+            for target in &targets {
+                case.asked.entry(*target).or_insert(now);
+            }
             let flow_sources = flow_sources(&self.params, &self.peers, &targets);
             let mut sources = vec![ProbeSource::Link];
             if !flow_sources.is_empty() {

@@ -54,6 +54,8 @@ impl Correlator {
             bgp_lines: 0,
             publish_at: None,
             probe_at: Some(now),
+            dark_by: None,
+            asked: BTreeMap::new(),
             cause: None,
             related: self.relatives(&found.egress, found.onset),
             well_since: None,
@@ -135,6 +137,7 @@ impl Correlator {
         };
         let affected = prefixes(&affected);
         let same = case.verdict.as_ref() == Some(&verdict);
+        let dark_by = view.dark_by(case, &verdict);
         let lines = if same {
             Vec::new()
         } else {
@@ -169,6 +172,7 @@ impl Correlator {
             return;
         }
         self.peers.outage(case.failed.iter());
+        case.dark_by = dark_by;
         case.verdict = Some(verdict.clone());
         case.verdict_at = Some(now);
         case.rival = None;

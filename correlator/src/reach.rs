@@ -40,6 +40,8 @@ pub struct Window {
     lost: usize,
     /// When the newest probe that was answered was sent.
     pub last_reply: Option<Timestamp>,
+    /// When the newest answer came.
+    pub arrived: Option<Timestamp>,
     /// When the newest probe that has an outcome was sent.
     pub last_sent: Timestamp,
     /// Smoothed round-trip time.
@@ -98,6 +100,17 @@ impl Window {
         self.dark.filter(|_| self.misses(now) > 0)
     }
 
+    /// Probes sent in this time were lost, two at least, and none was answered.
+    pub fn silent_between(&self, from: Timestamp, until: Timestamp) -> bool {
+        let mut within = self
+            .shots
+            .iter()
+            .filter(|s| s.sent_at >= from && s.sent_at < until)
+            .peekable();
+        let lost = within.clone().count();
+        lost >= 2 && within.all(|s| s.rtt.is_none())
+    }
+
     /// A probe sent at or after `bound` was answered.
     pub fn answered_since(&self, bound: Timestamp) -> bool {
         self.last_reply.is_some_and(|at| at >= bound)
@@ -121,6 +134,7 @@ impl Window {
     fn record(&mut self, sent_at: Timestamp, rtt: Option<Duration>) {
         if let Some(rtt) = rtt {
             self.last_reply = self.last_reply.max(Some(sent_at));
+            self.arrived = self.arrived.max(Some(sent_at + rtt));
             self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
         }
         self.last_sent = self.last_sent.max(sent_at);
@@ -206,6 +220,7 @@ impl Reach {
                         shots: VecDeque::new(),
                         lost: 0,
                         last_reply: None,
+                        arrived: None,
                         last_sent: result.sent_at,
                         rtt: None,
                         slowest: Duration::ZERO,
@@ -236,7 +251,10 @@ impl Reach {
     }
 
     /// The windows of one egress.
-    pub fn of<'a>(&'a self, egress: &'a EgressName) -> impl Iterator<Item = &'a Window> {
+    pub fn of<'a, 'b>(
+        &'a self,
+        egress: &'b EgressName,
+    ) -> impl Iterator<Item = &'a Window> + use<'a, 'b> {
         self.windows.iter().filter(move |w| w.egress == *egress)
     }
 

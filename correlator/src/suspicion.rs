@@ -117,7 +117,7 @@ fn anchors(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
         .filter_map(|a| a.window.dark_since(view.now))
         .min()?;
     // Dark for the flows' source alone, and not only here: the primary's case says so once.
-    let link_answers = view.answered(egress, ProbeSource::Link, since);
+    let link_answers = view.answered(egress, ProbeSource::Link, since, Families::BOTH);
     let first = view.params.egresses.first().map(|e| &e.name);
     if link_answers && first != Some(egress) {
         let primary_well = first.is_some_and(|first| {

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use events::{Asn, EgressName, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp};
+use events::{Asn, EgressName, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp, Verdict};
 use ipnet::IpNet;
 
-use crate::case::Case;
+use crate::case::{Case, is_wide};
 use crate::host::Host;
 use crate::params::Params;
 use crate::peers::{FAILING, Peers};
@@ -241,6 +241,22 @@ impl<'a> View<'a> {
             .count()
     }
 
+    /// Answers of anchors still come although, by the silence of most, none could: they are late, not
+    /// lost.
+    pub fn late_answers(&self, anchors: &[Anchor<'_>]) -> bool {
+        let mut missed: Vec<Timestamp> = anchors
+            .iter()
+            .filter_map(|a| Some(a.window.dark_since(self.now)? + a.window.rtt.unwrap_or_default()))
+            .collect();
+        missed.sort_unstable();
+        missed.get(missed.len() / 2).is_some_and(|middle| {
+            let bound = *middle + ON_THE_WAY;
+            anchors
+                .iter()
+                .any(|a| a.window.arrived.is_some_and(|at| at > bound))
+        })
+    }
+
     /// Evidence summed, with correlation capped.
     pub fn tally(&self, failures: &[Failure<'_>]) -> Tally {
         Tally::of(failures, self.params.thresholds.correlation)
@@ -279,6 +295,27 @@ impl<'a> View<'a> {
         match (by_flows, by_probes) {
             (Some(a), Some(b)) => Some(*a.min(b)),
             (a, b) => a.or(b).copied(),
+        }
+    }
+
+    /// By then what a verdict says had surely happened: what answers probes sent since is a way
+    /// around it. Of small scopes, where one failure more or less decides, only what was asked since
+    /// the suspicion counts.
+    pub fn dark_by(&self, case: &Case, verdict: &Verdict) -> Option<Timestamp> {
+        let failures = self.of_case(case);
+        match verdict {
+            Verdict::LocalLink { egress } => self.host.down_since(egress),
+            Verdict::Gateway { egress } => self
+                .gateways(egress, case.onset)
+                .iter()
+                .filter_map(|w| Some(w.dark_since(self.now)? + w.rtt.unwrap_or_default()))
+                .max(),
+            verdict if is_wide(verdict) => self.surely_dark(case, &failures),
+            _ => failures
+                .iter()
+                .map(Failure::surely_dark)
+                .max()
+                .map(|at| at.max(case.suspected_at)),
         }
     }
 
@@ -338,7 +375,7 @@ impl<'a> View<'a> {
     }
 
     /// Gateways of an egress that used to answer around `onset`.
-    pub fn gateways(&self, egress: &'a EgressName, onset: Timestamp) -> Vec<&'a Window> {
+    pub fn gateways(&self, egress: &EgressName, onset: Timestamp) -> Vec<&'a Window> {
         self.reach
             .of(egress)
             .filter(|w| matches!(w.target, ProbeTarget::Gateway(_)) && w.usable(onset))
@@ -346,10 +383,17 @@ impl<'a> View<'a> {
     }
 
     /// An anchor or suspect answered through the egress a probe sent since `bound`.
-    pub fn answered(&self, egress: &'a EgressName, source: ProbeSource, bound: Timestamp) -> bool {
+    pub fn answered(
+        &self,
+        egress: &'a EgressName,
+        source: ProbeSource,
+        bound: Timestamp,
+        families: Families,
+    ) -> bool {
         self.reach.of(egress).any(|w| {
             w.source == source
                 && !matches!(w.target, ProbeTarget::Gateway(_))
+                && families.has(w.target.address())
                 && w.answered_since(bound)
         })
     }

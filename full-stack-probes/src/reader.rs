@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use ebpf_abi::{
-    BUCKET, BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot,
-    VACANT, home, place,
+    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, PLACES, SLOTS, Slot,
+    VACANT, place,
 };
 use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -358,8 +358,8 @@ impl Reader {
     /// A connection was known by its address until it had a cookie. What was counted stays.
     fn rename(&mut self, record: &Event, at: Timestamp) {
         let former = record.value;
-        let place = (0..BUCKET)
-            .map(|step| place(home(former), step))
+        let place = (0..PLACES)
+            .map(|step| place(former, step))
             .find(|index| self.live.get(index).is_some_and(|one| one.cookie == former));
         if let Some(mut live) = place.and_then(|index| self.live.remove(&index))
             && record.slot != NO_SLOT

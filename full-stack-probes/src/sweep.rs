@@ -167,9 +167,9 @@ mod tests {
     }
 
     fn send(slot: &mut Slot, at_ms: u64, end: u32) {
-        let index = slot.head as usize % ebpf_abi::RING;
+        let index = usize::from(slot.head) % ebpf_abi::RING;
         slot.ring[index] = (u64::from(end) << 32) | (at_ms * 1_000);
-        slot.head += 1;
+        slot.head = slot.head.wrapping_add(1);
         slot.snd_nxt = end;
         slot.sent_at = at_ms * 1_000_000;
         slot.sends += 1;

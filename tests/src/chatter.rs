@@ -25,6 +25,10 @@ pub struct Part {
     pub connect: Vec<(SocketAddr, SocketAddr)>,
     /// Nanoseconds between two messages of a connection.
     pub gap: u64,
+    /// Messages are sent only for the second of these in each of the first, in nanoseconds of the
+    /// common clock.
+    #[serde(default)]
+    pub bursts: Option<[u64; 2]>,
     /// Bytes of a message.
     pub bytes: usize,
     /// `TCP_CONGESTION`.
@@ -187,7 +191,13 @@ impl Chatter {
                 continue;
             }
             if connection.next <= now {
-                connection.send(&self.message, now);
+                if self
+                    .part
+                    .bursts
+                    .is_none_or(|[every, length]| now % every.max(1) < length)
+                {
+                    connection.send(&self.message, now);
+                }
                 connection.next += self.part.gap;
                 if connection.next <= now {
                     // After a stall: no burst, keep the phase.

@@ -171,6 +171,7 @@ impl Seen {
         judge.pages();
         judge.forbidden();
         judge.end();
+        judge.replays();
         judge.checks
     }
 
@@ -648,6 +649,37 @@ impl Judge<'_> {
                 }
             }
         }
+    }
+
+    /// Every incident was recorded, and decided the same when its recording was replayed.
+    fn replays(&mut self) {
+        let (ok, detail) = match &self.seen.replays {
+            None => return,
+            Some(Err(error)) => (false, error.clone()),
+            Some(Ok(replays)) => {
+                let wrong: Vec<String> = replays
+                    .iter()
+                    .filter_map(|replay| {
+                        Some(format!("{}: {}", replay.incident, replay.wrong.as_ref()?))
+                    })
+                    .collect();
+                let inputs: u64 = replays.iter().map(|replay| replay.inputs).sum();
+                let effects: u64 = replays.iter().map(|replay| replay.effects).sum();
+                let detail = format!(
+                    "{} recordings, {inputs} inputs, {effects} effects, byte for byte the same",
+                    replays.len()
+                );
+                (
+                    wrong.is_empty(),
+                    if wrong.is_empty() {
+                        detail
+                    } else {
+                        wrong.join("; ")
+                    },
+                )
+            }
+        };
+        self.add("replay", ok, detail);
     }
 
     /// The daemon ends cleanly and leaves no route.

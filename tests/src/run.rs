@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::chatter::FlowSummary;
-use crate::daemon::{Daemon, Line, PROTOCOL};
+use crate::daemon::{Daemon, Line, PROTOCOL, Replay};
 use crate::monitor::RouteEvent;
 use crate::narrate::{Narrator, News};
 use crate::pager::Request;
@@ -63,6 +63,8 @@ pub struct Seen {
     pub pages: Vec<Request>,
     /// The daemon's own timeline.
     pub report: Result<Vec<Line>, String>,
+    /// `netwatch replay` of each incident; `None`: there was no daemon.
+    pub replays: Option<Result<Vec<Replay>, String>>,
     /// How the daemon ended on SIGTERM, where it was still alive.
     pub stopped: Option<Result<(), String>>,
     /// How far the rig was to be trusted.
@@ -570,6 +572,7 @@ impl<'a> Timeline<'a> {
             left: (Vec::new(), Vec::new()),
             pages: Vec::new(),
             report: Ok(Vec::new()),
+            replays: None,
             stopped: None,
             noise,
         }
@@ -610,6 +613,8 @@ impl Seen {
         if !killed {
             self.stopped = Some(daemon.stop().map_err(|error| format!("{error:#}")));
         }
+        let replays = daemon.replays(&rig.space, !killed);
+        self.replays = Some(replays.map_err(|error| format!("{error:#}")));
         self.left.1 = installed(rig)?;
         Ok(())
     }

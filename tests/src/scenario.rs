@@ -56,6 +56,8 @@ pub struct Topology {
     pub loss: f64,
     /// Time between two messages of a connection, each way.
     pub send_gap: Span,
+    /// Messages are sent only for the second of these times in each of the first, by all at once.
+    pub bursts: Option<[Span; 2]>,
     /// Bytes of a message.
     pub message_bytes: usize,
     /// Share of the connections that the peers open.
@@ -79,6 +81,7 @@ impl Default for Topology {
             rtt: [Span::ms(5), Span::ms(150)],
             loss: 0.0,
             send_gap: Span::ms(50),
+            bursts: None,
             message_bytes: 200,
             inbound: 0.25,
             congestion_control: "cubic".to_owned(),
@@ -593,6 +596,15 @@ fn validate(scenario: &Scenario) -> Result<(), Problem> {
     }
     if topology.send_gap < Span::ms(5) {
         return bad("send_gap", "must be at least 5ms");
+    }
+    if topology
+        .bursts
+        .is_some_and(|[every, length]| length >= every || length.nanos() == 0)
+    {
+        return bad(
+            "bursts",
+            "must be [every, length], the length above 0 and shorter",
+        );
     }
     if !(0.0..1.0).contains(&topology.loss) {
         return bad("loss", "must be a share from 0.0 to below 1.0");

@@ -210,6 +210,9 @@ fn parts(world: &World, topology: &Topology) -> (Part, Part) {
         listen,
         connect,
         gap: topology.send_gap.nanos(),
+        bursts: topology
+            .bursts
+            .map(|times| times.map(crate::duration::Span::nanos)),
         bytes: topology.message_bytes,
         congestion: topology.congestion_control.clone(),
         sample,

@@ -157,6 +157,12 @@ pub fn install_bpftrace() -> Result<()> {
     Apt::default().install(&["bpftrace"])
 }
 
+/// The peer that the failover benchmark compares with. Debian's package starts no daemon but zebra
+/// and staticd, and keeps these from changing routes that it did not make.
+pub fn install_frr() -> Result<()> {
+    Apt::default().install(&["frr"])
+}
+
 /// Only the tests want it, so only they install it.
 pub fn install_cargo_deny() -> Result<()> {
     if output(&mut command("cargo", &["deny", "--version"])).is_some() {

@@ -429,7 +429,7 @@ fn update(bytes: &[u8]) -> Result<&[u8], BmpError> {
     }
 }
 
-fn pdu(bytes: &[u8]) -> Result<(MessageType, &[u8], &[u8]), BmpError> {
+fn pdu(bytes: &[u8]) -> Result<frame::Inner<'_>, BmpError> {
     frame::split(bytes)
         .map_err(|fault: Fault| BmpError::new(format!("the BGP message: {}", fault.text)))?
         .ok_or_else(|| BmpError::new("the BGP message is cut off"))

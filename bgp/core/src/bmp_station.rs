@@ -5,6 +5,7 @@
 //! monitors one view says nothing of the others, and that is not the same as their being empty.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -239,8 +240,8 @@ impl Station {
             return;
         };
         let context = context(&peer.up, monitored);
-        if !peer.views.contains_key(&header.view) {
-            peer.views.insert(header.view, View::Up);
+        if let Entry::Vacant(view) = peer.views.entry(header.view) {
+            view.insert(View::Up);
             actions.push(StationAction::Up(
                 id,
                 Negotiated {
@@ -315,6 +316,7 @@ fn down_reason(reason: PeerDownReason) -> SessionDownReason {
             SessionDownReason::NotificationReceived {
                 code: notification.code,
                 subcode: notification.subcode,
+                text: notification.shutdown_communication(),
             }
         }
         PeerDownReason::LocalNotification(notification) => SessionDownReason::NotificationSent {

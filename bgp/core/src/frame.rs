@@ -42,7 +42,7 @@ impl MessageType {
         })
     }
 
-    const fn to_wire(self) -> u8 {
+    pub(crate) const fn to_wire(self) -> u8 {
         match self {
             Self::Open => 1,
             Self::Update => 2,
@@ -150,12 +150,15 @@ impl Framer {
     }
 }
 
+/// Type and body of a message, and what follows it.
+pub(crate) type Inner<'a> = (MessageType, &'a [u8], &'a [u8]);
+
 /// The first message of `bytes`, whatever was negotiated about its length, and what follows it; for
 /// messages inside of others. `None`: it is cut off.
 ///
 /// # Errors
 /// A Message Header Error.
-pub(crate) fn split(bytes: &[u8]) -> Result<Option<(MessageType, &[u8], &[u8])>, Fault> {
+pub(crate) fn split(bytes: &[u8]) -> Result<Option<Inner<'_>>, Fault> {
     let Some(header) = bytes.first_chunk::<HEADER_LENGTH>() else {
         return Ok(None);
     };

@@ -23,6 +23,8 @@ mod rib;
 pub mod ris;
 mod role;
 mod session;
+mod session_step;
+mod session_timers;
 mod table;
 mod update;
 mod values;
@@ -39,14 +41,16 @@ pub use nlri::{Families, Family, Nlri, NlriField, NlriIter};
 pub use notification::{Notification, error_name};
 pub use open::{
     AS_TRANS, GracefulRestart, Open, capabilities as open_capabilities, check_role,
-    decode as decode_open, encode as encode_open, my_as as open_my_as,
+    decode as decode_open, my_as as open_my_as,
 };
 pub use outbox::Outbox;
 pub use path::{AsPath, Segment, SegmentKind};
 pub use refresh::{RefreshKind, RouteRefresh};
 pub use rib::{END_OF_RIB_WAIT, MaxPrefixes, NeighborConfig, Rib, RibQuery, RibRoute, TableStatus};
 pub use role::{OtcRule, Role, RouteLeak};
-pub use session::{Action, Event, Negotiated, Session, SessionConfig, State, Stop};
+pub use session::{
+    Action, Event, Jitter, Negotiated, RunningTimers, Session, SessionConfig, State, Stop,
+};
 pub use update::{
     Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
     decode as decode_update, decode_own as decode_own_update, view as view_update,

@@ -332,7 +332,8 @@ fn table_dump<'a>(mut body: &[u8], family: Family) -> Read<MrtContent<'a>> {
 }
 
 /// Attributes as a table has them. MP_REACH_NLRI has nothing but the next hop (RFC 6396 section
-/// 4.3.4), or, as older tools write it, all of its fields: the first octet is 0 only then.
+/// 4.3.4), or, as older tools write it, all of its fields: the first octet is 0 only then. Some leave
+/// the next hop out (BIRD); the route is in the table nevertheless, its next hop unspecified.
 fn route_attributes(
     bytes: &[u8],
     family: Family,
@@ -379,11 +380,6 @@ fn route_attributes(
     };
     missing(kind::ORIGIN, origin.is_none());
     missing(kind::AS_PATH, path.is_none());
-    let hop = match family {
-        Family::Ipv4 => kind::NEXT_HOP,
-        Family::Ipv6 => kind::MP_REACH,
-    };
-    missing(hop, next_hop.is_none());
     let sound = walked
         .worst
         .is_none_or(|(level, ..)| level == ErrorLevel::Discard);
@@ -391,7 +387,10 @@ fn route_attributes(
         Some(Attributes {
             origin: origin?,
             as_path: path?,
-            next_hop: next_hop?,
+            next_hop: next_hop.unwrap_or(match family {
+                Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            }),
             link_local,
             other: walked.other_bytes(),
         })

@@ -1,5 +1,7 @@
 //! The RIB of all neighbours, and the signals that its changes are.
 
+mod restart;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -86,8 +88,14 @@ pub struct MaxPrefixes {
 struct Neighbor {
     config: NeighborConfig,
     table: Table,
-    /// Counts sessions; 0: there was none yet.
+    /// Counts sessions and refreshes; 0: there was no session yet.
     generation: u32,
+    /// Routes of earlier generations are of an earlier session.
+    session_generation: u32,
+    /// The generation of a refresh that has begun and not ended, by family.
+    refreshing: BTreeMap<Family, u32>,
+    /// Families that the last session's neighbour wanted kept while it restarts (RFC 4724).
+    kept: Families,
     /// The current session; `None` while there is none.
     session: Option<u64>,
     families: Families,
@@ -102,6 +110,9 @@ impl Neighbor {
             config,
             table: Table::default(),
             generation: 0,
+            session_generation: 0,
+            refreshing: BTreeMap::new(),
+            kept: Families::NONE,
             session: None,
             families: Families::default(),
             complete: Families::default(),
@@ -110,7 +121,7 @@ impl Neighbor {
     }
 
     fn is_stale(&self, entry: Entry) -> bool {
-        self.session.is_none() || entry.generation != self.generation
+        self.session.is_none() || entry.generation < self.session_generation
     }
 }
 
@@ -161,10 +172,14 @@ impl Rib {
         }
         if let Some(neighbor) = self.neighbors.get_mut(&id) {
             neighbor.session = Some(session);
-            neighbor.generation = neighbor.generation.wrapping_add(1);
+            neighbor.generation += 1;
+            neighbor.session_generation = neighbor.generation;
+            neighbor.refreshing.clear();
             neighbor.families = negotiated.context.families;
             neighbor.complete = Families::default();
-            neighbor.end_of_rib_due = Some(now + END_OF_RIB_WAIT);
+            // Of a feed that has changes alone (families: none) no table is ever complete.
+            let whole = neighbor.families != Families::NONE;
+            neighbor.end_of_rib_due = whole.then_some(now + END_OF_RIB_WAIT);
             signals.push(BgpSignal::SessionUp {
                 neighbor: id,
                 asn: negotiated.asn,
@@ -378,7 +393,7 @@ impl Rib {
             self.arena.release(old.attributes);
             // Said twice in one session: the time of the first stands.
             let repeated = old.attributes == entry.attributes || same_route;
-            if repeated && old.generation == entry.generation {
+            if repeated && !neighbor.is_stale(old) {
                 entry.received_at = old.received_at;
             }
         }
@@ -461,18 +476,8 @@ impl Rib {
         if neighbor.families.contains(family) {
             neighbor.complete.insert(family);
         }
-        let gone: Vec<Prefix> = neighbor
-            .table
-            .iter(family)
-            .filter_map(|(prefix, entry)| neighbor.is_stale(entry).then_some(prefix))
-            .collect();
-        let mut touched = BTreeSet::new();
-        for prefix in gone {
-            self.withdraw(id, prefix, signals, &mut touched);
-        }
-        let of_family = |peer: &&PeerKey| Family::of(peer.0) == family;
-        touched.extend(self.watched.iter().filter(of_family));
-        self.refresh_facts(id, &touched, signals);
+        let oldest = neighbor.session_generation;
+        self.sweep(id, family, oldest, signals);
     }
 
     /// Facts of these peers that are not what was last sent.
@@ -841,6 +846,100 @@ mod tests {
             0,
             "nothing refers to the attributes any more"
         );
+    }
+
+    /// RFC 4724 section 4.2.
+    #[test]
+    fn a_restart_keeps_the_families_whose_forwarding_went_on() {
+        let restart = |forwarding: Families| {
+            Some(crate::open::GracefulRestart {
+                time: 60,
+                families: Families::BOTH,
+                forwarding,
+                ..Default::default()
+            })
+        };
+        let all = ["10.1.0.0/16", "2001:db8::/32"];
+        let mut rib = rib(100);
+        watch(&mut rib, &["10.1.0.1", "2001:db8::1"]);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        assert!(rib.restarted(A, 1, restart(Families::NONE)).is_empty());
+        apply(&mut rib, 1, &announce(&all, &[1]), 1);
+        rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+        assert_eq!(rib.routes(RibQuery::All, 9).len(), 2);
+        rib.session_up(A, 2, &negotiated(), at(9));
+        let only_ipv4 = Families {
+            ipv4: true,
+            ipv6: false,
+        };
+        assert_eq!(
+            said(&rib.restarted(A, 2, restart(only_ipv4))),
+            ["2001:db8::1 by a: none stale"],
+            "forgotten, not withdrawn"
+        );
+        let left = rib.routes(RibQuery::All, 9);
+        assert_eq!((left.len(), left[0].stale), (1, true));
+        assert_eq!(
+            apply(&mut rib, 2, &end(), 10),
+            [
+                "end ipv6=false",
+                "10.1.0.0/16 [1] -> none for 10.1.0.1",
+                "10.1.0.1 by a: none"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_graceful_restart_before_routes_wait_for_end_of_rib() {
+        let mut rib = rib(100);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        rib.restarted(A, 1, None);
+        apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1]), 1);
+        rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+        rib.session_up(A, 2, &negotiated(), at(9));
+        rib.restarted(A, 2, None);
+        assert_eq!(rib.status(A).ipv4, 1);
+    }
+
+    /// RFC 7313 section 4.
+    #[test]
+    fn a_refresh_withdraws_what_was_not_sent_again() {
+        let mut rib = rib(100);
+        watch(&mut rib, &["10.1.0.1", "10.2.0.1"]);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        let all = ["10.1.0.0/16", "10.2.0.0/16", "2001:db8::/32"];
+        apply(&mut rib, 1, &announce(&all, &[1]), 1);
+        apply(&mut rib, 1, &end(), 1);
+        assert!(rib.refresh_ended(A, 1, Family::Ipv4).is_empty(), "no begin");
+        rib.refresh_began(A, 1, Family::Ipv4);
+        assert!(apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1]), 2).is_empty());
+        let kept = rib.routes(RibQuery::All, 9);
+        assert!(kept.len() == 3 && kept.iter().all(|route| !route.stale));
+        assert_eq!(kept[0].route.received_at, at(1), "the same as before");
+        assert_eq!(
+            said(&rib.refresh_ended(A, 1, Family::Ipv4)),
+            [
+                "10.2.0.0/16 [1] -> none for 10.2.0.1",
+                "10.2.0.1 by a: none"
+            ]
+        );
+        assert_eq!((rib.status(A).ipv4, rib.status(A).ipv6), (1, 1));
+        // A session that ends forgets what had begun.
+        rib.refresh_began(A, 1, Family::Ipv4);
+        rib.session_up(A, 2, &negotiated(), at(5));
+        assert!(rib.refresh_ended(A, 2, Family::Ipv4).is_empty());
+    }
+
+    #[test]
+    fn a_neighbour_is_removed_with_its_routes() {
+        let mut rib = rib(100);
+        watch(&mut rib, &["10.1.0.1"]);
+        rib.session_up(A, 1, &negotiated(), at(0));
+        apply(&mut rib, 1, &announce(&["10.1.0.0/16"], &[1]), 1);
+        rib.session_down(A, 1, SessionDownReason::Administrative);
+        assert_eq!(said(&rib.remove(A)), ["10.1.0.1 by a: none stale"]);
+        assert!(rib.routes(RibQuery::All, 9).is_empty());
+        assert_eq!(rib.attribute_sets(), 0);
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! The task that owns the RIB: reports of sessions in, signals out, queries answered in between.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_core::{Negotiated, NeighborConfig, Outbox, Rib, RibQuery, RibRoute, Stop, Update};
+use bgp_core::{
+    Family, GracefulRestart, Negotiated, NeighborConfig, Outbox, Rib, RibQuery, RibRoute, Stop,
+    TableStatus, Update,
+};
 use events::{BgpSignal, NeighborId, PeerKey, SessionDownReason, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout_at};
 use tracing::error;
 
-use crate::neighbor::{Neighbor, NeighborStatus};
+use crate::neighbor::Neighbor;
+use crate::neighbors::Neighbors;
+use crate::status::NeighborStatus;
 
 /// Signals that may wait for the sink before reports wait too. Facts replace each other, so the
 /// rest are route changes of watched peers.
@@ -28,15 +32,26 @@ pub(crate) struct Report {
 
 #[derive(Debug)]
 pub(crate) enum ReportKind {
-    Up(Negotiated, Timestamp),
+    /// A neighbour that is not configured one by one; nothing happens where it is known.
+    Add(NeighborConfig),
+    Up(Negotiated, Option<GracefulRestart>, Timestamp),
     Update(Update, Timestamp),
+    /// The neighbour begins or ends to send a family's routes again.
+    Refresh {
+        family: Family,
+        ended: bool,
+    },
     Down(SessionDownReason),
+    /// A dynamic neighbour made room for another.
+    Forgotten,
 }
 
 /// What a caller wants to know.
 #[derive(Debug)]
 pub(crate) enum Request {
     Neighbors(oneshot::Sender<Vec<NeighborStatus>>),
+    /// Sizes of tables, in the order asked.
+    Tables(Vec<NeighborId>, oneshot::Sender<Vec<TableStatus>>),
     Rib {
         query: RibQuery,
         limit: usize,
@@ -47,16 +62,13 @@ pub(crate) enum Request {
 pub(crate) struct Store {
     rib: Rib,
     outbox: Outbox,
-    neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>,
+    neighbors: Arc<Neighbors>,
 }
 
 impl Store {
-    pub fn new(neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>) -> Self {
-        let rib = Rib::new(neighbors.values().map(|neighbor| NeighborConfig {
-            id: neighbor.id,
-            egress: neighbor.settings.egress.clone(),
-            max_prefixes: neighbor.settings.max_prefixes,
-        }));
+    pub fn new(neighbors: Arc<Neighbors>) -> Self {
+        let known = neighbors.all();
+        let rib = Rib::new(known.iter().map(|neighbor| neighbor.rib_config()));
         Self {
             rib,
             outbox: Outbox::default(),
@@ -116,18 +128,43 @@ impl Store {
             kind,
         } = report;
         let signals = match kind {
-            ReportKind::Up(negotiated, at) => {
-                self.rib.session_up(neighbor, session, &negotiated, at)
+            ReportKind::Add(config) => {
+                self.rib.add(config);
+                return;
             }
+            ReportKind::Up(negotiated, restart, at) => {
+                // One that came from a prefix is new to the RIB.
+                if let Some(known) = self.neighbors.get(neighbor) {
+                    self.rib.add(known.rib_config());
+                }
+                let mut signals = self.rib.session_up(neighbor, session, &negotiated, at);
+                signals.extend(self.rib.restarted(neighbor, session, restart));
+                signals
+            }
+            ReportKind::Refresh {
+                family,
+                ended: false,
+            } => {
+                self.rib.refresh_began(neighbor, session, family);
+                Vec::new()
+            }
+            ReportKind::Refresh {
+                family,
+                ended: true,
+            } => self.rib.refresh_ended(neighbor, session, family),
+            ReportKind::Forgotten => self.rib.remove(neighbor),
             ReportKind::Down(reason) => self.rib.session_down(neighbor, session, reason),
             ReportKind::Update(update, at) => {
                 let (signals, exceeded) = self.rib.apply(neighbor, session, &update, at);
+                let known = self.neighbors.get(neighbor);
+                if let Some(known) = &known {
+                    known.watch_prefixes(self.rib.status(neighbor));
+                }
                 if let Some(exceeded) = exceeded {
                     let stop = Stop::MaxPrefixes {
                         family: exceeded.family,
                         limit: exceeded.limit,
                     };
-                    let known = self.neighbors.get(&neighbor);
                     if known.is_some_and(|known| known.exceeded(session, stop, clock::now())) {
                         error!(%exceeded, "BGP session is stopped");
                     }
@@ -151,7 +188,10 @@ impl Store {
                 let now = clock::now();
                 let status =
                     |neighbor: &Arc<Neighbor>| neighbor.status(self.rib.status(neighbor.id), now);
-                let _ = answer.send(self.neighbors.values().map(status).collect());
+                let _ = answer.send(self.neighbors.all().iter().map(status).collect());
+            }
+            Request::Tables(ids, answer) => {
+                let _ = answer.send(ids.iter().map(|id| self.rib.status(*id)).collect());
             }
             Request::Rib {
                 query,

@@ -8,6 +8,7 @@
 //! time to heal; without probes, when the flows progress.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use events::{Asn, ProbeSource, Timestamp, Verdict};
 
@@ -16,13 +17,16 @@ use crate::case::Case;
 use crate::tally::{Failure, Tally, against, enough_peers};
 use crate::view::{Families, View, ases};
 
+/// What recovers shows it within so long, everywhere.
+const RECOVERY: Duration = Duration::from_millis(150);
+
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let failures = view.of_case(case);
     let bound = view.surely_dark(case, &failures)?;
     if !beyond_gateway(view, case, &failures, bound) {
         return None;
     }
-    if !backup_proven(view, case, bound) {
+    if !backup_proven(view, case, bound, view.families(case, &failures)) {
         return None;
     }
     let families = view.families(case, &failures);
@@ -83,7 +87,7 @@ pub fn beyond_gateway(
     }
     let families = view.families(case, failures);
     let anchors = view.anchors(&case.egress, None, case.onset, families);
-    if anchors.iter().any(|a| a.window.answered_since(bound)) {
+    if anchors.iter().any(|a| a.window.answered_since(bound)) || view.late_answers(&anchors) {
         return false;
     }
     // Flows that progress again: it was a delay, or it is over.
@@ -180,18 +184,27 @@ fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tal
 }
 
 /// Another egress carries probes, with the flows' own source wherever that ever worked.
-fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp) -> bool {
+fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Families) -> bool {
     let mut any = false;
     for other in view.others(&case.egress) {
         any = true;
         if view.host.down_since(other).is_some() {
             continue;
         }
-        if view.answered(other, ProbeSource::Flow, bound) {
-            return true;
+        let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, families);
+        if view.answered(other, ProbeSource::Flow, bound, families) {
+            // It did not answer before either: then it may be the end of everything, and the first
+            // answers of the primary are on their way.
+            let silent = flow
+                .iter()
+                .filter(|a| a.window.silent_between(case.onset, bound + RECOVERY))
+                .count();
+            if silent * 2 <= flow.len() || view.now >= case.suspected_at + RECOVERY * 3 {
+                return true;
+            }
+            continue;
         }
-        let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, Families::BOTH);
-        if flow.is_empty() && view.answered(other, ProbeSource::Link, bound) {
+        if flow.is_empty() && view.answered(other, ProbeSource::Link, bound, families) {
             return true;
         }
     }
@@ -200,10 +213,9 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp) -> bool {
     }
     // No backup ever answered: the break is named all the same, and nothing will be done.
     view.now >= case.suspected_at + view.params.thresholds.tcp_only_wait
-        && view.others(&case.egress).all(|other| {
-            view.anchors(other, None, case.onset, Families::BOTH)
-                .is_empty()
-        })
+        && view
+            .others(&case.egress)
+            .all(|other| view.anchors(other, None, case.onset, families).is_empty())
 }
 
 /// The AS next to ours that most broken paths share.

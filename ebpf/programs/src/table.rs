@@ -12,8 +12,8 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use ebpf_abi::{
-    BUCKET, BUCKETS_OF_KEYS, Counter, NO_SLOT, RING, SLOTS, Slot, VACANT, home, place, seq_after,
-    stamp_end, stamp_micros,
+    BUCKET, BUCKETS_OF_KEYS, Counter, NO_SLOT, PLACES, RING, SLOTS, Slot, VACANT, home, place,
+    seq_after, stamp_end, stamp_micros,
 };
 
 use crate::access::Access;
@@ -37,6 +37,10 @@ static CLAIMS: HashMap<u32, u64> = HashMap::with_max_entries(SLOTS, 0);
 /// cookie.
 #[unsafe(no_mangle)]
 static BY_ADDRESS: u32 = 0;
+
+/// How often round-trip times are copied while data leaves without a call: the logarithm of
+/// nanoseconds, 8 ms. User space looks less often.
+const STRETCH: u32 = 23;
 
 /// A slot and its index, or none. No `Option`: what is undefined in its absence, the compiler saves
 /// on the stack all the same, and the verifier refuses that.
@@ -69,19 +73,22 @@ fn key_of(index: u32) -> Option<*mut u64> {
     Some(unsafe { bucket.add((index & (BUCKET - 1)) as usize) })
 }
 
-/// The slot of a key.
+/// The slot of a key. Nearly all are at home and are known there from what the slot says itself:
+/// the lines with the keys are not looked at.
 #[inline(always)]
 fn find(key: u64) -> Entry {
-    let first = home(key);
-    let Some(bucket) = KEYS.get_ptr_mut(first / BUCKET) else {
-        return NONE;
-    };
+    let at_home = entry(home(key));
+    if at_home.is_some() && at_home.is_of(key) {
+        return at_home;
+    }
     let mut step = 0;
-    while step < BUCKET {
-        let index = place(first, step);
-        let within = (index & (BUCKET - 1)) as usize;
-        // SAFETY: within the bucket.
-        if unsafe { read_volatile(bucket.cast::<u64>().add(within)) } == key {
+    while step < PLACES {
+        let index = place(key, step);
+        let Some(holder) = key_of(index) else {
+            return NONE;
+        };
+        // SAFETY: an element of the map.
+        if unsafe { read_volatile(holder) } == key {
             return entry(index);
         }
         step += 1;
@@ -159,10 +166,9 @@ pub unsafe fn forget<A: Access>(sk: *const c_void) {
 /// Takes a slot for a key that has none; it is not filled yet.
 #[inline(always)]
 pub fn take(key: u64) -> Entry {
-    let first = home(key);
     let mut step = 0;
-    while step < BUCKET {
-        let index = place(first, step);
+    while step < PLACES {
+        let index = place(key, step);
         let Some(holder) = key_of(index) else {
             return NONE;
         };
@@ -200,6 +206,13 @@ impl Entry {
     #[inline(always)]
     pub fn is_none(self) -> bool {
         self.slot.is_null()
+    }
+
+    /// Whether the slot is filled in, and for this key.
+    #[inline(always)]
+    fn is_of(self, key: u64) -> bool {
+        // SAFETY: an element of the map.
+        unsafe { read_volatile(&raw const (*self.slot).cookie) == key && self.is_ready() }
     }
 
     /// Gives the slot back.
@@ -356,7 +369,8 @@ impl Entry {
         }
     }
 
-    /// Copies the round-trip times.
+    /// Copies the round-trip times. All but the smoothed one are in cache lines that nobody else has
+    /// looked at yet when a segment comes in.
     ///
     /// # Safety
     ///
@@ -368,7 +382,11 @@ impl Entry {
         unsafe {
             (*slot).srtt_us = A::load(tcp, Field::TP_SRTT);
             (*slot).mdev_us = A::load(tcp, Field::TP_MDEV);
-            (*slot).min_rtt_us = A::load(tcp, Field::TP_RTT_MIN);
+            // In a line that hardly changes, so that nobody waits for it.
+            let min: u32 = A::load(tcp, Field::TP_RTT_MIN);
+            if (*slot).min_rtt_us != min {
+                (*slot).min_rtt_us = min;
+            }
             (*slot).last_rtt_us = if is_present(Field::TP_RACK_RTT) {
                 A::load(tcp, Field::TP_RACK_RTT)
             } else {
@@ -423,18 +441,20 @@ impl Entry {
         }
     }
 
-    /// Notes what was transmitted since the last look.
+    /// Notes what was transmitted since the last look. Returns whether it is the first in a stretch
+    /// of time.
     ///
     /// # Safety
     ///
     /// `tcp` is the slot's TCP socket.
     #[inline(always)]
-    pub unsafe fn note_sent<A: Access>(self, tcp: *const c_void) {
+    pub unsafe fn note_sent<A: Access>(self, tcp: *const c_void) -> bool {
         // SAFETY: by the caller's promise.
         unsafe { self.note_sent_until::<A>(tcp, A::load(tcp, Field::TP_SND_NXT)) }
     }
 
-    /// Notes that everything before `nxt` was transmitted.
+    /// Notes that everything before `nxt` was transmitted. Returns whether it is the first in a
+    /// stretch of time.
     ///
     /// `tcp_mstamp` is the socket's clock, read by the kernel when it last transmitted or received.
     ///
@@ -442,22 +462,24 @@ impl Entry {
     ///
     /// `tcp` is the slot's TCP socket.
     #[inline(always)]
-    pub unsafe fn note_sent_until<A: Access>(self, tcp: *const c_void, nxt: u32) {
+    pub unsafe fn note_sent_until<A: Access>(self, tcp: *const c_void, nxt: u32) -> bool {
         let slot = self.slot;
         // SAFETY: an element of the map; `tcp` by the caller's promise. Indices are masked.
         unsafe {
             if !seq_after(nxt, (*slot).snd_nxt) {
-                return;
+                return false;
             }
             let micros: u64 = A::load(tcp, Field::TP_MSTAMP);
+            let sent_at = micros * 1000;
+            let begins = (sent_at ^ (*slot).sent_at) >> STRETCH != 0;
             (*slot).snd_nxt = nxt;
-            (*slot).sent_at = micros * 1000;
+            (*slot).sent_at = sent_at;
 
             let ring = (&raw mut (*slot).ring).cast::<u64>();
             let una = (*slot).snd_una;
             let head = (*slot).head;
-            let newest = ring.add((head.wrapping_sub(1) as usize) & (RING - 1));
-            let next = ring.add((head as usize) & (RING - 1));
+            let newest = ring.add(usize::from(head.wrapping_sub(1)) & (RING - 1));
+            let next = ring.add(usize::from(head) & (RING - 1));
             let last = read_volatile(newest);
             let end = u64::from(nxt) << 32;
             // Transmissions less than a sixteenth of a round trip apart share an entry, so that
@@ -471,6 +493,7 @@ impl Entry {
                 write_volatile(next, end | u64::from(micros as u32));
                 (*slot).head = head.wrapping_add(1);
             }
+            begins
         }
     }
 
@@ -526,7 +549,7 @@ impl Entry {
     pub unsafe fn note_fin<A: Access>(self, tcp: *const c_void, now: u64) {
         // SAFETY: an element of the map; `tcp` by the caller's promise.
         unsafe {
-            self.note_sent::<A>(tcp);
+            let _ = self.note_sent::<A>(tcp);
             let nxt: u32 = A::load(tcp, Field::TP_SND_NXT);
             if is_present(Field::TP_WRITE_SEQ) && A::load::<u32>(tcp, Field::TP_WRITE_SEQ) == nxt {
                 self.note_at(nxt.wrapping_add(1), now);
@@ -542,10 +565,10 @@ impl Entry {
         unsafe {
             let ring = (&raw mut (*slot).ring).cast::<u64>();
             let head = (*slot).head;
-            let next = ring.add((head as usize) & (RING - 1));
+            let next = ring.add(usize::from(head) & (RING - 1));
             let end = u64::from(nxt) << 32;
             if seq_after(stamp_end(read_volatile(next)), (*slot).snd_una) {
-                let newest = ring.add((head.wrapping_sub(1) as usize) & (RING - 1));
+                let newest = ring.add(usize::from(head.wrapping_sub(1)) & (RING - 1));
                 write_volatile(newest, end | (read_volatile(newest) & 0xffff_ffff));
             } else {
                 write_volatile(next, end | u64::from((now / 1000) as u32));
@@ -566,6 +589,13 @@ impl Entry {
             (*slot).received_at = now;
             write_volatile(&raw mut (*slot).snd_una, (*slot).snd_nxt);
         }
+    }
+
+    /// Whether the last segment came in another second, of 2^30 ns.
+    #[inline(always)]
+    pub fn is_second_new(self, now: u64) -> bool {
+        // SAFETY: an element of the map.
+        (now ^ unsafe { (*self.slot).received_at }) >> 30 != 0
     }
 
     /// A segment came in that acknowledges everything before `ack`.

@@ -362,10 +362,22 @@ pub struct Incident {
     pub plan: Option<PlanId>,
     /// From onset to verdict.
     pub time_to_verdict: Option<Duration>,
+    /// By then the break had surely happened: only what was probed since proves a way around it.
+    /// `None`: by the onset.
+    #[serde(default)]
+    pub dark_by: Option<Timestamp>,
     /// What stalled this host, where the verdict is that.
     #[serde(default)]
     pub cause: Option<HostCause>,
     /// Other incidents that overlap in time or cause, the oldest first.
     #[serde(default)]
     pub related: Vec<IncidentId>,
+}
+
+impl Incident {
+    /// Probes sent since then prove a way around the break.
+    #[must_use]
+    pub fn proof_from(&self) -> Timestamp {
+        self.dark_by.map_or(self.onset, |at| at.max(self.onset))
+    }
 }

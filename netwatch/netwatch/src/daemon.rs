@@ -25,6 +25,7 @@ use events::{
     OperatorCommand, Outcome, Prefix, TcpEvent, Timestamp, Verdict,
 };
 use nix::fcntl::{Flock, FlockArg};
+use recorder::Recorder;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -59,6 +60,9 @@ const STOP_ROUTES: Duration = Duration::from_secs(3);
 /// A page that is on its way may take so long at the stop; the outbox keeps it for the next start.
 const STOP_PAGER: Duration = Duration::from_secs(3);
 
+/// A recording's last bytes may take so long at the stop.
+const STOP_RECORDER: Duration = Duration::from_secs(3);
+
 /// What adapters send.
 struct Inputs {
     tcp: mpsc::Receiver<Vec<TcpEvent>>,
@@ -86,6 +90,7 @@ pub struct Daemon {
     pub(crate) routes: Option<routes::Routes>,
     pub(crate) pager: Option<Arc<paging::Handle>>,
     pub(crate) journal: Option<journal::Journal>,
+    pub(crate) recorder: Option<Recorder>,
     /// Where what adapters did comes back to the engine.
     outcomes: mpsc::Sender<Outcome>,
     events: api::Publisher,
@@ -263,7 +268,7 @@ impl Daemon {
         let bgp = config
             .bgp
             .as_ref()
-            .map(|bgp| bgp_feed::spawn(wiring::bgp(bgp), bgp_tx))
+            .map(|bgp| bgp_feed::spawn_with(wiring::bgp(bgp), wiring::stations(bgp), bgp_tx))
             .transpose()?;
         if let Some(bgp) = &bgp {
             bgp.watch(
@@ -283,8 +288,16 @@ impl Daemon {
         let (collector, collector_error) = collector(&config, &protected, tcp_tx)?;
         let collector = collector.map(Arc::new);
 
+        let engine = Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now()));
+        let recorder = (configured(&config) && config.recorder.enabled)
+            .then(|| {
+                Recorder::start(wiring::recorder(&config), &engine, started)
+                    .context("the flight recorder cannot start; free the place it needs, or set recorder.enabled = false")
+            })
+            .transpose()?;
         let mut daemon = Self {
-            engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
+            engine,
+            recorder,
             adapters: tokio::runtime::Handle::current(),
             started,
             collector,
@@ -343,13 +356,11 @@ impl Daemon {
         }
         self.tell_losses();
         self.take_what_is_at_hand(inputs);
-        self.totals.inputs += 1;
-        let now = clock::now();
-        self.engine.handle_timeout(now);
+        self.handle(Input::Timeout);
         if self.engine.attentive()
             && let Some(collector) = &self.collector
         {
-            collector.attend(now + ATTENTION);
+            collector.attend(clock::now() + ATTENTION);
         }
         self.carry_out();
     }
@@ -454,7 +465,10 @@ impl Daemon {
     pub(crate) fn handle(&mut self, input: Input) {
         self.totals.inputs += 1;
         self.view.note(&input);
-        self.engine.handle(clock::now(), input);
+        let sequenced = self.engine.handle(clock::now(), input);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(&sequenced);
+        }
     }
 
     fn carry_out(&mut self) {
@@ -462,8 +476,11 @@ impl Daemon {
             self.narrator.tell(&signal);
         }
         let mut told = BTreeSet::new();
-        while let Some((_, effect)) = self.engine.poll_effect() {
+        while let Some((id, effect)) = self.engine.poll_effect() {
             self.totals.effects += 1;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.effect(id, &effect);
+            }
             match effect {
                 Effect::Probe(request) => {
                     if let Some(prober) = &self.prober
@@ -514,6 +531,9 @@ impl Daemon {
                     self.tell(entry);
                 }
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.step(&self.engine, clock::now());
         }
         if !told.is_empty() {
             self.snapshots(&told);
@@ -635,6 +655,11 @@ impl Daemon {
                 tracing::error!("routes could not be taken back in time; the watchdog will");
                 break;
             }
+        }
+        if let Some(recorder) = self.recorder.take()
+            && !recorder.stop(clock::now(), STOP_RECORDER)
+        {
+            tracing::warn!("the last recordings could not be closed in time");
         }
         if let Some(routes) = self.routes.take()
             && tokio::time::timeout(STOP_ROUTES, routes.close())

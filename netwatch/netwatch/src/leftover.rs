@@ -106,6 +106,7 @@ mod tests {
                 bgp: BgpSummary::default(),
                 plan: None,
                 time_to_verdict: None,
+                dark_by: None,
                 cause: None,
                 related: Vec::new(),
             };

@@ -62,7 +62,6 @@ pub(crate) enum Message {
         incident: IncidentId,
         at: Timestamp,
     },
-    Stop,
 }
 
 /// What both sides count.
@@ -225,13 +224,10 @@ impl Recorder {
     /// Closes all recordings. `false`: the disk did not take them within that time.
     pub fn stop(mut self, at: Timestamp, patience: Duration) -> bool {
         self.hand_over(at);
-        while let Some(message) = self.pending.pop_front() {
-            // The worker waits for nothing but the disk.
-            if self.worker.send(message).is_err() {
-                return false;
-            }
-        }
-        self.worker.send(Message::Stop).is_ok() && self.ended.recv_timeout(patience).is_ok()
+        let Self { worker, ended, .. } = self;
+        // The worker ends when it has taken what is in the queue.
+        drop(worker);
+        ended.recv_timeout(patience).is_ok()
     }
 
     fn must(&mut self, message: Message) {

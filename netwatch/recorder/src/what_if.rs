@@ -174,7 +174,9 @@ fn write_duration(duration: Duration) -> String {
     format!("{}{unit}", nanos / u128::from(*size))
 }
 
-fn read_duration(text: &str) -> Option<Duration> {
+/// A duration as people write it: `80ms`, `2s`, `5m`; a whole number and `ns`, `us`, `ms`, `s`, `m` or `h`.
+#[must_use]
+pub fn read_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (count, unit) = text.split_at(digits);
     let (_, size) = UNITS.iter().find(|(name, _)| *name == unit)?;

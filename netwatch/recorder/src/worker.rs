@@ -70,12 +70,9 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Until it is told to stop, or nobody is left who could tell.
+    /// Until nobody is left who could tell anything.
     pub(crate) fn run(mut self, from: &Receiver<Message>) {
         while let Ok(message) = from.recv() {
-            if matches!(message, Message::Stop) {
-                break;
-            }
             if let Err(error) = self.take(message) {
                 self.shared.errors.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%error, "the flight recorder cannot write");
@@ -128,7 +125,6 @@ impl Worker {
                 }
                 Ok(())
             }
-            Message::Stop => Ok(()),
         }
     }
 

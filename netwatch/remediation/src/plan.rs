@@ -160,22 +160,15 @@ pub(crate) fn draft_for(
             if wide {
                 let others = facts
                     .peers()
-                    .filter(|peer| of_family(verdict, *peer))
+                    .filter(|peer| of_families(incident, *peer))
                     .filter(|peer| !flows.alive_since(*peer, incident.onset));
                 affected.chain(others).collect()
             } else {
                 affected.collect()
             }
         }
-        Verdict::RemoteAs { asn } => incident
-            .affected
-            .iter()
-            .copied()
-            .filter(|peer| {
-                let origin = facts.origin(peer.0, policy);
-                origin.is_none() || origin == Some(*asn)
-            })
-            .collect(),
+        // Those that fail behind it, whether it is their origin or on the way to them.
+        Verdict::RemoteAs { .. } => incident.affected.iter().copied().collect(),
         Verdict::Prefix { prefix } => incident
             .affected
             .iter()
@@ -189,7 +182,7 @@ pub(crate) fn draft_for(
         | Verdict::TotalIsolation
         | Verdict::None => return draft,
     };
-    let onset = incident.onset;
+    let onset = incident.proof_from();
     let mut routes: BTreeMap<(Prefix, u32), RouteSpec> = BTreeMap::new();
     for peer in peers {
         match target(peer, verdict, facts, policy)
@@ -220,11 +213,18 @@ pub fn draft(incident: &Incident, policy: &Policy, facts: &Facts) -> Draft {
     draft_for(incident, policy, facts, &Flows::default(), true, None)
 }
 
-/// A verdict on one address family leaves the other alone.
-fn of_family(verdict: &Verdict, peer: PeerKey) -> bool {
-    match verdict {
-        Verdict::AddressFamily { ipv6, .. } => peer.0.is_ipv6() == *ipv6,
-        _ => true,
+/// What is not known to fail in an address family in which something fails. A verdict on one family
+/// leaves the other alone.
+fn of_families(incident: &Incident, peer: PeerKey) -> bool {
+    match incident.verdict {
+        Some(Verdict::AddressFamily { ipv6, .. }) => peer.0.is_ipv6() == ipv6,
+        _ => {
+            incident.affected.is_empty()
+                || incident
+                    .affected
+                    .iter()
+                    .any(|other| other.0.is_ipv6() == peer.0.is_ipv6())
+        }
     }
 }
 

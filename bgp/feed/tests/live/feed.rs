@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bgp_feed::{Handle, NeighborSettings, NeighborStatus, Settings};
+use bgp_feed::{Handle, NeighborSettings, NeighborStatus, PeerSettings, Settings};
 use events::{Asn, BgpSignal, NeighborId, PeerKey, RouteChange, RouteFact, SessionDownReason};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -28,14 +28,20 @@ pub fn settings(listen: &str, neighbor: &str, asn: u32) -> Settings {
         router_id: Ipv4Addr::new(198, 51, 100, 10),
         listen: vec![SocketAddr::new(ip(listen), 0)],
         hold_time: Duration::from_secs(90),
+        connect_retry: Duration::from_secs(2),
+        send_hold: None,
         neighbors: vec![NeighborSettings {
             address: ip(neighbor),
             port: bgp_feed::BGP_PORT,
+            interface: None,
             asn: Asn(asn),
-            egress: "a".into(),
             passive: true,
-            max_prefixes: 1000,
+            peer: PeerSettings {
+                max_prefixes: 1000,
+                ..PeerSettings::new("a".into())
+            },
         }],
+        dynamic: Vec::new(),
     }
 }
 

@@ -68,6 +68,7 @@ fn incident(verdict: Option<Verdict>) -> Incident {
         bgp: events::BgpSummary::default(),
         plan: None,
         time_to_verdict: None,
+        dark_by: None,
         cause: None,
         related: Vec::new(),
     }

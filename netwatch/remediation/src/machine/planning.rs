@@ -313,7 +313,8 @@ impl Remediator {
         let Some(verdict) = case.incident.verdict.clone() else {
             return false;
         };
-        let (onset, charged, class) = (case.incident.onset, case.charged, verdict.class());
+        let onset = case.incident.proof_from();
+        let (charged, class) = (case.charged, verdict.class());
         let plan = Plan {
             id: PlanId(self.next_plan),
             incident: id.clone(),
