@@ -132,6 +132,14 @@ impl Case {
         self.affected.insert(peer, prefix).is_none()
     }
 
+    /// The egress that the verdict names, else the one that the case is about.
+    pub fn broken_egress(&self) -> &EgressName {
+        self.verdict
+            .as_ref()
+            .and_then(egress_of)
+            .unwrap_or(&self.egress)
+    }
+
     /// The verdict is about a whole egress (or there is none yet and the suspicion is).
     pub fn is_wide(&self) -> bool {
         match &self.verdict {

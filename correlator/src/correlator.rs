@@ -169,7 +169,7 @@ impl Correlator {
     }
 
     /// The next [`handle_timeout`](Self::handle_timeout) weighs evidence: it wants to know before
-    /// whom [`acknowledged`](Self::acknowledged).
+    /// whom [`delivered`](Self::delivered).
     #[must_use]
     pub fn weighs(&self, at: Timestamp) -> bool {
         (self.failing || !self.cases.is_empty())
@@ -182,9 +182,10 @@ impl Correlator {
         self.failing || self.suspecting()
     }
 
-    /// Takes in when each peer last acknowledged new data, in the order of their addresses.
-    pub fn acknowledged(&mut self, peers: impl Iterator<Item = (PeerKey, Timestamp)>) {
-        self.peers.acknowledged(peers);
+    /// Takes in when each peer was last sent new data that it acknowledged, in the order of their
+    /// addresses.
+    pub fn delivered(&mut self, peers: impl Iterator<Item = (PeerKey, Timestamp)>) {
+        self.peers.delivered(peers);
     }
 
     /// Takes in the kernel's way to a peer.

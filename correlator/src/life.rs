@@ -389,6 +389,8 @@ fn replaces(case: &mut Case, new: &Verdict, now: Timestamp) -> bool {
     if !better {
         return false;
     }
+    // A backup that answers at last may be the first sign that everything does.
+    let early = early && !matches!(old, Verdict::ReturnPath { .. });
     let at_once = matches!(new, Verdict::LocalLink { .. } | Verdict::TotalIsolation);
     if at_once || (early && *old != Verdict::TotalIsolation) {
         return true;

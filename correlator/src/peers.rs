@@ -83,8 +83,8 @@ pub struct Peer {
     pub connect_failing: Option<Failing>,
     /// The newest sign of life of any of its connections, also of those gone since.
     pub alive_at: Option<Timestamp>,
-    /// When new data was last acknowledged, as far as it was told.
-    pub acked_at: Option<Timestamp>,
+    /// When data was last sent that was acknowledged, as far as it was told.
+    pub delivered: Option<Timestamp>,
     /// How often it fails without an outage.
     pub lateness: Lateness,
     /// Its round-trip time is off its baseline since.
@@ -358,8 +358,8 @@ impl Peers {
         }
     }
 
-    /// Takes in when each peer last acknowledged new data; both are in the order of addresses.
-    pub fn acknowledged(&mut self, mut told: impl Iterator<Item = (PeerKey, Timestamp)>) {
+    /// Takes in when each peer was last sent what it acknowledged; both are in the order of addresses.
+    pub fn delivered(&mut self, mut told: impl Iterator<Item = (PeerKey, Timestamp)>) {
         let mut next = told.next();
         for (key, peer) in &mut self.map {
             while next.is_some_and(|(other, _)| other < *key) {
@@ -368,7 +368,7 @@ impl Peers {
             if let Some((other, at)) = next
                 && other == *key
             {
-                peer.acked_at = peer.acked_at.max(Some(at));
+                peer.delivered = peer.delivered.max(Some(at));
             }
         }
     }

@@ -25,11 +25,6 @@ pub struct Failure<'a> {
 }
 
 impl Failure<'_> {
-    /// By then its acknowledgement should have come: the limit holds a floor of 40 ms.
-    pub fn missed(&self) -> Timestamp {
-        self.surely_dark() - Duration::from_millis(40)
-    }
-
     /// By then the break had surely happened.
     pub fn surely_dark(&self) -> Timestamp {
         self.failing.since + self.failing.limit

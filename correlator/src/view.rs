@@ -15,7 +15,8 @@ use crate::reach::{Reach, Window};
 use crate::routes::Routes;
 use crate::tally::{Failure, Population, Tally};
 
-/// An acknowledgement that much after the first missing ones was not on the way before the break.
+/// What was sent, or should have come, that much after the middle of what was lost was not on its way
+/// before the break.
 const ON_THE_WAY: Duration = Duration::from_millis(25);
 
 /// Failures older than the others by more than this are another story.
@@ -210,18 +211,18 @@ impl<'a> View<'a> {
             .count()
     }
 
-    /// Peers on an egress that acknowledged new data although, by these failures, nothing could come
-    /// back any more: after the middle one's acknowledgement should have come, and a little. The
-    /// failing ones themselves speak by their failures.
+    /// Peers on an egress that acknowledge what was sent when, by these failures, everything was lost
+    /// already: since the middle one's oldest lost byte, and a little. The failing ones themselves
+    /// speak by their failures.
     pub fn alive(
         &self,
         egress: &EgressName,
         failures: &[Failure<'_>],
         families: Families,
     ) -> usize {
-        let mut missed: Vec<Timestamp> = failures.iter().map(Failure::missed).collect();
-        missed.sort_unstable();
-        let Some(middle) = missed.get(missed.len() / 2) else {
+        let mut sent: Vec<Timestamp> = failures.iter().map(|f| f.failing.since).collect();
+        sent.sort_unstable();
+        let Some(middle) = sent.get(sent.len() / 2) else {
             return 0;
         };
         let bound = *middle + ON_THE_WAY;
@@ -229,13 +230,13 @@ impl<'a> View<'a> {
             .map
             .iter()
             .filter(|(key, _)| families.has(key.0))
-            .filter(|(_, p)| p.acked_at.is_some_and(|at| at > bound))
-            .filter(|(_, p)| p.failure().is_none_or(|f| p.acked_at > Some(f.at)))
-            // What came in by another way says nothing of this one.
+            .filter(|(_, p)| p.delivered.is_some_and(|at| at > bound))
+            .filter(|(_, p)| p.failure().is_none_or(|f| p.delivered > Some(f.since)))
+            // What went another way says nothing of this one.
             .filter(|(_, p)| {
                 *p.egress(&self.peers.default) == *egress
                     && p.route.as_ref().is_none_or(|r| {
-                        r.previous.is_none() || p.acked_at.is_some_and(|at| at > r.changed_at)
+                        r.previous.is_none() || p.delivered.is_some_and(|at| at > r.changed_at)
                     })
             })
             .count()
@@ -244,16 +245,18 @@ impl<'a> View<'a> {
     /// Answers of anchors still come although, by the silence of most, none could: they are late, not
     /// lost.
     pub fn late_answers(&self, anchors: &[Anchor<'_>]) -> bool {
-        let mut missed: Vec<Timestamp> = anchors
+        let mut dark: Vec<Timestamp> = anchors
             .iter()
-            .filter_map(|a| Some(a.window.dark_since(self.now)? + a.window.rtt.unwrap_or_default()))
+            .filter_map(|a| a.window.dark_since(self.now))
             .collect();
-        missed.sort_unstable();
-        missed.get(missed.len() / 2).is_some_and(|middle| {
-            let bound = *middle + ON_THE_WAY;
-            anchors
-                .iter()
-                .any(|a| a.window.arrived.is_some_and(|at| at > bound))
+        dark.sort_unstable();
+        dark.get(dark.len() / 2).is_some_and(|middle| {
+            anchors.iter().any(|a| {
+                let rtt = a.window.rtt.unwrap_or_default();
+                a.window
+                    .arrived
+                    .is_some_and(|at| at > *middle + rtt + ON_THE_WAY)
+            })
         })
     }
 

@@ -126,11 +126,11 @@ fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> 
 const OTHER_WAY: std::time::Duration = std::time::Duration::from_millis(200);
 
 fn state_of(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer, bound: Timestamp) -> State {
-    if asked_alive(view, case, key, bound) || peer.acked_at.is_some_and(|at| at > bound) {
+    if asked_alive(view, case, key, bound) || peer.delivered.is_some_and(|at| at > bound) {
         State::Alive
     } else if asked_dead(view, case, key, bound) {
         State::Failing
-    } else if peer.acked_at.is_none() && peer.failure().is_none() {
+    } else if peer.delivered.is_none() && peer.failure().is_none() {
         // Nobody tells of acknowledgements: silence about a failure counts as life.
         State::Alive
     } else {

@@ -26,10 +26,10 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     if !beyond_gateway(view, case, &failures, bound) {
         return None;
     }
-    if !backup_proven(view, case, bound, view.families(case, &failures)) {
+    let families = view.families(case, &failures);
+    if !link_dark(view, case, bound, families) || !backup_proven(view, case, bound, families) {
         return None;
     }
-    let families = view.families(case, &failures);
     let mut affected = everyone(view, case);
     affected.retain(|peer| families.has(peer.0));
     let asn = upstream_of(view, case, &failures, families);
@@ -65,7 +65,7 @@ fn other_family(
         || view.peers.map.iter().any(|(key, peer)| {
             other.has(key.0)
                 && *peer.egress(&view.peers.default) == case.egress
-                && peer.acked_at.is_some_and(|at| at > bound)
+                && peer.delivered.is_some_and(|at| at > bound)
         });
     alive.then_some(families.v6)
 }
@@ -181,6 +181,18 @@ fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tal
         && tally.origins.len() >= origins.min(t.min_prefixes)
         && (origins >= 2 || tally.prefixes.len() >= population.prefixes.len().min(2))
         && !narrow::explained(view, case, failures)
+}
+
+/// The link's own source gets no answer either: else packets leave, and it is the way back of the
+/// flows' source that is dead.
+fn link_dark(view: &View<'_>, case: &Case, bound: Timestamp, families: Families) -> bool {
+    let link = view.anchors(&case.egress, Some(ProbeSource::Link), case.onset, families);
+    let silent: Vec<_> = link
+        .iter()
+        .copied()
+        .filter(|a| a.window.misses(view.now) >= 1)
+        .collect();
+    !link.iter().any(|a| a.window.answered_since(bound)) && ases(&silent) >= ases(&link).min(2)
 }
 
 /// Another egress carries probes, with the flows' own source wherever that ever worked.

@@ -205,7 +205,7 @@ impl Engine {
         self.tracker.handle_timeout(at, &mut signals);
         self.signals(signals);
         if self.correlator.weighs(at) {
-            self.correlator.acknowledged(self.tracker.acknowledged());
+            self.correlator.delivered(self.tracker.delivered());
         }
         self.correlate(|c, out| c.handle_timeout(at, out));
         self.remediate(|r, out| r.handle_timeout(at, out));

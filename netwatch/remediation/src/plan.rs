@@ -286,7 +286,21 @@ fn route_for(
     let whole = Prefix::from(target.peer.0);
     if let (Some(now), Some(broken)) = (late, &target.broken) {
         let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
-        if proof_of(broken, prefix, onset.max(now - LATE_WINDOW), None) == Proof::Alive {
+        let since = onset.max(now - LATE_WINDOW);
+        let way = Way {
+            egress: broken,
+            source: target.source,
+            onset: since,
+            until: None,
+        };
+        let well = proof_of(broken, prefix, since, None) == Proof::Alive
+            || (generic && facts.anchors_answer(policy, &way));
+        if well {
+            return Err(Skipped::PrimaryAnswers);
+        }
+    } else if let (false, Some(broken)) = (generic, &target.broken) {
+        let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
+        if proof_of(broken, prefix, onset, None) == Proof::Alive {
             return Err(Skipped::PrimaryAnswers);
         }
     }

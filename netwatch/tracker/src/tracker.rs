@@ -242,11 +242,12 @@ impl Tracker {
         }
     }
 
-    /// When each peer last acknowledged new data, by address: where it did since it is watched.
-    pub fn acknowledged(&self) -> impl Iterator<Item = (PeerKey, Timestamp)> {
+    /// When each peer was last sent new data that it acknowledged, by address: the time of the
+    /// acknowledgement less the smoothed round-trip time.
+    pub fn delivered(&self) -> impl Iterator<Item = (PeerKey, Timestamp)> {
         self.peers
             .iter()
-            .filter_map(|(key, peer)| Some((*key, peer.acked_at?)))
+            .filter_map(|(key, peer)| Some((*key, peer.delivered?)))
     }
 
     /// What was done so far.
@@ -325,7 +326,9 @@ impl Tracker {
         connection.active_at = at;
         if let Some(peer) = peer.as_mut() {
             peer.active_at = at;
-            peer.acked_at = peer.acked_at.max(sample.acked_at);
+            peer.delivered = peer
+                .delivered
+                .max(sample.acked_at.map(|acked_at| acked_at - sample.srtt));
             if let Some(excess) = progress.excess {
                 peer.allowance.observe(at, excess, params);
             }

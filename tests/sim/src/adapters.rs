@@ -174,7 +174,9 @@ impl World {
             }
         };
         let lost_back = dies_back(&self.cuts, now + rtt, inbound, flow, &end);
-        let lost = self.draw.chance(loss[0] + wide[0]) || self.draw.chance(loss[1] + wide[1]);
+        let silent = matches!(end, End::Peer(n, _) if self.silent[n]);
+        let lost =
+            silent || self.draw.chance(loss[0] + wide[0]) || self.draw.chance(loss[1] + wide[1]);
         let reply = (!lost && !lost_out && !lost_back).then_some(now + rtt);
         let deadline = now + path.patience();
         if let Some(at) = reply {

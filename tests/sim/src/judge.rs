@@ -173,7 +173,20 @@ impl Judged {
             let right = truths
                 .iter()
                 .any(|truth| truth.accepts(&said.verdict, &ran.topology));
+            // A part of an isolation that the kernel itself told of.
+            let told = |name: &events::EgressName| {
+                ran.topology
+                    .egresses
+                    .iter()
+                    .position(|e| e.name == *name)
+                    .is_some_and(|n| {
+                        ran.faults.iter().flat_map(|f| &f.cuts).any(|cut| {
+                            cut.scope == crate::fault::Scope::Link(n) && cut.from <= said.at
+                        })
+                    })
+            };
             let harmless = matches!(said.verdict, Verdict::None)
+                || matches!(&said.verdict, Verdict::LocalLink { egress } if told(egress))
                 || (stalled && matches!(said.verdict, Verdict::HostStall));
             // Of an egress that is dark there may be an incident of its own.
             let true_of_another =

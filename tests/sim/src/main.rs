@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use results::{Check, Document};
 
+use sim::judge::Judged;
 use sim::longrun;
 use sim::params::Params;
 use sim::report::{self, Figures};
@@ -47,7 +48,7 @@ struct Arguments {
     /// List the kinds of evidence
     #[arg(long)]
     kinds: bool,
-    /// Run the same worlds without each kind of evidence in turn
+    /// Then run a tenth of them, 200 at least, without each kind of evidence in turn
     #[arg(long, conflicts_with_all = ["without", "world"])]
     ablate: bool,
     /// Run one world, by its own seed
@@ -153,20 +154,27 @@ fn go(arguments: &Arguments, document: &mut Document) -> Result<()> {
     print!("{}", report::text(&worlds, minutes));
     report::fill(document, &worlds, minutes);
     if arguments.ablate {
-        let full = Figures::of(&worlds);
-        println!("\n{:16}{}", "all evidence", full.line());
-        for (kind, _) in KINDS {
-            let mut without = Without::default();
-            without.switch_off(kind);
-            let run_ = Run {
-                without,
-                title: format!("without {kind}"),
-                ..plain.clone()
-            };
-            let figures = Figures::of(&run(&params, &run_).0);
-            println!("{:16}{}", format!("- {kind}"), figures.line());
-            report::ablated(document, kind, &figures);
-        }
+        ablate(&params, &plain, &worlds, document);
     }
     Ok(())
+}
+
+/// The first worlds again, without each kind of evidence in turn.
+fn ablate(params: &Params, plain: &Run, worlds: &[Judged], document: &mut Document) {
+    let some = plain.worlds.min((plain.worlds / 10).max(200));
+    let full = Figures::of(&worlds[..some.min(worlds.len())]);
+    println!("\n{some} worlds\n{:18}{}", "all evidence", full.line());
+    for (kind, _) in KINDS {
+        let mut without = Without::default();
+        without.switch_off(kind);
+        let again = Run {
+            worlds: some,
+            without,
+            title: format!("without {kind}"),
+            ..plain.clone()
+        };
+        let figures = Figures::of(&run(params, &again).0);
+        println!("{:18}{}", format!("- {kind}"), figures.line());
+        report::ablated(document, kind, &full, &figures);
+    }
 }

@@ -57,6 +57,7 @@ table! {
         rtt_sigma: f64,
         rtt_ms: Range,
         anchors: Range,
+        peers_silent: f64,
         fib_specific: f64,
         answers_by_primary: f64,
     }

@@ -7,9 +7,6 @@ use results::{Check, Document, Measure};
 
 use crate::judge::Judged;
 
-/// Misjudged worlds listed at most, of each kind of fault.
-const LISTED: usize = 12;
-
 /// Figures of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
@@ -23,6 +20,8 @@ pub struct Figures {
     pub class: f64,
     /// Share of right culprits where BGP tells, and how often it does.
     pub culprit: (f64, usize),
+    /// From the fault to the first right verdict: median and 95th percentile, milliseconds.
+    pub decision_ms: (f64, f64),
 }
 
 fn share(all: usize, good: usize) -> f64 {
@@ -48,6 +47,15 @@ impl Figures {
             rerouted: of(|w| w.rerouted).0,
             class: of(|w| Some(w.right)).0,
             culprit: of(|w| w.culprit),
+            decision_ms: Measure::of(
+                "decision_ms",
+                "all",
+                "ms",
+                worlds.iter().filter_map(|w| w.decision_ms).collect(),
+            )
+            .map_or((0.0, 0.0), |m| {
+                (m.p50.unwrap_or_default(), m.p95.unwrap_or_default())
+            }),
         }
     }
 
@@ -55,7 +63,7 @@ impl Figures {
     #[must_use]
     pub fn line(&self) -> String {
         format!(
-            "wrong actions {}, recall {:.2} % of {}, rerouted {:.2} %, class {:.2} %, culprit {:.2} % of {}",
+            "wrong actions {}, recall {:.2} % of {}, rerouted {:.2} %, class {:.2} %, culprit {:.2} % of {}, decision p50 {:.0} ms p95 {:.0} ms",
             self.wrong_actions,
             self.recall.0 * 100.0,
             self.recall.1,
@@ -63,7 +71,21 @@ impl Figures {
             self.class * 100.0,
             self.culprit.0 * 100.0,
             self.culprit.1,
+            self.decision_ms.0,
+            self.decision_ms.1,
         )
+    }
+
+    /// Something is worse than in others.
+    #[must_use]
+    pub fn is_worse_than(&self, other: &Self) -> bool {
+        self.wrong_actions > other.wrong_actions
+            || self.recall.0 < other.recall.0
+            || self.rerouted < other.rerouted
+            || self.class < other.class
+            || self.culprit.0 < other.culprit.0
+            || self.decision_ms.0 > other.decision_ms.0
+            || self.decision_ms.1 > other.decision_ms.1
     }
 }
 
@@ -165,8 +187,8 @@ fn misjudged(out: &mut String, worlds: &[Judged]) {
         let key = (world.wrong.is_empty(), row(world));
         by_row.entry(key).or_default().push(world);
     }
-    for ((_, name), worlds) in by_row {
-        for world in worlds.iter().take(LISTED) {
+    for worlds in by_row.into_values() {
+        for world in worlds {
             let _ = writeln!(
                 out,
                 "--world {} ({}, {}, {}, {} peers): {}",
@@ -183,9 +205,6 @@ fn misjudged(out: &mut String, worlds: &[Judged]) {
                     .collect::<Vec<_>>()
                     .join("; ")
             );
-        }
-        if worlds.len() > LISTED {
-            let _ = writeln!(out, "... and {} more of {name}", worlds.len() - LISTED);
         }
     }
 }
@@ -281,17 +300,23 @@ pub fn fill(document: &mut Document, worlds: &[Judged], minutes: f64) {
     }
 }
 
-/// Figures without one kind of evidence.
-pub fn ablated(document: &mut Document, kind: &str, figures: &Figures) {
+/// Figures without one kind of evidence, beside those of the same worlds with all of it.
+pub fn ablated(document: &mut Document, kind: &str, full: &Figures, figures: &Figures) {
     let case = format!("without {kind}");
     for (metric, unit, value) in [
         ("wrong_actions", "", figures.wrong_actions as f64),
         ("recall", "share", figures.recall.0),
         ("class_accuracy", "share", figures.class),
         ("culprit_accuracy", "share", figures.culprit.0),
+        ("decision_ms", "ms", figures.decision_ms.0),
     ] {
         let mut measure = Measure::single(metric, &case, unit, value);
         measure.value = Some((value * 1e6).round() / 1e6);
         document.results.push(measure);
     }
+    document.checks.push(Check::new(
+        format!("needs/{kind}"),
+        figures.is_worse_than(full),
+        figures.line(),
+    ));
 }

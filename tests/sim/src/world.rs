@@ -233,6 +233,8 @@ pub struct World {
     pub(crate) benign: Disturbances,
     pub(crate) span: Span,
     pub(crate) traffic: Traffic,
+    /// Peers that answer no probe.
+    pub(crate) silent: Vec<bool>,
     pub(crate) feed: FeedKind,
     pub(crate) feed_delay: u64,
     pub(crate) without: Without,
@@ -353,6 +355,10 @@ impl World {
         let pause = benign.pause.map_or(0, |(from, until)| until - from);
         let start = WARM - (params.world.warm_up_s * 1e6) as u64 - pause;
         let peers = topology.peers.len();
+        let mut draw = Draw::new(seed, 5);
+        let silent = (0..peers)
+            .map(|_| draw.chance(params.topology.peers_silent))
+            .collect();
         let by_address = (0..peers)
             .map(|n| (PeerKey(topology.peers[n].address), n))
             .collect();
@@ -363,6 +369,7 @@ impl World {
             benign,
             span,
             traffic,
+            silent,
             feed,
             feed_delay,
             without,
@@ -555,6 +562,12 @@ impl World {
         (at < *until).then_some(*until)
     }
 
+    /// Until when all sleep, where nothing is on its way any more.
+    fn fast_asleep(&self) -> Option<u64> {
+        let until = self.sleeps(self.now.saturating_sub(SETTLED))?;
+        (until > self.now).then_some(until)
+    }
+
     fn starved(&self) -> bool {
         self.standstill(&Happening::Engine).is_some()
     }
@@ -587,7 +600,7 @@ impl World {
         if let Some(next) = self.engine.next_timeout() {
             let mut next = next.as_nanos().div_ceil(1_000).max(self.now + 100);
             // Nothing new can come of the engine's own ticks.
-            if let Some(until) = self.sleeps(self.now.saturating_sub(SETTLED)) {
+            if let Some(until) = self.fast_asleep() {
                 next = next.max(until.min(self.now + SETTLED));
             }
             if next < self.engine_event {
@@ -667,7 +680,7 @@ impl World {
             self.tcp(peer, TcpEventKind::Sample(sample));
         }
         self.next_sweep = next.max(now + 1_000);
-        if let Some(until) = self.sleeps(now.saturating_sub(SETTLED)) {
+        if let Some(until) = self.fast_asleep() {
             self.next_sweep = until;
         }
         self.early_sweep = next.saturating_sub(SWEEP * HEALTHY).max(now + 2 * SWEEP);
