@@ -87,10 +87,8 @@ pub(crate) fn bmp(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -
         bmp.listen
             .extend(listener(&item, report).map(|listen| listen.value));
     }
-    for item in s
-        .take("router")
-        .map_or_else(Vec::new, |i| i.array("tables ([[bgp.bmp.router]])"))
-    {
+    let routers = s.require("router", "a [[bgp.bmp.router]]; others may not connect");
+    for item in routers.map_or_else(Vec::new, |i| i.array("tables ([[bgp.bmp.router]])")) {
         let Some((router, place)) = router(item, egress, report) else {
             continue;
         };
@@ -109,12 +107,6 @@ pub(crate) fn bmp(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -
             );
         }
         bmp.routers.push(router);
-    }
-    if bmp.routers.is_empty() {
-        s.place().problem(
-            report,
-            "there is no [[bgp.bmp.router]], so no router may connect",
-        );
     }
     s.finish();
     Some(bmp)

@@ -668,3 +668,78 @@ fn the_kill_switch_follows_the_runtime_directory() {
         "absolute",
     );
 }
+
+#[test]
+fn monitored_routers_and_ris_live() {
+    const HEAD: &str = "[[egress]]\nname = \"a\"\ninterface = \"eth0\"\ngateways = [\"192.0.2.1\"]\n\
+        [bgp]\nlocal_as = 64496\nrouter_id = \"198.51.100.10\"\n";
+    let of = |rest: &str| format!("{HEAD}{rest}");
+    let config = Config::parse(&uncommented(), "netwatch.toml").unwrap();
+    let bgp = config.bgp.as_ref().unwrap();
+    let bmp = bgp.bmp.as_ref().unwrap();
+    assert_eq!((bmp.listen.len(), bmp.routers.len()), (2, 2));
+    assert_eq!(bmp.routers[1].connect, Some(11019));
+    assert_eq!(bmp.routers[1].peers[0].egress, "b");
+    assert_eq!(bmp.routers[0].views.len(), 3);
+    assert_eq!(bgp.ris.as_ref().unwrap().prefixes.len(), 1);
+
+    let router =
+        "[bgp.bmp]\nlisten = [\"0.0.0.0:11019\"]\n[[bgp.bmp.router]]\naddress = \"192.0.2.9\"\n";
+    let sound = of(&format!("{router}egress = \"a\"\n"));
+    let parsed = Config::parse(&sound, "t").unwrap();
+    let views = &parsed.bgp.as_ref().unwrap().bmp.as_ref().unwrap().routers[0].views;
+    assert_eq!(views.len(), 3, "the default");
+    assert!(
+        !parsed
+            .warnings()
+            .iter()
+            .any(|warning| warning.contains("no router can connect"))
+    );
+
+    only(
+        &of(router),
+        "",
+        "the name of the [[egress]] that its neighbors' routes stand for",
+    );
+    only(
+        &of(&format!("{router}egress = \"x\"\n")),
+        "",
+        "there is no egress `x`; there are: a",
+    );
+    let views = format!("{router}egress = \"a\"\nviews = [\"in\"]\n");
+    only(
+        &of(&views),
+        "",
+        "is no view; there are: in-pre, in-post, out-pre, out-post, loc",
+    );
+    let deaf = "[bgp.bmp]\nlisten = [\"[::]:11019\"]\n[[bgp.bmp.router]]\naddress = \"192.0.2.9\"\negress = \"a\"\n";
+    only(&of(deaf), "", "bgp.bmp.listen has no address of its family");
+    only(&of("[bgp.bmp]\n"), "", "missing: a [[bgp.bmp.router]]");
+    let twice = format!(
+        "{router}egress = \"a\"\n[[bgp.bmp.router]]\naddress = \"192.0.2.9\"\negress = \"a\"\n"
+    );
+    only(&of(&twice), "", "another router has this address");
+    only(
+        &of("[bgp.ris]\negress = \"a\"\nurl = \"http://x\"\n"),
+        "",
+        "must begin with wss://",
+    );
+
+    // The shipped file and the documentation have every key.
+    let document = include_str!("../../docs/configuration.md");
+    let unknown = format!(
+        "{router}egress = \"a\"\nzzz = 1\n[[bgp.bmp.router.peer]]\naddress = \"192.0.2.8\"\negress = \"a\"\nzzz = 1\n[bgp.ris]\negress = \"a\"\nzzz = 1\n"
+    );
+    let found = problems(&of(&unknown));
+    assert_eq!(found.len(), 3, "{found:#?}");
+    for problem in found {
+        let (_, known) = problem.split_once("known keys here: ").unwrap();
+        for key in known.split(", ") {
+            assert!(SHIPPED.contains(key), "netwatch.toml lacks {key}");
+            assert!(
+                document.contains(&format!("`{key}`")),
+                "configuration.md lacks {key}"
+            );
+        }
+    }
+}

@@ -78,6 +78,8 @@ pub struct Reader {
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
     live: BTreeMap<u32, Live>,
+    /// Known, but not in the kernel's last list.
+    unlisted: BTreeSet<u64>,
     out: Vec<TcpEvent>,
     next_sweep: Timestamp,
     /// From then on a sweep is made if the thread is awake anyway: it need not wake for one soon.
@@ -115,6 +117,7 @@ impl Reader {
             stop,
             known: BTreeMap::new(),
             live: BTreeMap::new(),
+            unlisted: BTreeSet::new(),
             out: Vec::new(),
             logged_at: None,
             pulse: Pulse::new(now),
@@ -632,7 +635,7 @@ impl Reader {
             } else {
                 listing.connections.iter().map(|one| one.flow).collect()
             };
-            let gone: Vec<u64> = self
+            let unlisted: BTreeSet<u64> = self
                 .known
                 .iter()
                 .filter(|(cookie, known)| {
@@ -642,6 +645,9 @@ impl Reader {
                 })
                 .map(|(cookie, _)| *cookie)
                 .collect();
+            // One that opens or closes is for a moment in no list, without an event about it yet.
+            let gone: Vec<u64> = unlisted.intersection(&self.unlisted).copied().collect();
+            self.unlisted = unlisted;
             for cookie in gone {
                 self.forget(cookie, at);
             }
@@ -915,6 +921,9 @@ mod tests {
         };
         reader.reconcile_with(clock::now(), &cut_short);
         assert_eq!(reader.known.len(), 2, "a cut listing proves nothing");
+
+        reader.reconcile_with(clock::now(), &Listing::default());
+        assert_eq!(reader.known.len(), 2, "it may be about to be listed");
 
         reader.reconcile_with(clock::now(), &Listing::default());
         let gone: Vec<_> = reader

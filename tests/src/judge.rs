@@ -169,6 +169,7 @@ impl Seen {
         judge.routes();
         judge.traffic();
         judge.pages();
+        judge.bounded();
         judge.forbidden();
         judge.end();
         judge.replays();
@@ -267,7 +268,12 @@ impl Seen {
         let named = names(&self.words(), &culprit);
         add(
             "correlated",
-            named && class == scenario.expect.verdict,
+            named
+                && scenario
+                    .expect
+                    .verdict
+                    .as_ref()
+                    .is_some_and(|v| v.classes().any(|c| class.as_ref() == Some(c))),
             format!(
                 "the pages say {}, and {} {culprit}, the upstream that the seed drew",
                 class.as_deref().unwrap_or("nothing"),
@@ -409,16 +415,29 @@ impl Judge<'_> {
                 }
                 _ => String::new(),
             };
-            let ok = match wanted.as_str() {
+            let ok = wanted.classes().any(|wanted| match wanted.as_str() {
                 "any" => class.is_some(),
                 "none" => class.as_deref().is_none_or(|class| class == "none"),
                 wanted => class.as_deref() == Some(wanted),
-            };
+            });
+            let wanted: Vec<&str> = wanted.classes().map(String::as_str).collect();
             let detail = format!(
-                "{} (expected {wanted}){within}",
-                class.as_deref().unwrap_or("no verdict")
+                "{} (expected {}){within}",
+                class.as_deref().unwrap_or("no verdict"),
+                wanted.join(" or ")
             );
             self.add("verdict", ok, detail);
+        }
+        if !expect.verdicts.is_empty() {
+            let lines = seen.report.iter().flatten();
+            let found: BTreeSet<&str> = lines.filter_map(|line| line.verdict.as_deref()).collect();
+            let missing: Vec<&String> = expect
+                .verdicts
+                .iter()
+                .filter(|class| !found.contains(class.as_str()))
+                .collect();
+            let detail = format!("told: {found:?}, missing: {missing:?}");
+            self.add("verdicts", missing.is_empty(), detail);
         }
         if let Some(culprit) = expect.culprit {
             let name = seen.culprit(self.scenario, culprit);
@@ -607,6 +626,23 @@ impl Judge<'_> {
                 missing.is_empty(),
                 format!("missing: {missing:?}"),
             );
+        }
+    }
+
+    /// What flaps must not make the daemon flap.
+    fn bounded(&mut self) {
+        let seen = self.seen;
+        if let Some(most) = self.scenario.expect.most_pages {
+            let events = seen.events().len();
+            let detail = format!("{events} events at the pager, {most} at most");
+            self.add("most_pages", events <= most, detail);
+        }
+        if let Some(most) = self.scenario.expect.most_installs {
+            let lines = seen.report.iter().flatten();
+            let installs = lines.filter(|line| line.kind == "installed").count();
+            let known = seen.report.is_ok();
+            let detail = format!("{installs} plans installed, {most} at most");
+            self.add("most_installs", known && installs <= most, detail);
         }
     }
 

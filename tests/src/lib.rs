@@ -8,6 +8,7 @@ pub mod chatter;
 pub mod daemon;
 pub mod duration;
 pub mod forwarder;
+pub mod hog;
 pub mod judge;
 pub mod monitor;
 pub mod narrate;

@@ -14,7 +14,7 @@ use crate::monitor::RouteEvent;
 use crate::narrate::{Narrator, News};
 use crate::pager::Request;
 use crate::rig::{Cut, Rig, VALIDATOR};
-use crate::scenario::{Fault, FaultKind, Routes, Scenario, UplinkName};
+use crate::scenario::{Direction, Fault, FaultKind, Routes, Scenario, UplinkName};
 use crate::sys;
 use crate::workload::Workload;
 use crate::world::{Target, World};
@@ -113,8 +113,6 @@ impl Noise {
     }
 }
 
-/// The time between the routers' sessions and the timeline: routes arrive, baselines settle.
-const WARM_UP: Duration = Duration::from_secs(4);
 const TICK: Duration = Duration::from_millis(4);
 
 /// Runs a scenario once.
@@ -155,14 +153,22 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> anyhow::Result<
         workload.flows, scenario.topology.send_gap
     ));
     let mut daemon = None;
+    let warm_up = Duration::from_nanos(scenario.daemon.warm_up.nanos());
     if let Some(binary) = &options.netwatch {
         let mut started = Daemon::start(&rig, scenario, binary)?;
-        step("netwatch is started; waiting for its BGP sessions".to_owned());
-        wait_for_sessions(&rig, &mut started)?;
-        step(format!("BGP is up; {} s for baselines", WARM_UP.as_secs()));
+        if warm_up.is_zero() {
+            step("netwatch is started; the timeline begins at once".to_owned());
+        } else {
+            step("netwatch is started; waiting for its BGP sessions".to_owned());
+            wait_for_sessions(&rig, &mut started)?;
+            step(format!(
+                "BGP is up; {} for baselines",
+                scenario.daemon.warm_up
+            ));
+        }
         daemon = Some(started);
     }
-    sys::sleep(WARM_UP)?;
+    sys::sleep(warm_up)?;
     if let Some(daemon) = &mut daemon {
         daemon.check()?;
     }
@@ -293,6 +299,8 @@ impl<'a> Timeline<'a> {
             (FaultKind::DaemonKill, Some(daemon)) => daemon.signal(libc::SIGKILL),
             (FaultKind::DaemonStop, Some(daemon)) => daemon.signal(libc::SIGSTOP),
             (FaultKind::DaemonContinue, Some(daemon)) => daemon.signal(libc::SIGCONT),
+            (FaultKind::ValidatorStop, _) => self.workload.signal(libc::SIGSTOP),
+            (FaultKind::ValidatorContinue, _) => self.workload.signal(libc::SIGCONT),
             _ => {}
         }
         let cut = self
@@ -343,6 +351,9 @@ impl<'a> Timeline<'a> {
             FaultKind::GatewayDead => {
                 format!("gateway {name} dies: it swallows everything and says nothing")
             }
+            FaultKind::GatewayMute => {
+                format!("gateway {name} answers ARP and neighbour discovery, and forwards nothing")
+            }
             FaultKind::CarrierLost => format!("the far end of uplink {name} goes down"),
             FaultKind::OriginDead => format!("origin {target} goes dark"),
             FaultKind::PrefixDead => format!("prefix {target} goes dark"),
@@ -361,6 +372,9 @@ impl<'a> Timeline<'a> {
             FaultKind::DaemonKill => "the daemon is killed".to_owned(),
             FaultKind::DaemonStop => "the daemon is stopped (SIGSTOP)".to_owned(),
             FaultKind::DaemonContinue => "the daemon goes on (SIGCONT)".to_owned(),
+            FaultKind::ValidatorStop => "the validator is stopped (SIGSTOP)".to_owned(),
+            FaultKind::ValidatorContinue => "the validator goes on (SIGCONT)".to_owned(),
+            FaultKind::CpuHog => "a runaway process takes all CPUs".to_owned(),
             FaultKind::PagerFault => "the pager misbehaves".to_owned(),
             FaultKind::Heal => "everything is healed".to_owned(),
         }
@@ -669,11 +683,19 @@ fn hit_by(world: &World, fault: &Fault) -> Vec<usize> {
         .peers()
         .map(|(index, _)| index)
         .filter(|host| target.is_none_or(|target| world.is_in(*host, target)))
-        .filter(|host| match (fault.kind, fault.upstream) {
-            (_, None) => true,
-            (FaultKind::InboundDark, Some(name)) => world.return_via(*host) == name,
+        .filter(|host| {
+            fault
+                .family
+                .is_none_or(|f| f.has(world.hosts[*host].address))
+        })
+        .filter(|host| match (fault.kind, fault.upstream, fault.direction) {
+            (_, None, _) => true,
+            (FaultKind::InboundDark, Some(name), _) | (_, Some(name), Some(Direction::In)) => {
+                world.return_via(*host) == name
+            }
+            (_, Some(name), Some(Direction::Out)) => name == UplinkName::A,
             // Before anything is rerouted all leave through the primary.
-            (_, Some(name)) => name == UplinkName::A || world.return_via(*host) == name,
+            (_, Some(name), None) => name == UplinkName::A || world.return_via(*host) == name,
         })
         .collect()
 }

@@ -102,7 +102,6 @@ impl Bench {
 
 impl Cuts {
     fn run(self, verb: &str) -> Result<()> {
-        setup::install_frr()?;
         let mut bench = program("bench-failover", "netwatch-bench-failover", verb, self.json)?;
         for (flag, set) in [
             ("--quick", self.quick),

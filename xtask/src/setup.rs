@@ -19,24 +19,35 @@ const PACKAGES: &[&str] = &[
     "bird2",
     "bpftool",
     "ca-certificates",
+    "exabgp",
+    "frr",
     "g++",
     "gcc",
+    "gobgpd",
     "iproute2",
     "make",
     "nftables",
+    "openbgpd",
     "pkg-config",
     "procps",
+];
+/// Packages that bring a service of the host's, and the service.
+const SERVICES: &[(&str, &str)] = &[
+    ("bird2", "bird"),
+    ("exabgp", "exabgp"),
+    ("frr", "frr"),
+    ("gobgpd", "gobgpd"),
+    ("openbgpd", "openbgpd"),
 ];
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 
 /// Installs what is missing, and says what. Does nothing on a machine that has everything.
 pub fn run() -> Result<()> {
     let mut apt = Apt::default();
-    let had_bird = installed("bird2");
+    let new = SERVICES.iter().filter(|(package, _)| !installed(package));
+    let new: Vec<&str> = new.map(|(_, service)| *service).collect();
     apt.install(PACKAGES)?;
-    if !had_bird {
-        keep_off("bird", &["bird.service", "bird6.service"]);
-    }
+    keep_off(&new);
     let llvm = bpf_compiler_llvm(&mut apt)?;
     install_linker(&mut apt, llvm)?;
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
@@ -157,16 +168,6 @@ pub fn install_bpftrace() -> Result<()> {
     Apt::default().install(&["bpftrace"])
 }
 
-/// A peer that the failover benchmark compares with.
-pub fn install_frr() -> Result<()> {
-    let had_frr = installed("frr");
-    Apt::default().install(&["frr"])?;
-    if !had_frr {
-        keep_off("frr", &["frr.service"]);
-    }
-    Ok(())
-}
-
 /// Only the tests want it, so only they install it.
 pub fn install_cargo_deny() -> Result<()> {
     if output(&mut command("cargo", &["deny", "--version"])).is_some() {
@@ -179,18 +180,20 @@ pub fn install_cargo_deny() -> Result<()> {
     ))
 }
 
-/// The lab starts its own routers. Debian's packages start some for the host, which nobody asked for.
-fn keep_off(service: &str, units: &[&str]) {
-    step(&format!(
-        "stopping and disabling the {service} service that the package brought"
-    ));
-    if Path::new("/run/systemd/system").is_dir() {
-        for unit in units {
-            output(&mut command("systemctl", &["disable", "--now", unit]));
+/// The lab and the interop tests start their own routers. Debian's packages start one for the host,
+/// which nobody asked for.
+fn keep_off(services: &[&str]) {
+    let systemd = Path::new("/run/systemd/system").is_dir();
+    for service in services {
+        step(&format!(
+            "stopping and disabling the {service} service that its package brought"
+        ));
+        if systemd {
+            output(&mut command("systemctl", &["disable", "--now", service]));
+        } else {
+            output(&mut command("service", &[service, "stop"]));
+            output(&mut command("update-rc.d", &[service, "disable"]));
         }
-    } else {
-        output(&mut command("service", &[service, "stop"]));
-        output(&mut command("update-rc.d", &[service, "disable"]));
     }
 }
 

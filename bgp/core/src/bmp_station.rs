@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use events::{Learned, NeighborId, RibView, SessionDownReason};
@@ -70,7 +70,13 @@ type PeerKey = (bool, u64, IpAddr);
 
 fn key(peer: &PeerHeader) -> PeerKey {
     let loc = peer.kind == PeerType::LocRib;
-    (loc, peer.distinguisher, peer.address)
+    // A Loc-RIB's address means nothing (RFC 9069 section 4.2).
+    let address = if loc {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else {
+        peer.address
+    };
+    (loc, peer.distinguisher, address)
 }
 
 /// One router's connection.

@@ -134,12 +134,14 @@ fn header(ours: &PeerHeader, theirs: &Value, message: usize) {
 }
 
 fn texts(information: &[Information]) -> Vec<(&str, &str)> {
-    let text = |information| match information {
-        &Information::Text(ref text) => ("String", text.as_str()),
-        Information::SystemDescription(text) => ("SystemDescription", text),
-        Information::SystemName(text) => ("SystemName", text),
-        Information::TableName(text) => ("VrfTableName", text),
-        Information::Other(_) => ("", ""),
+    let text = |information| -> (&str, &str) {
+        match information {
+            Information::Text(text) => ("String", text),
+            Information::SystemDescription(text) => ("SystemDescription", text),
+            Information::SystemName(text) => ("SystemName", text),
+            Information::TableName(text) => ("VrfTableName", text),
+            Information::Other(_) => ("", ""),
+        }
     };
     information.iter().map(text).collect()
 }

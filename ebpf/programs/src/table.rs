@@ -5,6 +5,7 @@
 //! instructions, and a connection that is not watched costs one cache line. A slot is claimed by
 //! an entry in a map beside it.
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
 
@@ -58,7 +59,7 @@ const NONE: Entry = Entry {
 
 /// The entry of a slot.
 #[inline(always)]
-fn entry(index: u32) -> Entry {
+pub fn entry(index: u32) -> Entry {
     match TABLE.get_ptr_mut(index) {
         Some(slot) => Entry { index, slot },
         None => NONE,
@@ -73,27 +74,50 @@ fn key_of(index: u32) -> Option<*mut u64> {
     Some(unsafe { bucket.add((index & (BUCKET - 1)) as usize) })
 }
 
-/// The slot of a key. Nearly all are at home and are known there from what the slot says itself:
-/// the lines with the keys are not looked at.
+/// The slot of a key.
 #[inline(always)]
 fn find(key: u64) -> Entry {
-    let at_home = entry(home(key));
-    if at_home.is_some() && at_home.is_of(key) {
-        return at_home;
+    entry(find_index(key))
+}
+
+/// The slot of a socket if it is filled in and where nearly all are: at home. The slot says itself
+/// whose it is: the lines with the keys are not looked at.
+///
+/// # Safety
+///
+/// As [`search`].
+#[inline(always)]
+pub unsafe fn at_home<A: Access>(sk: *const c_void) -> Entry {
+    // SAFETY: by the caller's promise.
+    let cookie: u64 = unsafe { A::load(sk, Field::SK_COOKIE) };
+    let found = entry(home(cookie));
+    if found.is_some() && cookie != 0 && found.is_of(cookie) {
+        return found;
     }
+    NONE
+}
+
+/// The index of a key's slot, or [`NO_SLOT`].
+///
+/// A global function: the verifier looks at it once, by itself, and takes its result for any
+/// number. Inside its callers every step of every search would be a path of its own, too many for
+/// verifiers before Linux 6.1.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_index(key: u64) -> u32 {
     let mut step = 0;
     while step < PLACES {
         let index = place(key, step);
         let Some(holder) = key_of(index) else {
-            return NONE;
+            return NO_SLOT;
         };
         // SAFETY: an element of the map.
         if unsafe { read_volatile(holder) } == key {
-            return entry(index);
+            return index;
         }
         step += 1;
     }
-    NONE
+    NO_SLOT
 }
 
 /// What a search found.
@@ -166,28 +190,35 @@ pub unsafe fn forget<A: Access>(sk: *const c_void) {
 /// Takes a slot for a key that has none; it is not filled yet.
 #[inline(always)]
 pub fn take(key: u64) -> Entry {
+    entry(take_index(key))
+}
+
+/// The index of the slot that was taken, or [`NO_SLOT`]. Global as [`find_index`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_index(key: u64) -> u32 {
     let mut step = 0;
     while step < PLACES {
         let index = place(key, step);
         let Some(holder) = key_of(index) else {
-            return NONE;
+            return NO_SLOT;
         };
         // SAFETY: an element of the map.
         let held_by = unsafe { read_volatile(holder) };
         if held_by == key {
             // Another CPU saw the same connection at the same time.
-            return entry(index);
+            return index;
         }
         if held_by == VACANT && claim(index, key) {
             // SAFETY: an element of the map that this CPU has just claimed.
             unsafe { write_volatile(holder, key) };
             count(Counter::SlotsTaken);
-            return entry(index);
+            return index;
         }
         step += 1;
     }
     count(Counter::TableFull);
-    NONE
+    NO_SLOT
 }
 
 /// Marks a slot as taken. Only one CPU succeeds: the map's own lock decides, because instructions
@@ -198,14 +229,19 @@ fn claim(index: u32, key: u64) -> bool {
 }
 
 impl Entry {
+    /// Looked at anew each time: the compiler would keep the answer on the stack, in four bytes
+    /// whose value verifiers before Linux 5.16 forget.
     #[inline(always)]
     pub fn is_some(self) -> bool {
-        !self.slot.is_null()
+        let slot: u64;
+        // SAFETY: copies a register.
+        unsafe { asm!("{slot} = {from}", slot = out(reg) slot, from = in(reg) self.slot) };
+        slot != 0
     }
 
     #[inline(always)]
     pub fn is_none(self) -> bool {
-        self.slot.is_null()
+        !self.is_some()
     }
 
     /// Whether the slot is filled in, and for this key.

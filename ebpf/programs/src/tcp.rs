@@ -428,14 +428,29 @@ unsafe fn slot_of<A: Access>(sk: *const c_void) -> Entry {
 unsafe fn watched_slot<A: Access>(sk: *const c_void, is_caller: bool) -> Entry {
     // SAFETY: `sk` by the caller's promise.
     unsafe {
+        let entry = table::at_home::<A>(sk);
+        if entry.is_some() {
+            return entry;
+        }
+        table::entry(adopted::<A>(sk, is_caller))
+    }
+}
+
+/// The rare case, in a function of its own: what runs for each segment stays short and together.
+#[inline(never)]
+unsafe fn adopted<A: Access>(sk: *const c_void, is_caller: bool) -> u32 {
+    // SAFETY: `sk` by the caller's promise.
+    unsafe {
         let mut entry = slot_of::<A>(sk);
         if entry.is_some() && entry.is_ready() {
-            return entry;
+            return entry.index;
         }
         if entry.is_none() && is_selective() && !is_chosen::<A>(sk, is_caller) {
-            return entry;
+            return NO_SLOT;
         }
-        let Some(tcp) = A::tcp(sk) else { return entry };
+        let Some(tcp) = A::tcp(sk) else {
+            return NO_SLOT;
+        };
         let mut event = tcp_event::<A>(EventKind::Adopted, sk, tcp);
         if entry.is_none() {
             entry = table::take(event.cookie);
@@ -449,6 +464,6 @@ unsafe fn watched_slot<A: Access>(sk: *const c_void, is_caller: bool) -> Entry {
             event.slot = entry.index;
             urgent(&event, Wake::Later);
         }
-        entry
+        entry.index
     }
 }

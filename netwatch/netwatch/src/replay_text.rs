@@ -171,11 +171,8 @@ pub fn side_by_side(done: &Replayed, changes: &Changes, pairs: &[Pair]) {
         let Some(either) = recorded.as_ref().or(what_if.as_ref()) else {
             continue;
         };
-        println!(
-            "\n{:<18}{:<44}what if",
-            clean(&either.incident.0),
-            "recorded"
-        );
+        println!("\n{}", clean(&either.incident.0));
+        println!("{:<18}{:<44}what if", "", "recorded");
         let row = |name: &str, cell: &dyn Fn(&Story) -> Option<String>| {
             let cells = [recorded, what_if].map(|story| {
                 story

@@ -68,14 +68,17 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
     }
 }
 
-/// Addresses of the BGP neighbours: their routes are not for us to change.
+/// Addresses of the BGP neighbours and monitored routers: their routes are not for us to change.
 pub fn neighbors(config: &Config) -> Vec<Prefix> {
     let bgp = || config.bgp.iter();
     let single = bgp().flat_map(|bgp| &bgp.neighbors);
     let groups = bgp().flat_map(|bgp| &bgp.dynamic);
+    let routers = bgp().filter_map(|bgp| bgp.bmp.as_ref());
+    let routers = routers.flat_map(|bmp| &bmp.routers);
     single
         .map(|neighbor| Prefix::from(neighbor.address))
         .chain(groups.map(|group| group.prefix))
+        .chain(routers.map(|router| Prefix::from(router.address)))
         .collect()
 }
 

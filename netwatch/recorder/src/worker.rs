@@ -18,6 +18,8 @@ use crate::ring::Ring;
 
 /// Routes are taken back and pages answered after an incident's end: that belongs to it.
 const AFTER: Duration = Duration::from_secs(15);
+/// Recordings written to at once; the correlator has fewer incidents open.
+const MAX_OPEN: usize = 16;
 /// The name of a file that is not complete yet.
 const UNFINISHED: &str = "tmp";
 
@@ -130,6 +132,11 @@ impl Worker {
 
     /// The file gets its name only when all that is known already is in it.
     fn begin(&mut self, header: Header) -> io::Result<()> {
+        if let Some(first) = self.open.first().map(|open| open.incident.clone())
+            && self.open.len() >= MAX_OPEN
+        {
+            self.close("too many incidents at once", |open| open.incident == first);
+        }
         let path = path_of(&self.settings.directory, &header.incident.0);
         let unfinished = path.with_extension(UNFINISHED);
         let mut file = OpenOptions::new()

@@ -245,8 +245,8 @@ impl Block {
         let period = self
             .scenario
             .topology
-            .bursts
-            .map_or(200 * MILLI, |[every, _]| every.nanos());
+            .burst
+            .map_or(200 * MILLI, |burst| burst.every.nanos());
         sys::sleep(Duration::from_nanos(self.rng.range(0, period)))?;
         let (ticks, requests, routes) = (
             sys::cpu_ticks(),

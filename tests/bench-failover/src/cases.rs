@@ -28,7 +28,7 @@ const STEADY_50: &str = "send_gap = \"50ms\"";
 const STEADY_200: &str = "send_gap = \"200ms\"";
 const IDLE: &str = "send_gap = \"60s\"";
 /// Two-second blocks with 40 % duty.
-const BURSTY: &str = "send_gap = \"50ms\"\nbursts = [\"2s\", \"800ms\"]";
+const BURSTY: &str = "send_gap = \"50ms\"\nburst = { every = \"2s\", talk = \"800ms\" }";
 
 const UPSTREAM: Case = Case {
     name: "upstream-as/gap_50",
