@@ -743,3 +743,28 @@ fn monitored_routers_and_ris_live() {
         }
     }
 }
+
+#[test]
+fn how_often_routes_are_changed_can_be_set() {
+    let config = Config::parse(
+        "[failover]\nactions_per_hour = 10000\nclass_interval = \"0s\"\nhold_down = \"100ms\"\nhold_down_max = \"1s\"\nnudge = true\n",
+        "t.toml",
+    )
+    .unwrap();
+    let failover = config.failover;
+    assert_eq!(failover.actions_per_hour, 10_000);
+    assert_eq!(failover.class_interval, Duration::ZERO);
+    assert_eq!(failover.hold_down, Duration::from_millis(100));
+    assert_eq!(failover.hold_down_max, Duration::from_secs(1));
+    assert!(failover.nudge);
+    only(
+        "[failover]\nactions_per_hour = 0\n",
+        "2:",
+        "actions_per_hour",
+    );
+    only(
+        "[failover]\nclass_interval = \"25h\"\n",
+        "2:",
+        "class_interval",
+    );
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub enum Actor {
         nudge: bool,
         /// With the budget and the hold-down that are the defaults.
         cautious: bool,
+        /// `failover.permit` takes [`PERMIT`].
+        late: bool,
     },
     /// BIRD with BFD, by this name.
     Bird(&'static str),
@@ -36,15 +39,35 @@ pub enum Actor {
 
 impl Actor {
     /// netwatch as the benchmark configures it: acts upon every cut, and routes go soon after the heal.
-    pub const NETWATCH: Self = Self::Netwatch {
-        nudge: false,
-        cautious: false,
-    };
+    pub const NETWATCH: Self = Self::netwatch(false, false);
     /// The same with the nudge.
-    pub const NUDGING: Self = Self::Netwatch {
-        nudge: true,
-        cautious: false,
-    };
+    pub const NUDGING: Self = Self::netwatch(true, false);
+    /// The route comes when connections have been in retransmission timeout.
+    pub const LATE: Self = Self::netwatch(false, true);
+    /// The same with the nudge.
+    pub const LATE_NUDGING: Self = Self::netwatch(true, true);
+
+    const fn netwatch(nudge: bool, late: bool) -> Self {
+        Self::Netwatch {
+            nudge,
+            cautious: false,
+            late,
+        }
+    }
+
+    /// What distinguishes its figures in a case's name.
+    #[must_use]
+    pub const fn variant(self) -> &'static str {
+        match self {
+            Self::Netwatch { nudge, late, .. } => match (late, nudge) {
+                (false, false) => "",
+                (false, true) => "/nudge",
+                (true, false) => "/late_route",
+                (true, true) => "/late_route/nudge",
+            },
+            Self::Bird(_) => "",
+        }
+    }
 
     const fn is_netwatch(self) -> bool {
         matches!(self, Self::Netwatch { .. })
@@ -113,6 +136,8 @@ pub struct Block {
 }
 
 const MILLI: u64 = 1_000_000;
+/// How long the fleet's lock takes where the route shall be late.
+pub const PERMIT: Duration = Duration::from_millis(300);
 /// Baselines settle before the first cut.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// After everything is as before, so much more before the next cut.
@@ -148,8 +173,12 @@ impl Block {
             rng: Rng::new(plan.seed ^ 0xc07),
         };
         match plan.actor {
-            Actor::Netwatch { nudge, cautious } => {
-                let text = block.config(nudge, cautious);
+            Actor::Netwatch {
+                nudge,
+                cautious,
+                late,
+            } => {
+                let text = block.config(nudge, cautious, late)?;
                 block.daemon = Some(Daemon::start_with(&block.rig, &text, plan.netwatch)?);
                 if plan.watch {
                     block.bfd = Some(Bfd::watch(&block.rig)?);
@@ -166,7 +195,7 @@ impl Block {
     }
 
     /// The lab's configuration, with what repeated cuts need.
-    fn config(&self, nudge: bool, cautious: bool) -> String {
+    fn config(&self, nudge: bool, cautious: bool, late: bool) -> anyhow::Result<String> {
         let text = config(&self.rig.world, &self.scenario, self.rig.space.directory());
         let ignored: Vec<String> = slow::anchors(&self.rig)
             .iter()
@@ -178,11 +207,18 @@ impl Block {
                 "actions_per_hour = 10000\nclass_interval = \"0s\"\nhold_down = \"100ms\"\nhold_down_max = \"100ms\"\n",
             );
         }
-        text.replacen("[failover]\n", &failover, 1).replacen(
+        if late {
+            let permit = self.rig.space.directory().join("permit");
+            let script = format!("#!/bin/sh\nexec sleep {}\n", PERMIT.as_secs_f64());
+            std::fs::write(&permit, script)?;
+            std::fs::set_permissions(&permit, std::fs::Permissions::from_mode(0o755))?;
+            failover.push_str(&format!("permit = \"{}\"\n", permit.display()));
+        }
+        Ok(text.replacen("[failover]\n", &failover, 1).replacen(
             "[tcp]\n",
             &format!("[tcp]\nignore = [{}]\n", ignored.join(", ")),
             1,
-        )
+        ))
     }
 
     /// The watchers that looked on.

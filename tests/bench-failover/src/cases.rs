@@ -150,8 +150,8 @@ pub struct Goal {
     pub case: &'static str,
     /// The metric.
     pub metric: &'static str,
-    /// With the nudge, without it, or either.
-    pub nudge: Option<bool>,
+    /// With the nudge.
+    pub nudge: bool,
     /// Which percentile.
     pub share: f64,
     /// At most.
@@ -162,7 +162,7 @@ const fn goal(case: &'static str, metric: &'static str, share: f64, most: f64) -
     Goal {
         case,
         metric,
-        nudge: None,
+        nudge: false,
         share,
         most,
     }
@@ -182,7 +182,7 @@ pub const GOALS: [Goal; 12] = [
     goal("gateway/gap_50", "cut_to_route_ms", 0.95, 190.0),
     goal("upstream-as/gap_50", "cut_to_traffic_ms", 0.5, 250.0),
     Goal {
-        nudge: Some(true),
+        nudge: true,
         ..goal("upstream-as/gap_50", "cut_to_traffic_ms", 0.99, 450.0)
     },
 ];

@@ -197,8 +197,9 @@ impl Bench {
         let blocks = [
             ("upstream-as/gap_50", Actor::NETWATCH),
             ("upstream-as/gap_50", Actor::NUDGING),
+            ("upstream-as/gap_50", Actor::LATE),
+            ("upstream-as/gap_50", Actor::LATE_NUDGING),
             ("gateway/gap_50", Actor::NETWATCH),
-            ("gateway/gap_50", Actor::NUDGING),
             ("gateway/gap_50", Actor::Bird(bfd::BIRD_300)),
             ("gateway/gap_50", Actor::Bird(bfd::BIRD_50)),
         ];
@@ -222,21 +223,22 @@ impl Bench {
         if sys::interrupted() {
             return;
         }
-        let (peer, nudge) = match actor {
-            Actor::Netwatch { nudge, .. } => (None, nudge),
-            Actor::Bird(name) => (Some(name), false),
+        let peer = match actor {
+            Actor::Netwatch { .. } => None,
+            Actor::Bird(name) => Some(name),
         };
-        let title = match (peer, nudge, slow) {
-            (Some(peer), ..) => format!("{}, {peer}", case.name),
-            (None, true, _) => format!("{}, netwatch with the nudge", case.name),
-            (None, false, true) => format!("{}, long cuts for slow monitors", case.name),
-            (None, false, false) => format!("{}, netwatch", case.name),
-        };
+        let variant = actor.variant();
+        let title = format!(
+            "{}{variant}, {}{}",
+            case.name,
+            peer.unwrap_or("netwatch"),
+            if slow { ", long cuts" } else { "" }
+        );
         eprintln!("==> {title}: {cuts} cuts");
         let mut found = Cuts {
             case,
             peer,
-            nudge,
+            variant,
             seen: Vec::new(),
             noisy_too: self.noisy,
         };
@@ -266,7 +268,7 @@ impl Bench {
         let same = run
             .all
             .iter_mut()
-            .find(|cuts| slow && cuts.case == case && cuts.peer == peer && cuts.nudge == nudge);
+            .find(|cuts| slow && cuts.case == case && cuts.peer == peer && cuts.variant == variant);
         match same {
             Some(cuts) => cuts.seen.append(&mut found.seen),
             None => run.all.push(found),
@@ -319,6 +321,7 @@ impl Bench {
             actor: Actor::Netwatch {
                 nudge: true,
                 cautious: true,
+                late: false,
             },
             seed: self.seed,
             netwatch,

@@ -12,8 +12,8 @@ pub struct Cuts {
     pub case: Case,
     /// Whose figures the route and the traffic are, where not netwatch's.
     pub peer: Option<&'static str>,
-    /// netwatch with the nudge.
-    pub nudge: bool,
+    /// See [`crate::block::Actor::variant`].
+    pub variant: &'static str,
     /// One of each.
     pub seen: Vec<Seen>,
     /// Count cuts during which the rig itself was late or lost packets.
@@ -21,14 +21,10 @@ pub struct Cuts {
 }
 
 impl Cuts {
-    /// The case in results: its own, or the one with the nudge.
+    /// The case in results, with the variant.
     #[must_use]
     pub fn name(&self) -> String {
-        if self.nudge {
-            format!("{}/nudge", self.case.name)
-        } else {
-            self.case.name.to_owned()
-        }
+        format!("{}{}", self.case.name, self.variant)
     }
 
     /// The cuts that count.
@@ -124,7 +120,7 @@ pub fn add(document: &mut Document, all: &[Cuts]) {
         if let Some(cuts) = all.iter().find(|cuts| {
             cuts.peer.is_none()
                 && cuts.case.name == goal.case
-                && goal.nudge.is_none_or(|nudge| nudge == cuts.nudge)
+                && cuts.variant == if goal.nudge { "/nudge" } else { "" }
         }) {
             document.checks.extend(reached(&goal, cuts));
         }
@@ -292,8 +288,21 @@ fn checks(document: &mut Document, cuts: &Cuts) {
     );
     let paged = cuts.seen.iter().filter(|s| s.page.is_some()).count();
     add("paged", paged == all, format!("{paged} of {all} cuts"));
-    if cuts.nudge {
+    if cuts.variant.ends_with("/nudge") {
         let told = cuts.seen.iter().filter(|s| s.nudged.is_some()).count();
+        // "12 backed-off connections were made to ..."
+        let nudged: usize = cuts
+            .seen
+            .iter()
+            .filter_map(|seen| {
+                seen.nudged
+                    .as_deref()?
+                    .split(' ')
+                    .next()?
+                    .parse::<usize>()
+                    .ok()
+            })
+            .sum();
         let failed = cuts
             .seen
             .iter()
@@ -301,9 +310,9 @@ fn checks(document: &mut Document, cuts: &Cuts) {
             .find(|text| text.contains("failed"));
         add(
             "nudged",
-            told == all && failed.is_none(),
+            told == all && failed.is_none() && (nudged > 0 || !cuts.variant.contains("late_route")),
             format!(
-                "the timeline of {told} of {all} cuts tells of it{}",
+                "the timeline of {told} of {all} cuts tells of it, of {nudged} connections in all{}",
                 failed.map_or_else(String::new, |text| format!("; {text}"))
             ),
         );
@@ -332,9 +341,9 @@ fn reached(goal: &Goal, cuts: &Cuts) -> Option<Check> {
 fn compare(document: &mut Document, all: &[Cuts]) {
     let median = |cuts: &Cuts| stats::quantile(&cuts.sorted("cut_to_traffic_ms"), 0.5);
     for theirs in all.iter().filter(|cuts| cuts.peer == Some(bfd::BIRD_300)) {
-        let ours = all
-            .iter()
-            .find(|cuts| cuts.peer.is_none() && cuts.case == theirs.case && !cuts.nudge);
+        let ours = all.iter().find(|cuts| {
+            cuts.peer.is_none() && cuts.case == theirs.case && cuts.variant.is_empty()
+        });
         if let Some((ours, theirs_p50)) = ours.and_then(median).zip(median(theirs)) {
             document.checks.push(Check::new(
                 format!("{}/three_times_ahead_of_bfd_300", theirs.case.name),
@@ -345,7 +354,7 @@ fn compare(document: &mut Document, all: &[Cuts]) {
     }
     for cuts in all
         .iter()
-        .filter(|cuts| cuts.peer.is_none() && !cuts.nudge && cuts.case.name == "upstream-as/gap_50")
+        .filter(|cuts| cuts.peer.is_none() && cuts.name() == "upstream-as/gap_50")
     {
         for name in [bfd::BIRD_300, bfd::BIRD_50, bfd::FRR] {
             let looked: Vec<&Seen> = cuts
