@@ -24,5 +24,5 @@ pub use secret::{Secret, SecretError};
 pub use stations::{Bmp, BmpPeer, BmpRouter, BmpView, Ris};
 pub use types::{
     AddPath, Anchor, Bgp, BgpPeer, BgpRole, Block, Config, DynamicNeighbors, Egress, Failover,
-    Host, Metrics, Mode, Neighbor, Pager, PagerProvider, Probe, RoutingKey, Tcp, Watch,
+    Host, Metrics, Mode, Neighbor, Pager, PagerProvider, Probe, Recorder, RoutingKey, Tcp, Watch,
 };

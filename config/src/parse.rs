@@ -16,7 +16,7 @@ use crate::stations;
 use crate::watch::{block, ports, watch};
 use crate::{
     Anchor, Bgp, Config, ConfigError, Egress, Failover, Host, Metrics, Mode, Pager, PagerProvider,
-    Probe, RoutingKey, Tcp,
+    Probe, Recorder, RoutingKey, Tcp,
 };
 
 /// A configuration is text written by people; more than this is another file.
@@ -82,6 +82,7 @@ fn document<'t>(table: toml::Spanned<DeTable<'t>>, report: &Report<'t>) -> Confi
     let failover = failover(root.take("failover"), &host, &egress, &probe, report);
     let pager = section(&mut root, "pager", |s| pager(s, report)).flatten();
     let metrics = section(&mut root, "metrics", |s| metrics(s, bgp.as_ref(), report)).flatten();
+    let recorder = section(&mut root, "recorder", |s| recorder(s, report)).unwrap_or_default();
     root.finish();
     Config {
         host,
@@ -94,6 +95,7 @@ fn document<'t>(table: toml::Spanned<DeTable<'t>>, report: &Report<'t>) -> Confi
         failover,
         pager,
         metrics,
+        recorder,
     }
 }
 
@@ -422,8 +424,8 @@ fn bgp(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -> Option<Bg
         send_hold_time,
         neighbors,
         bmp,
-        ris,
         dynamic,
+        ris,
     })
 }
 
@@ -515,6 +517,26 @@ fn failover(
         .and_then(|i| i.duration(5 * SECOND..=600 * SECOND))
     {
         result.lease = lease;
+    }
+    if let Some(actions) = s
+        .take("actions_per_hour")
+        .and_then(|i| i.integer(1..=10_000, "a number of actions"))
+    {
+        result.actions_per_hour = actions.value;
+    }
+    let mut time = |key: &'static str, result: &mut Duration, most: u32| {
+        if let Some(time) = s
+            .take(key)
+            .and_then(|i| i.duration(Duration::ZERO..=SECOND * most))
+        {
+            *result = time;
+        }
+    };
+    time("class_interval", &mut result.class_interval, 86_400);
+    time("hold_down", &mut result.hold_down, 3_600);
+    time("hold_down_max", &mut result.hold_down_max, 3_600);
+    if let Some(nudge) = s.take("nudge").and_then(|i| i.boolean()) {
+        result.nudge = nudge;
     }
     if let Some(protocol) = s
         .take("protocol")
@@ -671,4 +693,33 @@ fn metrics(s: &mut Section<'_>, bgp: Option<&Bgp>, report: &Report<'_>) -> Optio
         listen: listen.value,
         series,
     })
+}
+
+fn recorder(s: &mut Section<'_>, report: &Report<'_>) -> Recorder {
+    let default = Recorder::default();
+    let place = s.place();
+    let mut mib = |key, most: i64, default| {
+        s.take(key)
+            .and_then(|i| i.integer(1..=most, "a number of MiB"))
+            .map_or(default, |value| value.value)
+    };
+    let memory_mib = mib("memory_mib", 1024, default.memory_mib);
+    let recording_mib = mib("recording_mib", 1024, default.recording_mib);
+    let total_mib = mib("total_mib", 1 << 20, default.total_mib);
+    if total_mib < recording_mib {
+        place.problem(
+            report,
+            "total_mib is less than recording_mib: there would be no room for one recording",
+        );
+    }
+    Recorder {
+        enabled: s.take("enabled").and_then(|i| i.boolean()).unwrap_or(true),
+        before: s
+            .take("before")
+            .and_then(|i| i.duration(SECOND..=600 * SECOND))
+            .unwrap_or(default.before),
+        memory_mib,
+        recording_mib,
+        total_mib,
+    }
 }

@@ -31,6 +31,8 @@ pub struct Config {
     pub pager: Option<Pager>,
     /// The metrics listener. `None`: there is none.
     pub metrics: Option<Metrics>,
+    /// The flight recorder.
+    pub recorder: Recorder,
 }
 
 /// This host and the daemon's places on it.
@@ -38,7 +40,7 @@ pub struct Config {
 pub struct Host {
     /// The name that pages carry. `None`: the kernel's host name.
     pub name: Option<String>,
-    /// Directory of what outlives a restart: `journal.db`, `outbox.db`.
+    /// Directory of what outlives a restart: `journal.db`, `outbox.db`, `recordings`.
     pub state_dir: PathBuf,
     /// Directory of what does not: the control socket, leases, the kill switch.
     pub runtime_dir: PathBuf,
@@ -98,7 +100,7 @@ pub struct Watch {
     pub cgroups: Vec<PathBuf>,
     /// TCP ports, of either end, whose messages are recorded one by one.
     pub consensus_ports: BTreeSet<u16>,
-    /// A watched thread's wait for a CPU that is told at once when it was longer.
+    /// A watched thread's wait for a CPU that is logged within a second when it was longer.
     pub wait: Duration,
 }
 
@@ -133,7 +135,7 @@ pub struct Block {
     pub enabled: bool,
     /// Names of whole disks, such as `nvme0n1`; empty: all.
     pub devices: Vec<String>,
-    /// A request that is told at once when it took longer.
+    /// A request that is logged within a second when it took longer.
     pub slow: Duration,
 }
 
@@ -327,6 +329,17 @@ pub struct Failover {
     pub max_routes: u16,
     /// Unrenewed routes are removed after this time, 5 s to 10 min.
     pub lease: Duration,
+    /// Incidents that may be acted on within an hour, 1 to 10,000; beyond it plans are only told.
+    pub actions_per_hour: u16,
+    /// Only one incident of a verdict class is acted on within this time, at most 24 h.
+    pub class_interval: Duration,
+    /// How long routes stay after the primary healed; doubled for each time within an hour.
+    pub hold_down: Duration,
+    /// The longest that they stay.
+    pub hold_down_max: Duration,
+    /// Once routes are in, connections with a backed-off retransmission timer are made to
+    /// retransmit at once by an ICMP message to ourselves (RFC 6069).
+    pub nudge: bool,
     /// `rtm_protocol` of our routes.
     pub protocol: u8,
     /// While this file exists, nothing is installed and what is installed is removed.
@@ -345,6 +358,11 @@ impl Default for Failover {
             protected: Vec::new(),
             max_routes: 128,
             lease: Duration::from_secs(30),
+            actions_per_hour: 3,
+            class_interval: Duration::from_secs(300),
+            hold_down: Duration::from_secs(2),
+            hold_down_max: Duration::from_secs(600),
+            nudge: false,
             protocol: 198,
             kill_switch: PathBuf::from("/run/netwatch/failover.off"),
             permit: None,
@@ -402,4 +420,31 @@ pub struct Metrics {
     pub listen: SocketAddr,
     /// Peers, disks and threads of each summary at most, those with most values first.
     pub series: u16,
+}
+
+/// The flight recorder. Without any configuration it does not run: nothing is left on disk then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    /// Record.
+    pub enabled: bool,
+    /// A recording begins so long before its incident's onset.
+    pub before: Duration,
+    /// Memory for what happened lately, in MiB.
+    pub memory_mib: u32,
+    /// The size of one recording, in MiB.
+    pub recording_mib: u32,
+    /// The size of all recordings together, in MiB: beyond it the oldest are removed.
+    pub total_mib: u32,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            before: Duration::from_secs(60),
+            memory_mib: 16,
+            recording_mib: 32,
+            total_mib: 512,
+        }
+    }
 }

@@ -20,8 +20,7 @@ impl Config {
             );
         }
         if self.bgp.as_ref().is_some_and(|b| {
-            let none = b.neighbors.is_empty() && b.dynamic.is_empty();
-            none && b.bmp.is_none() && b.ris.is_none()
+            b.neighbors.is_empty() && b.dynamic.is_empty() && b.bmp.is_none() && b.ris.is_none()
         }) {
             warn("bgp: no [[bgp.neighbor]] and no [[bgp.dynamic]], so no router can connect");
         }

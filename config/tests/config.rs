@@ -83,6 +83,27 @@ fn every_key_of_the_shipped_file_is_valid() {
     ));
     assert_eq!(config.metrics.unwrap().listen.port(), 9464);
     assert_eq!(config.host.name.as_deref(), Some("val-1"));
+    assert_eq!(config.recorder, config::Recorder::default());
+}
+
+#[test]
+fn the_recorder_needs_room_for_one_recording() {
+    let config = Config::parse("[recorder]\nbefore = \"2m\"\ntotal_mib = 64\n", "t").unwrap();
+    assert_eq!(config.recorder.before, Duration::from_secs(120));
+    assert_eq!(
+        (config.recorder.total_mib, config.recorder.recording_mib),
+        (64, 32)
+    );
+    only(
+        "[recorder]\ntotal_mib = 16\n",
+        "1:1: recorder: ",
+        "less than recording_mib",
+    );
+    only(
+        "[recorder]\nmemory_mib = 0\n",
+        "2:14: recorder.memory_mib: ",
+        "1 to 1024",
+    );
 }
 
 /// The shipped file names every key that the reader knows, and the documentation too.
@@ -90,10 +111,10 @@ fn every_key_of_the_shipped_file_is_valid() {
 fn the_shipped_file_and_the_documentation_are_complete() {
     let document = include_str!("../../docs/configuration.md");
     let nonsense = format!(
-        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[watch]\nzzz = 1\n[block]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[[bgp.dynamic]]\nprefix = '192.0.2.0/24'\nasn = [1]\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n"
+        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[watch]\nzzz = 1\n[block]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[[bgp.dynamic]]\nprefix = '192.0.2.0/24'\nasn = [1]\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n[recorder]\nzzz = 1\n"
     );
     let found = problems(&nonsense);
-    assert_eq!(found.len(), 15, "{found:#?}");
+    assert_eq!(found.len(), 16, "{found:#?}");
     for problem in found {
         let (_, known) = problem.split_once("known keys here: ").unwrap();
         for key in known.split(", ") {
@@ -721,4 +742,29 @@ fn monitored_routers_and_ris_live() {
             );
         }
     }
+}
+
+#[test]
+fn how_often_routes_are_changed_can_be_set() {
+    let config = Config::parse(
+        "[failover]\nactions_per_hour = 10000\nclass_interval = \"0s\"\nhold_down = \"100ms\"\nhold_down_max = \"1s\"\nnudge = true\n",
+        "t.toml",
+    )
+    .unwrap();
+    let failover = config.failover;
+    assert_eq!(failover.actions_per_hour, 10_000);
+    assert_eq!(failover.class_interval, Duration::ZERO);
+    assert_eq!(failover.hold_down, Duration::from_millis(100));
+    assert_eq!(failover.hold_down_max, Duration::from_secs(1));
+    assert!(failover.nudge);
+    only(
+        "[failover]\nactions_per_hour = 0\n",
+        "2:",
+        "actions_per_hour",
+    );
+    only(
+        "[failover]\nclass_interval = \"25h\"\n",
+        "2:",
+        "class_interval",
+    );
 }

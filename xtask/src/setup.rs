@@ -19,24 +19,35 @@ const PACKAGES: &[&str] = &[
     "bird2",
     "bpftool",
     "ca-certificates",
+    "exabgp",
+    "frr",
     "g++",
     "gcc",
+    "gobgpd",
     "iproute2",
     "make",
     "nftables",
+    "openbgpd",
     "pkg-config",
     "procps",
+];
+/// Packages that bring a service of the host's, and the service.
+const SERVICES: &[(&str, &str)] = &[
+    ("bird2", "bird"),
+    ("exabgp", "exabgp"),
+    ("frr", "frr"),
+    ("gobgpd", "gobgpd"),
+    ("openbgpd", "openbgpd"),
 ];
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 
 /// Installs what is missing, and says what. Does nothing on a machine that has everything.
 pub fn run() -> Result<()> {
     let mut apt = Apt::default();
-    let had_bird = installed("bird2");
+    let new = SERVICES.iter().filter(|(package, _)| !installed(package));
+    let new: Vec<&str> = new.map(|(_, service)| *service).collect();
     apt.install(PACKAGES)?;
-    if !had_bird {
-        keep_bird_off();
-    }
+    keep_off(&new);
     let llvm = bpf_compiler_llvm(&mut apt)?;
     install_linker(&mut apt, llvm)?;
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
@@ -169,16 +180,20 @@ pub fn install_cargo_deny() -> Result<()> {
     ))
 }
 
-/// The lab starts its own BIRDs. Debian's package starts one for the host, which nobody asked for.
-fn keep_bird_off() {
-    step("stopping and disabling the bird service that the package brought");
-    if Path::new("/run/systemd/system").is_dir() {
-        for unit in ["bird.service", "bird6.service"] {
-            output(&mut command("systemctl", &["disable", "--now", unit]));
+/// The lab and the interop tests start their own routers. Debian's packages start one for the host,
+/// which nobody asked for.
+fn keep_off(services: &[&str]) {
+    let systemd = Path::new("/run/systemd/system").is_dir();
+    for service in services {
+        step(&format!(
+            "stopping and disabling the {service} service that its package brought"
+        ));
+        if systemd {
+            output(&mut command("systemctl", &["disable", "--now", service]));
+        } else {
+            output(&mut command("service", &[service, "stop"]));
+            output(&mut command("update-rc.d", &[service, "disable"]));
         }
-    } else {
-        output(&mut command("service", &["bird", "stop"]));
-        output(&mut command("update-rc.d", &["bird", "disable"]));
     }
 }
 

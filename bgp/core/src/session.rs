@@ -1,7 +1,7 @@
 //! A session (RFC 4271 section 8): one per TCP connection, or per attempt at one.
 //!
-//! It never announces a route: it sends OPEN, KEEPALIVE, NOTIFICATION, and the two marks between
-//! which a refresh of an empty table happens.
+//! It never announces a route: it sends OPEN, KEEPALIVE, NOTIFICATION, End-of-RIB, and the two marks
+//! between which a refresh of an empty table happens.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -12,6 +12,7 @@ use crate::open::{self, Open};
 use crate::refresh::{RefreshKind, RouteRefresh};
 use crate::role::OtcRule;
 use crate::session::{Action, Event, Jitter, Negotiated, Session, State};
+use crate::update;
 
 /// Hold time until the neighbour's OPEN is there (RFC 4271 section 8.2.2 suggests 4 minutes).
 const OPEN_HOLD: Duration = Duration::from_mins(4);
@@ -150,7 +151,7 @@ impl Session {
                 vec![keepalive()]
             }
             (OpenSent, Event::Keepalive) => self.unexpected(MessageType::Keepalive),
-            (OpenConfirm, Event::Keepalive) => self.establish(now),
+            (OpenConfirm, Event::Keepalive) => self.establish(now, jitter),
             (Established, Event::Keepalive) => {
                 self.timers.restart_hold(now);
                 Vec::new()
@@ -275,7 +276,7 @@ impl Session {
         negotiated.map_or(Duration::ZERO, |negotiated| negotiated.hold_time)
     }
 
-    fn establish(&mut self, now: Timestamp) -> Vec<Action> {
+    fn establish(&mut self, now: Timestamp, jitter: Jitter) -> Vec<Action> {
         self.state = State::Established;
         self.timers.restart_hold(now);
         let hold_time = self.hold_time();
@@ -285,8 +286,23 @@ impl Session {
             let time = send_hold.unwrap_or_else(|| SEND_HOLD.max(hold_time * 2));
             self.timers.start_send_hold(now, time);
         }
-        let up = self.negotiated.clone().map(Action::Up);
-        up.into_iter().collect()
+        let Some(negotiated) = self.negotiated.clone() else {
+            return Vec::new();
+        };
+        let mut actions = Vec::new();
+        // Our initial update is empty, and that has to be said: a neighbour that restarted waits
+        // for it (RFC 4724 sections 2 and 4.1).
+        if negotiated.graceful_restart {
+            let families = negotiated.context.families;
+            let spoken = |family: &Family| families.contains(*family);
+            actions.extend(Family::ALL.into_iter().filter(spoken).map(|family| {
+                let message = update::end_of_rib(family);
+                Action::Send { message }
+            }));
+            self.timers.start_keepalive(now, hold_time, jitter);
+        }
+        actions.push(Action::Up(negotiated));
+        actions
     }
 
     /// A request is answered with the two marks of a refresh where those were negotiated: there is

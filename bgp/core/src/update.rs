@@ -9,6 +9,7 @@ use crate::attributes::{
     self, AttributeError, Attributes, ErrorLevel, Tlv, Walked, is_host, kind, subcode,
 };
 use crate::fault::{Fault, code};
+use crate::frame::{self, MessageType};
 use crate::nlri::{Families, Family, Nlri, NlriField};
 use crate::role::{OtcRule, RouteLeak};
 
@@ -494,6 +495,16 @@ fn mp_unreach<'a>(
     let nlri = NlriField::check(family, context.add_path.contains(family), bytes)
         .map_err(|error| fault(&error.to_string()))?;
     Ok(Some((family, nlri)))
+}
+
+/// End-of-RIB for a family, a whole message (RFC 4724 section 2).
+pub(crate) fn end_of_rib(family: Family) -> Vec<u8> {
+    let body: &[u8] = match family {
+        Family::Ipv4 => &[0, 0, 0, 0],
+        // An MP_UNREACH_NLRI without routes.
+        Family::Ipv6 => &[0, 0, 0, 6, 0x80, 15, 3, 0, 2, 1],
+    };
+    frame::encode(MessageType::Update, body)
 }
 
 #[cfg(test)]

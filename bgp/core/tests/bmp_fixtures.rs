@@ -134,16 +134,17 @@ fn header(ours: &PeerHeader, theirs: &Value, message: usize) {
 }
 
 fn texts(information: &[Information]) -> Vec<(&str, &str)> {
-    let text = |information| -> (&str, &str) {
-        match information {
-            Information::Text(text) => ("String", text),
-            Information::SystemDescription(text) => ("SystemDescription", text),
-            Information::SystemName(text) => ("SystemName", text),
-            Information::TableName(text) => ("VrfTableName", text),
-            Information::Other(_) => ("", ""),
-        }
-    };
     information.iter().map(text).collect()
+}
+
+fn text(information: &Information) -> (&str, &str) {
+    match information {
+        Information::Text(text) => ("String", text),
+        Information::SystemDescription(text) => ("SystemDescription", text),
+        Information::SystemName(text) => ("SystemName", text),
+        Information::TableName(text) => ("VrfTableName", text),
+        Information::Other(_) => ("", ""),
+    }
 }
 
 fn said(theirs: &Value) -> Vec<(&str, &str)> {

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bgp_core::{
-    Action, Event, Families, Fault, Jitter, Notification, Open, RefreshKind, RouteRefresh, Session,
-    SessionConfig, State, Stop, Update,
+    Action, Event, Families, Fault, GracefulRestart, Jitter, Notification, Open, RefreshKind,
+    RouteRefresh, Session, SessionConfig, State, Stop, Update,
 };
 use events::{Asn, SessionDownReason, Timestamp};
 
@@ -159,6 +159,8 @@ fn sent(message: &[u8]) -> String {
     match (message[18], &message[19..]) {
         (1, _) => "OPEN".to_owned(),
         (4, _) => "KEEPALIVE".to_owned(),
+        (2, [0, 0, 0, 0]) => "EoR".to_owned(),
+        (2, [0, 0, 0, 6, 0x80, 15, 3, 0, 2, 1]) => "EoR6".to_owned(),
         (5, [_, _, 1, _]) => "BoRR".to_owned(),
         (5, [_, _, 2, _]) => "EoRR".to_owned(),
         (3, [code, subcode, data @ ..]) => {
@@ -251,6 +253,31 @@ fn timers_expire_in_the_order_of_their_times_and_hold_first() {
     assert_eq!(done(&jittered), "KEEPALIVE");
     let keepalive = session.timers().keepalive.unwrap();
     assert_eq!(keepalive, Timestamp::from_millis(57_500));
+}
+
+/// RFC 4724 section 2: End-of-RIB also where there is nothing to send, of each family of the session.
+#[test]
+fn a_neighbour_with_graceful_restart_is_told_that_there_are_no_routes() {
+    let up = |families| {
+        let theirs = Open {
+            families,
+            graceful_restart: Some(GracefulRestart::default()),
+            ..their_open()
+        };
+        let way = [Event::Start, Event::TcpConnected, open(theirs)];
+        let mut session = session_with(config(), way);
+        let actions = step(&mut session, Event::Keepalive, 5);
+        (done(&actions), timers(&session, at(5)))
+    };
+    // An UPDATE restarts the KeepaliveTimer (RFC 4271 section 8.2.2, Established).
+    let running = "hold=30 keepalive=10 send=480".to_owned();
+    let both = ("EoR EoR6 up".to_owned(), running.clone());
+    assert_eq!(up(Families::BOTH), both);
+    let only_ipv6 = Families {
+        ipv4: false,
+        ipv6: true,
+    };
+    assert_eq!(up(only_ipv6), ("EoR6 up".to_owned(), running));
 }
 
 /// RFC 4271 section 4.2, RFC 9687 section 4.3.

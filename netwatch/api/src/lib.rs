@@ -37,9 +37,9 @@ pub use kernel::{
 };
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,
-    NotificationInfo, PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo, Reply,
-    RibReply, RibRoute, RisInfo, RollbackReply, RouterInfo, RoutesReply, SessionInfo, StatusReply,
-    TargetInfo, VersionReply,
+    NotificationInfo, PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo,
+    RecordingInfo, Reply, RibReply, RibRoute, RisInfo, RollbackReply, RouterInfo, RoutesReply,
+    SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
 pub use request::{Request, RibQuery, RibQueryError};
 pub use server::{BindError, Call, Limits, Publisher, Server, ServerCounters};

@@ -117,6 +117,22 @@ pub struct StatusReply {
     pub neighbors: Vec<NeighborInfo>,
     /// The plans whose routes are installed.
     pub plans: Vec<PlanInfo>,
+    /// The incidents' recordings on disk, newest first.
+    #[serde(default)]
+    pub recordings: Vec<RecordingInfo>,
+}
+
+/// The recording of an incident, for `netwatch replay`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingInfo {
+    /// Of which incident.
+    pub incident: String,
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// It is still written to.
+    pub open: bool,
 }
 
 /// The peers.

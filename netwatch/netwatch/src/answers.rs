@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::{
     Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NotificationInfo, PageAttempt,
-    PageTestReply, PeerInfo, PeersReply, PlanInfo, Reply, Request, RibReply, RollbackReply,
-    RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
+    PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply,
+    RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
@@ -132,6 +132,7 @@ impl Daemon {
             egresses: self.egresses(),
             neighbors: Vec::new(),
             plans: self.plans(),
+            recordings: self.recordings(),
         };
         let (collector, error) = (self.collector.clone(), self.collector_error.clone());
         let (bgp, prober) = (self.bgp.clone(), self.prober.clone());
@@ -165,6 +166,19 @@ impl Daemon {
             }
             send(reply, Reply::Status(Box::new(status)));
         });
+    }
+
+    fn recordings(&self) -> Vec<RecordingInfo> {
+        let recorder = self.recorder.iter();
+        recorder
+            .flat_map(recorder::Recorder::recordings)
+            .map(|info| RecordingInfo {
+                incident: info.incident,
+                path: info.path,
+                bytes: info.bytes,
+                open: info.open,
+            })
+            .collect()
     }
 
     fn rib(&self, query: Option<api::RibQuery>, reply: oneshot::Sender<Reply>) {

@@ -15,7 +15,8 @@ use clap::{Args, Parser, Subcommand};
   netwatch run --config /etc/netwatch.toml      with egresses, BGP, failover, pager
   netwatch doctor --config /etc/netwatch.toml   what will work on this host
   netwatch top                                  peers, threads and disks, live
-  netwatch report                               the newest incident's timeline"
+  netwatch report                               the newest incident's timeline
+  netwatch replay                               decide it again, and compare"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -46,6 +47,8 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
     Trace(Trace),
     /// Print an incident's timeline from the journal
     Report(Report),
+    /// Feed an incident's recording through the engine again, and compare what it decides
+    Replay(ReplayIncident),
     /// Look at and take back the routes that the daemon installed
     #[command(after_help = "Examples:
   netwatch failover status              mode, kill switch, plans and leases
@@ -210,6 +213,43 @@ pub struct Report {
     /// The journal; default: `journal.db` in the configured `state_dir`
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `netwatch replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netwatch replay                   the newest recording
+  netwatch replay ID --verbose      one incident's, with every effect
+  netwatch replay FILE --until 2s   a file, until 2 s after the incident's onset
+  netwatch replay ID --list-keys    the parameters that --what-if takes
+  netwatch replay ID --what-if correlator.thresholds.confirm=25 --what-if policy.settle=80ms
+
+Exit code: 0 if every effect is the recorded one, byte for byte (with --what-if: if it
+could be replayed), 1 if one differs, 2 if nothing could be replayed.")]
+pub struct ReplayIncident {
+    /// A file, an incident, or a part of its name; default: the newest recording
+    #[arg(value_name = "FILE|INCIDENT")]
+    pub recording: Option<String>,
+    /// Decide by another value, and show what would have been decided; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub what_if: Vec<String>,
+    /// List the parameters and their values in the recording
+    #[arg(long, conflicts_with = "what_if")]
+    pub list_keys: bool,
+    /// Stop so long after the incident's onset, such as 500ms or 2s
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Print every effect, not only the timeline
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// The directory of recordings; default: `recordings` in the configured `state_dir`
+    #[arg(long, value_name = "DIRECTORY")]
+    pub recordings: Option<PathBuf>,
+    #[command(flatten)]
+    pub configured: Configured,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -19,7 +19,10 @@ mod leftover;
 mod maintenance;
 mod metrics;
 mod narrate;
+mod nudge;
 mod page;
+mod replay;
+mod replay_text;
 mod report;
 mod show;
 mod status;
@@ -57,6 +60,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             client(trace::run(&arguments))
         }
         Command::Report(arguments) => report::run(&arguments),
+        Command::Replay(arguments) => Ok(replay::run(&arguments)),
         Command::Failover { command } => client(failover::run(&command)),
         Command::Page(arguments) => client(page::run(&arguments)),
         Command::Bgp { command } => client(bgp::run(&command)),

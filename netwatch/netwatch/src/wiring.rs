@@ -39,6 +39,27 @@ pub fn journal(config: &Config) -> PathBuf {
     config.host.state_dir.join("journal.db")
 }
 
+/// The directory of recordings in the state directory, beside the journal.
+pub const RECORDINGS: &str = "recordings";
+
+/// The incidents' recordings.
+pub fn recordings(config: &Config) -> PathBuf {
+    config.host.state_dir.join(RECORDINGS)
+}
+
+/// The flight recorder's settings.
+pub fn recorder(config: &Config) -> recorder::Settings {
+    let mib = |count: u32| u64::from(count) << 20;
+    let recorder = &config.recorder;
+    recorder::Settings {
+        directory: recordings(config),
+        before: recorder.before,
+        memory: usize::try_from(mib(recorder.memory_mib)).unwrap_or(usize::MAX),
+        recording: mib(recorder.recording_mib),
+        total: mib(recorder.total_mib),
+    }
+}
+
 /// The configuration of a command: the file given, or the defaults.
 pub fn load(file: Option<&Path>) -> Result<Config> {
     match file {
@@ -153,6 +174,14 @@ fn policy(config: &Config) -> remediation::Policy {
                 asn: Some(Asn(a.asn)),
             })
             .collect(),
+        budget: remediation::Budget {
+            per_class: 1,
+            class_window: failover.class_interval,
+            per_hour: usize::from(failover.actions_per_hour),
+        },
+        hold_down: failover.hold_down,
+        hold_down_max: failover.hold_down_max,
+        nudge: failover.nudge,
         ..remediation::Policy::default()
     }
 }

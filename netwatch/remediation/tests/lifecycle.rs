@@ -686,3 +686,25 @@ fn cases_are_bounded() {
     ));
     let _ = default_entry(PEERS[0].0);
 }
+
+#[test]
+fn connections_are_nudged_once_the_routes_are_in_and_only_where_that_is_wanted() {
+    let asked = |policy| {
+        let world = installed_with(policy);
+        let effects = world.out.iter().filter_map(|output| match output {
+            remediation::Output::Effect(events::Effect::Nudge { plan, prefixes, .. }) => {
+                Some((plan.0, prefixes.len()))
+            }
+            _ => None,
+        });
+        let asked: Vec<_> = effects.collect();
+        (asked, world.installs()[0].routes.len())
+    };
+    let wanted = Policy {
+        nudge: true,
+        ..policy()
+    };
+    let (nudged, routes) = asked(wanted);
+    assert_eq!(nudged, [(1, routes)]);
+    assert_eq!(asked(policy()).0, []);
+}
