@@ -2,6 +2,7 @@
 //! failing ones have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use events::{Asn, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp};
 
@@ -19,13 +20,20 @@ pub struct Class {
     pub failing: BTreeSet<PeerKey>,
     /// Anchors that fail.
     pub anchors: usize,
+    /// Those asked that answered, and those that did not.
+    answered: usize,
+    silent: usize,
 }
 
 impl Class {
     /// Most of those of which anything is known fail, and it is not one alone.
-    fn fails(&self) -> bool {
+    ///
+    /// `asked`: probes are sent, so that not only old failures speak, which last through TCP's
+    /// backoff when all is well again.
+    fn fails(&self, asked: bool) -> bool {
         let failing = self.failing.len() + self.anchors;
-        !self.failing.is_empty() && failing >= 2 && failing >= 2 * self.alive
+        let confirmed = !asked || (self.silent >= 1 && self.silent >= 2 * self.answered);
+        !self.failing.is_empty() && failing >= 2 && failing >= 2 * self.alive && confirmed
     }
 
     /// How well it explains: what fails speaks for it, what is alive against it.
@@ -40,15 +48,26 @@ impl Class {
 enum State {
     Failing,
     Alive,
+    /// It does not fail, and nobody tells of deliveries.
+    Presumed,
     Unknown,
+}
+
+/// What asking a host gave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Answered,
+    Silent,
+    Not,
 }
 
 /// All hosts on an egress, as far as a case of small scope is concerned.
 pub struct Scene<'a> {
     /// Failures that have lasted.
     pub failures: Vec<Failure<'a>>,
-    states: BTreeMap<PeerKey, State>,
+    states: BTreeMap<PeerKey, (State, Asked)>,
     anchors: Vec<(PeerKey, State)>,
+    asked: bool,
 }
 
 /// The scene, once the wait is over and the egress itself is known to be well.
@@ -58,17 +77,22 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         return None;
     }
     let mut failures = view.of_case(case);
-    failures.retain(|f| view.now >= f.failing.at + t.narrow_persist && !answers(view, case, f));
+    failures.retain(|f| view.now >= f.failing.at + t.narrow_persist);
+    let (answering, failures): (Vec<_>, Vec<_>) =
+        failures.into_iter().partition(|f| answers(view, case, f));
     let newest = failures.iter().map(Failure::surely_dark).max()?;
+    let answering: BTreeSet<PeerKey> = answering.iter().map(|f| f.key).collect();
     let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
-    let states: BTreeMap<PeerKey, State> = connected(view, case)
+    let states: BTreeMap<PeerKey, (State, Asked)> = connected(view, case)
         .map(|(key, peer)| {
             let state = if failing.contains(&key) {
                 State::Failing
+            } else if answering.contains(&key) {
+                State::Alive
             } else {
                 state_of(view, case, &key, peer, newest)
             };
-            (key, state)
+            (key, (state, asked(view, case, &key, peer)))
         })
         .collect();
     let anchors = view
@@ -89,6 +113,7 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         failures,
         states,
         anchors,
+        asked: view.params.probes && !case.asked.is_empty(),
     };
     scene.egress_well().then_some(scene)
 }
@@ -123,7 +148,7 @@ fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> 
 }
 
 /// An answer this way may take so much longer than one another way.
-const OTHER_WAY: std::time::Duration = std::time::Duration::from_millis(200);
+const OTHER_WAY: Duration = Duration::from_millis(200);
 
 fn state_of(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer, bound: Timestamp) -> State {
     if asked_alive(view, case, key, bound) || peer.delivered.is_some_and(|at| at > bound) {
@@ -131,27 +156,52 @@ fn state_of(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer, bound: Tim
     } else if asked_dead(view, case, key, bound) {
         State::Failing
     } else if peer.delivered.is_none() && peer.failure().is_none() {
-        // Nobody tells of acknowledgements: silence about a failure counts as life.
-        State::Alive
+        State::Presumed
     } else {
         State::Unknown
     }
 }
 
+fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
+    let Some(at) = case.asked.get(&key.0) else {
+        return Asked::Not;
+    };
+    let limit = peer.failure().map_or(Duration::ZERO, |f| f.limit);
+    let window = view
+        .reach
+        .find(&case.egress, ProbeSource::Flow, ProbeTarget::Suspect(key.0));
+    // The newest word counts: it is asked again and again.
+    match window {
+        Some(w) if w.answered_since(*at) && w.misses(view.now) == 0 => Asked::Answered,
+        Some(w) if w.misses(view.now) > 0 => Asked::Silent,
+        _ if view.now >= *at + limit.max(ANSWER) => Asked::Silent,
+        _ => Asked::Not,
+    }
+}
+
+/// Who was asked answers within this, or its usual limit.
+const ANSWER: Duration = Duration::from_millis(250);
+
 impl Scene<'_> {
     /// Something on the egress is alive, or there is but one to tell.
     fn egress_well(&self) -> bool {
-        let alive = |state: &State| *state == State::Alive;
-        let anchors = self.anchors.iter().any(|(_, state)| alive(state));
-        anchors
-            || self.states.len() == 1
-            || (self.anchors.is_empty() && self.states.values().any(alive))
+        let anchors = self.anchors.iter().any(|(_, state)| *state == State::Alive);
+        let peers = self.states.values().any(|(state, _)| {
+            *state == State::Alive || (self.anchors.is_empty() && *state == State::Presumed)
+        });
+        anchors || peers || self.states.len() == 1
     }
 
-    fn count(&self, class: &mut Class, key: PeerKey, state: State, anchor: bool) {
+    fn count(&self, class: &mut Class, key: PeerKey, state: State, asked: Option<Asked>) {
         class.members += 1;
+        let anchor = asked.is_none();
+        match asked {
+            Some(Asked::Answered) => class.answered += 1,
+            Some(Asked::Silent) => class.silent += 1,
+            _ => {}
+        }
         match state {
-            State::Alive => class.alive += 1,
+            State::Alive | State::Presumed => class.alive += 1,
             State::Failing if anchor => class.anchors += 1,
             State::Failing => {
                 class.failing.insert(key);
@@ -163,9 +213,12 @@ impl Scene<'_> {
     /// The AS beyond the upstream that best explains the failures.
     pub fn best_as(&self, view: &View<'_>, case: &Case) -> Option<(Asn, Class)> {
         let mut classes: BTreeMap<Asn, (usize, Class)> = BTreeMap::new();
-        let peers = self.states.iter().map(|(key, state)| (*key, *state, false));
-        let anchors = self.anchors.iter().map(|(key, state)| (*key, *state, true));
-        for (key, state, anchor) in peers.chain(anchors) {
+        let peers = self
+            .states
+            .iter()
+            .map(|(key, (state, asked))| (*key, *state, Some(*asked)));
+        let anchors = self.anchors.iter().map(|(key, state)| (*key, *state, None));
+        for (key, state, asked) in peers.chain(anchors) {
             let Some(path) = view.routes.path(&key, &case.egress) else {
                 continue;
             };
@@ -176,12 +229,12 @@ impl Scene<'_> {
                 }
                 let (depth, class) = classes.entry(*asn).or_default();
                 *depth = (*depth).max(hop);
-                self.count(class, key, state, anchor);
+                self.count(class, key, state, asked);
             }
         }
         classes
             .into_iter()
-            .filter(|(_, (_, class))| class.fails())
+            .filter(|(_, (_, class))| class.fails(self.asked))
             // Best explained, then fewest others, then farthest from us.
             .max_by_key(|(_, (depth, class))| {
                 (class.fit(), std::cmp::Reverse(class.members), *depth)
@@ -192,13 +245,13 @@ impl Scene<'_> {
     /// The prefix with most failures.
     pub fn best_prefix(&self, view: &View<'_>, case: &Case) -> Option<(Prefix, Class)> {
         let mut classes: BTreeMap<Prefix, Class> = BTreeMap::new();
-        for (key, state) in &self.states {
+        for (key, (state, asked)) in &self.states {
             let class = classes.entry(view.prefix(key, &case.egress)).or_default();
-            self.count(class, *key, *state, false);
+            self.count(class, *key, *state, Some(*asked));
         }
         classes
             .into_iter()
-            .filter(|(_, class)| class.fails())
+            .filter(|(_, class)| class.fails(self.asked))
             .max_by_key(|(_, class)| class.fit())
     }
 }
@@ -214,13 +267,14 @@ pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool
             } else {
                 State::Alive
             };
-            (key, state)
+            (key, (state, Asked::Not))
         })
         .collect();
     let scene = Scene {
         failures: failures.to_vec(),
         states,
         anchors: Vec::new(),
+        asked: false,
     };
     let covers = |class: &Class| {
         class.failing.len() * 10 >= failures.len() * 9 && population >= class.members + 2
