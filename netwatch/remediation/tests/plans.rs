@@ -336,7 +336,8 @@ fn a_remote_as_needs_proof_of_its_own() {
     );
     world.at(ONSET + 200);
     world.probe("b", PEERS[0].0, ProbeSource::Flow, true);
-    world.at(ONSET + 205);
+    // The proof of the other prefix is waited for.
+    world.at(ONSET + 260);
     let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
     assert_eq!(
         routes,
