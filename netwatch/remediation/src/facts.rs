@@ -137,6 +137,13 @@ impl Facts {
             .map(|known| known.route.prefix)
     }
 
+    /// Some known path to a peer leads through an AS, or none is known.
+    pub(crate) fn may_be_behind(&self, peer: PeerKey, asn: Asn) -> bool {
+        self.bgp.get(&peer).is_none_or(|known| {
+            known.is_empty() || known.values().any(|k| k.route.as_path.contains(&asn))
+        })
+    }
+
     /// The AS that originates the route to an address: of an anchor the configured one.
     pub(crate) fn origin(&self, address: IpAddr, policy: &Policy) -> Option<Asn> {
         policy

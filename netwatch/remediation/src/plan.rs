@@ -168,7 +168,12 @@ pub(crate) fn draft_for(
             }
         }
         // Those that fail behind it, whether it is their origin or on the way to them.
-        Verdict::RemoteAs { .. } => incident.affected.iter().copied().collect(),
+        Verdict::RemoteAs { asn } => incident
+            .affected
+            .iter()
+            .copied()
+            .filter(|peer| facts.may_be_behind(*peer, *asn))
+            .collect(),
         Verdict::Prefix { prefix } => incident
             .affected
             .iter()
