@@ -8,11 +8,13 @@
 
 mod duration;
 mod maintenance;
+mod neighbor;
 mod parse;
 mod problem;
 mod read;
 mod rib;
 mod secret;
+mod stations;
 mod types;
 mod warnings;
 mod watch;
@@ -21,7 +23,8 @@ pub use maintenance::Maintenance;
 pub use problem::{ConfigError, Problem};
 pub use rib::{History, Rpki};
 pub use secret::{Secret, SecretError};
+pub use stations::{Bmp, BmpPeer, BmpRouter, BmpView, Ris};
 pub use types::{
-    Anchor, Bgp, Block, Config, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
-    PagerProvider, Probe, RoutingKey, Tcp, Watch,
+    AddPath, Anchor, Bgp, BgpPeer, BgpRole, Block, Config, DynamicNeighbors, Egress, Failover,
+    Host, Metrics, Mode, Neighbor, Pager, PagerProvider, Probe, Recorder, RoutingKey, Tcp, Watch,
 };

@@ -9,13 +9,15 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use crate::maintenance::maintenance;
+use crate::neighbor::{dynamic, neighbors};
 use crate::read::{At, Item, Report, Section, offset};
 use crate::rib;
 use crate::secret::routing_key;
+use crate::stations;
 use crate::watch::{block, ports, watch};
 use crate::{
-    Anchor, Bgp, Config, ConfigError, Egress, Failover, Host, Metrics, Mode, Neighbor, Pager,
-    PagerProvider, Probe, RoutingKey, Tcp,
+    Anchor, Bgp, Config, ConfigError, Egress, Failover, Host, Metrics, Mode, Pager, PagerProvider,
+    Probe, Recorder, RoutingKey, Tcp,
 };
 
 /// A configuration is text written by people; more than this is another file.
@@ -81,6 +83,7 @@ fn document<'t>(table: toml::Spanned<DeTable<'t>>, report: &Report<'t>) -> Confi
     let failover = failover(root.take("failover"), &host, &egress, &probe, report);
     let pager = section(&mut root, "pager", |s| pager(s, report)).flatten();
     let metrics = section(&mut root, "metrics", |s| metrics(s, bgp.as_ref(), report)).flatten();
+    let recorder = section(&mut root, "recorder", |s| recorder(s, report)).unwrap_or_default();
     root.finish();
     Config {
         host,
@@ -93,6 +96,7 @@ fn document<'t>(table: toml::Spanned<DeTable<'t>>, report: &Report<'t>) -> Confi
         failover,
         pager,
         metrics,
+        recorder,
     }
 }
 
@@ -120,7 +124,7 @@ fn host(s: &mut Section<'_>, report: &Report<'_>) -> Host {
     }
 }
 
-fn path(item: Option<Item<'_>>, report: &Report<'_>) -> Option<PathBuf> {
+pub(crate) fn path(item: Option<Item<'_>>, report: &Report<'_>) -> Option<PathBuf> {
     let text = item?.text()?;
     if !text.value.starts_with('/') {
         text.problem(
@@ -163,28 +167,30 @@ fn tcp(s: &mut Section<'_>, report: &Report<'_>) -> Tcp {
     }
 }
 
-fn prefixes(item: Option<Item<'_>>, report: &Report<'_>) -> Vec<At<IpNet>> {
+pub(crate) fn prefixes(item: Option<Item<'_>>, report: &Report<'_>) -> Vec<At<IpNet>> {
     let mut found: Vec<At<IpNet>> = Vec::new();
     for item in item.map_or_else(Vec::new, |i| i.array("prefixes")) {
-        let Some(prefix) = item.parsed::<IpNet>("a prefix such as \"192.0.2.0/24\"") else {
+        let Some(prefix) = prefix(&item, report) else {
             continue;
         };
-        if prefix.value != prefix.value.trunc() {
-            prefix.problem(
-                report,
-                format!(
-                    "{} has host bits set; write {}",
-                    prefix.value,
-                    prefix.value.trunc()
-                ),
-            );
-        } else if found.iter().any(|p| p.value == prefix.value) {
+        if found.iter().any(|p| p.value == prefix.value) {
             prefix.problem(report, format!("{} is listed twice", prefix.value));
         } else {
             found.push(prefix);
         }
     }
     found
+}
+
+pub(crate) fn prefix(item: &Item<'_>, report: &Report<'_>) -> Option<At<IpNet>> {
+    let prefix = item.parsed::<IpNet>("a prefix such as \"192.0.2.0/24\"")?;
+    let trunc = prefix.value.trunc();
+    if prefix.value == trunc {
+        return Some(prefix);
+    }
+    let wrong = format!("{} has host bits set; write {trunc}", prefix.value);
+    prefix.problem(report, wrong);
+    None
 }
 
 /// An address that one host can have and be reached at.
@@ -288,7 +294,7 @@ const fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-const fn link_local(address: IpAddr) -> bool {
+pub(crate) const fn link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => a.is_link_local(),
         IpAddr::V6(a) => a.is_unicast_link_local(),
@@ -368,7 +374,7 @@ fn anchors(item: Option<Item<'_>>, report: &Report<'_>) -> Vec<Anchor> {
     found
 }
 
-fn asn(item: &Item<'_>) -> Option<u32> {
+pub(crate) fn asn(item: &Item<'_>) -> Option<u32> {
     item.integer(1..=4_294_967_294, "an AS number")
         .map(|a| a.value)
 }
@@ -400,7 +406,16 @@ fn bgp(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -> Option<Bg
         );
     }
     let listen = listeners(s.take("listen"), report);
+    let connect_retry = s
+        .take("connect_retry")
+        .and_then(|i| i.duration(SECOND..=600 * SECOND));
+    let send_hold_time = s
+        .take("send_hold_time")
+        .and_then(|i| i.duration(3 * SECOND..=65535 * SECOND));
     let neighbors = neighbors(s.take("neighbor"), egress, report);
+    let bmp = stations::bmp(s, egress, report);
+    let ris = stations::ris(s, egress, report);
+    let dynamic = dynamic(s.take("dynamic"), egress, report);
     let memory_limit = rib::memory_limit(s, report);
     let history = rib::history(s, report);
     let rpki = rib::rpki(s, report);
@@ -409,7 +424,12 @@ fn bgp(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -> Option<Bg
         router_id: router_id?.value,
         listen,
         hold_time: hold_time.unwrap_or(90 * SECOND),
+        connect_retry: connect_retry.unwrap_or(10 * SECOND),
+        send_hold_time,
         neighbors,
+        bmp,
+        dynamic,
+        ris,
         memory_limit,
         history,
         rpki,
@@ -437,7 +457,7 @@ fn listeners(item: Option<Item<'_>>, report: &Report<'_>) -> Vec<SocketAddr> {
     found
 }
 
-fn listener(item: &Item<'_>, report: &Report<'_>) -> Option<At<SocketAddr>> {
+pub(crate) fn listener(item: &Item<'_>, report: &Report<'_>) -> Option<At<SocketAddr>> {
     let listen = item.parsed::<SocketAddr>(
         "an address with a port, such as \"127.0.0.1:9464\" or \"[::1]:9464\"",
     )?;
@@ -449,60 +469,6 @@ fn listener(item: &Item<'_>, report: &Report<'_>) -> Option<At<SocketAddr>> {
         return None;
     }
     Some(listen)
-}
-
-fn neighbors(item: Option<Item<'_>>, egress: &[Egress], report: &Report<'_>) -> Vec<Neighbor> {
-    let mut found: Vec<Neighbor> = Vec::new();
-    for item in item.map_or_else(Vec::new, |i| i.array("tables ([[bgp.neighbor]])")) {
-        let Some(mut s) = item.section() else {
-            continue;
-        };
-        let peer = s
-            .require("address", "the address that the router connects from")
-            .and_then(|i| i.parsed::<IpAddr>("an IP address"));
-        let asn = s
-            .require("asn", "the router's AS number (ours for iBGP)")
-            .and_then(|i| asn(&i));
-        let uplink = s
-            .require(
-                "egress",
-                "the name of the [[egress]] that its routes stand for",
-            )
-            .and_then(|i| i.text());
-        s.finish();
-        let (Some(peer), Some(asn), Some(uplink)) = (peer, asn, uplink) else {
-            continue;
-        };
-        if !egress.iter().any(|e| e.name == uplink.value) {
-            let names: Vec<&str> = egress.iter().map(|e| e.name.as_str()).collect();
-            uplink.problem(
-                report,
-                format!(
-                    "there is no egress `{}`; {}",
-                    uplink.value,
-                    if names.is_empty() {
-                        "declare it with [[egress]]".to_owned()
-                    } else {
-                        format!("there are: {}", names.join(", "))
-                    }
-                ),
-            );
-        }
-        if peer.value.is_unspecified() || peer.value.is_multicast() {
-            peer.problem(report, "is not the address of one host");
-        } else if found.iter().any(|n| n.address == peer.value) {
-            peer.problem(
-                report,
-                "another neighbor has this address; addresses are unique",
-            );
-        }
-        found.push(Neighbor {
-            address: peer.value,
-            asn,
-            egress: uplink.value,
-        });
-    }
-    found
 }
 
 fn failover(
@@ -558,6 +524,26 @@ fn failover(
         .and_then(|i| i.duration(5 * SECOND..=600 * SECOND))
     {
         result.lease = lease;
+    }
+    if let Some(actions) = s
+        .take("actions_per_hour")
+        .and_then(|i| i.integer(1..=10_000, "a number of actions"))
+    {
+        result.actions_per_hour = actions.value;
+    }
+    let mut time = |key: &'static str, result: &mut Duration, most: u32| {
+        if let Some(time) = s
+            .take(key)
+            .and_then(|i| i.duration(Duration::ZERO..=SECOND * most))
+        {
+            *result = time;
+        }
+    };
+    time("class_interval", &mut result.class_interval, 86_400);
+    time("hold_down", &mut result.hold_down, 3_600);
+    time("hold_down_max", &mut result.hold_down_max, 3_600);
+    if let Some(nudge) = s.take("nudge").and_then(|i| i.boolean()) {
+        result.nudge = nudge;
     }
     if let Some(protocol) = s
         .take("protocol")
@@ -714,4 +700,33 @@ fn metrics(s: &mut Section<'_>, bgp: Option<&Bgp>, report: &Report<'_>) -> Optio
         listen: listen.value,
         series,
     })
+}
+
+fn recorder(s: &mut Section<'_>, report: &Report<'_>) -> Recorder {
+    let default = Recorder::default();
+    let place = s.place();
+    let mut mib = |key, most: i64, default| {
+        s.take(key)
+            .and_then(|i| i.integer(1..=most, "a number of MiB"))
+            .map_or(default, |value| value.value)
+    };
+    let memory_mib = mib("memory_mib", 1024, default.memory_mib);
+    let recording_mib = mib("recording_mib", 1024, default.recording_mib);
+    let total_mib = mib("total_mib", 1 << 20, default.total_mib);
+    if total_mib < recording_mib {
+        place.problem(
+            report,
+            "total_mib is less than recording_mib: there would be no room for one recording",
+        );
+    }
+    Recorder {
+        enabled: s.take("enabled").and_then(|i| i.boolean()).unwrap_or(true),
+        before: s
+            .take("before")
+            .and_then(|i| i.duration(SECOND..=600 * SECOND))
+            .unwrap_or(default.before),
+        memory_mib,
+        recording_mib,
+        total_mib,
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::secret::{SecretError, routing_key_from};
-use crate::{Maintenance, Secret};
+use crate::{Bmp, Maintenance, Ris, Secret};
 
 /// The whole configuration, valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub pager: Option<Pager>,
     /// The metrics listener. `None`: there is none.
     pub metrics: Option<Metrics>,
+    /// The flight recorder.
+    pub recorder: Recorder,
 }
 
 /// This host and the daemon's places on it.
@@ -39,7 +41,7 @@ pub struct Config {
 pub struct Host {
     /// The name that pages carry. `None`: the kernel's host name.
     pub name: Option<String>,
-    /// Directory of what outlives a restart: `journal.db`, `outbox.db`.
+    /// Directory of what outlives a restart: `journal.db`, `outbox.db`, `recordings`.
     pub state_dir: PathBuf,
     /// Directory of what does not: the control socket, leases, the kill switch.
     pub runtime_dir: PathBuf,
@@ -99,7 +101,7 @@ pub struct Watch {
     pub cgroups: Vec<PathBuf>,
     /// TCP ports, of either end, whose messages are recorded one by one.
     pub consensus_ports: BTreeSet<u16>,
-    /// A watched thread's wait for a CPU that is told at once when it was longer.
+    /// A watched thread's wait for a CPU that is logged within a second when it was longer.
     pub wait: Duration,
 }
 
@@ -134,7 +136,7 @@ pub struct Block {
     pub enabled: bool,
     /// Names of whole disks, such as `nvme0n1`; empty: all.
     pub devices: Vec<String>,
-    /// A request that is told at once when it took longer.
+    /// A request that is logged within a second when it took longer.
     pub slow: Duration,
 }
 
@@ -217,8 +219,18 @@ pub struct Bgp {
     pub listen: Vec<SocketAddr>,
     /// The hold time that we propose: zero (none) or at least 3 s.
     pub hold_time: Duration,
-    /// The neighbours that may connect.
+    /// Between two attempts to connect.
+    pub connect_retry: Duration,
+    /// SendHoldTime (RFC 9687). `None`: the greater of 8 min and twice the negotiated hold time.
+    pub send_hold_time: Option<Duration>,
+    /// The neighbours.
     pub neighbors: Vec<Neighbor>,
+    /// Monitored routers.
+    pub bmp: Option<Bmp>,
+    /// RIS Live.
+    pub ris: Option<Ris>,
+    /// Neighbours that are known by their prefix only.
+    pub dynamic: Vec<DynamicNeighbors>,
     /// Bytes of the RIB from which on routes that cover no watched address are left out.
     pub memory_limit: Option<usize>,
     /// Bounds of the change history.
@@ -230,12 +242,73 @@ pub struct Bgp {
 /// A BGP neighbour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbor {
-    /// The address that it connects from; unique.
+    /// Its address; unique.
     pub address: IpAddr,
     /// Its AS: iBGP where it equals ours.
     pub asn: u32,
+    /// Wait for it to connect; else connect as well.
+    pub passive: bool,
+    /// Where it listens.
+    pub port: u16,
+    /// The interface that it is behind, for a link-local address.
+    pub interface: Option<String>,
+    /// What is expected of it.
+    pub peer: BgpPeer,
+}
+
+/// Neighbours that may connect from a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DynamicNeighbors {
+    /// Where from.
+    pub prefix: IpNet,
+    /// The ASes of which each must be one.
+    pub asn: Vec<u32>,
+    /// How many at once, 1 to 1000.
+    pub limit: u16,
+    /// What is expected of each.
+    pub peer: BgpPeer,
+}
+
+/// What is expected of a BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BgpPeer {
     /// The egress that its routes stand for.
     pub egress: String,
+    /// The most prefixes per address family; beyond, the session is stopped.
+    pub max_prefixes: u32,
+    /// Share of them, in percent, from which on there is a warning.
+    pub max_prefixes_warn: u8,
+    /// How long it is refused after it announced more. `None`: until the daemon's restart.
+    pub max_prefixes_restart: Option<Duration>,
+    /// Families for which several paths are taken (RFC 7911).
+    pub add_path: AddPath,
+    /// What we are to it (RFC 9234). `None`: no role is told, nothing is checked.
+    pub role: Option<BgpRole>,
+    /// It must tell its role.
+    pub role_strict: bool,
+    /// The file with its TCP-MD5 key (RFC 2385). `None`: connections are not signed.
+    pub password_file: Option<PathBuf>,
+    /// It is at most so many hops away (RFC 5082), 1 to 254.
+    pub ttl_security: Option<u8>,
+}
+
+/// Address families with ADD-PATH.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct AddPath {
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+/// What we are to a neighbour (RFC 9234 section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum BgpRole {
+    Provider,
+    Customer,
+    Peer,
+    RouteServer,
+    RouteServerClient,
 }
 
 /// Whether routes are really installed.
@@ -263,6 +336,17 @@ pub struct Failover {
     pub max_routes: u16,
     /// Unrenewed routes are removed after this time, 5 s to 10 min.
     pub lease: Duration,
+    /// Incidents that may be acted on within an hour, 1 to 10,000; beyond it plans are only told.
+    pub actions_per_hour: u16,
+    /// Only one incident of a verdict class is acted on within this time, at most 24 h.
+    pub class_interval: Duration,
+    /// How long routes stay after the primary healed; doubled for each time within an hour.
+    pub hold_down: Duration,
+    /// The longest that they stay.
+    pub hold_down_max: Duration,
+    /// Once routes are in, connections with a backed-off retransmission timer are made to
+    /// retransmit at once by an ICMP message to ourselves (RFC 6069).
+    pub nudge: bool,
     /// `rtm_protocol` of our routes.
     pub protocol: u8,
     /// While this file exists, nothing is installed and what is installed is removed.
@@ -281,6 +365,11 @@ impl Default for Failover {
             protected: Vec::new(),
             max_routes: 128,
             lease: Duration::from_secs(30),
+            actions_per_hour: 3,
+            class_interval: Duration::from_secs(300),
+            hold_down: Duration::from_secs(2),
+            hold_down_max: Duration::from_secs(600),
+            nudge: false,
             protocol: 198,
             kill_switch: PathBuf::from("/run/netwatch/failover.off"),
             permit: None,
@@ -338,4 +427,31 @@ pub struct Metrics {
     pub listen: SocketAddr,
     /// Peers, disks and threads of each summary at most, those with most values first.
     pub series: u16,
+}
+
+/// The flight recorder. Without any configuration it does not run: nothing is left on disk then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    /// Record.
+    pub enabled: bool,
+    /// A recording begins so long before its incident's onset.
+    pub before: Duration,
+    /// Memory for what happened lately, in MiB.
+    pub memory_mib: u32,
+    /// The size of one recording, in MiB.
+    pub recording_mib: u32,
+    /// The size of all recordings together, in MiB: beyond it the oldest are removed.
+    pub total_mib: u32,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            before: Duration::from_secs(60),
+            memory_mib: 16,
+            recording_mib: 32,
+            total_mib: 512,
+        }
+    }
 }

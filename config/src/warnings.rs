@@ -19,8 +19,10 @@ impl Config {
                 "watch.consensus_ports: some are not in tcp.ports; their messages are recorded, their connections are not watched",
             );
         }
-        if self.bgp.as_ref().is_some_and(|b| b.neighbors.is_empty()) {
-            warn("bgp: no [[bgp.neighbor]], so no router can connect");
+        if self.bgp.as_ref().is_some_and(|b| {
+            b.neighbors.is_empty() && b.dynamic.is_empty() && b.bmp.is_none() && b.ris.is_none()
+        }) {
+            warn("bgp: no [[bgp.neighbor]] and no [[bgp.dynamic]], so no router can connect");
         }
         if !self.egress.is_empty() && self.probe.enabled {
             let ases: BTreeSet<u32> = self.probe.anchors.iter().map(|a| a.asn).collect();

@@ -67,6 +67,13 @@ fn every_key_of_the_shipped_file_is_valid() {
         (bgp.local_as, bgp.neighbors.len(), bgp.listen.len()),
         (64496, 2, 2)
     );
+    let guarded = &bgp.neighbors[1];
+    assert!(!guarded.passive && bgp.neighbors[0].passive);
+    assert_eq!(guarded.interface.as_deref(), Some("wan1"));
+    assert_eq!(guarded.peer.role, Some(config::BgpRole::Customer));
+    assert_eq!(guarded.peer.ttl_security, Some(1));
+    assert!(guarded.peer.add_path.ipv4 && guarded.peer.add_path.ipv6);
+    assert_eq!((bgp.dynamic.len(), bgp.dynamic[0].limit), (1, 100));
     assert_eq!(config.failover.mode, Mode::Shadow);
     assert_eq!(config.failover.prefixes.len(), 2);
     assert_eq!(config.failover.maintenance.len(), 1);
@@ -76,6 +83,27 @@ fn every_key_of_the_shipped_file_is_valid() {
     ));
     assert_eq!(config.metrics.unwrap().listen.port(), 9464);
     assert_eq!(config.host.name.as_deref(), Some("val-1"));
+    assert_eq!(config.recorder, config::Recorder::default());
+}
+
+#[test]
+fn the_recorder_needs_room_for_one_recording() {
+    let config = Config::parse("[recorder]\nbefore = \"2m\"\ntotal_mib = 64\n", "t").unwrap();
+    assert_eq!(config.recorder.before, Duration::from_secs(120));
+    assert_eq!(
+        (config.recorder.total_mib, config.recorder.recording_mib),
+        (64, 32)
+    );
+    only(
+        "[recorder]\ntotal_mib = 16\n",
+        "1:1: recorder: ",
+        "less than recording_mib",
+    );
+    only(
+        "[recorder]\nmemory_mib = 0\n",
+        "2:14: recorder.memory_mib: ",
+        "1 to 1024",
+    );
 }
 
 /// The shipped file names every key that the reader knows, and the documentation too.
@@ -83,10 +111,10 @@ fn every_key_of_the_shipped_file_is_valid() {
 fn the_shipped_file_and_the_documentation_are_complete() {
     let document = include_str!("../../docs/configuration.md");
     let nonsense = format!(
-        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[watch]\nzzz = 1\n[block]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[bgp.rpki]\nfile = 'vrps.json'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n"
+        "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[watch]\nzzz = 1\n[block]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[bgp.rpki]\nfile = 'vrps.json'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[[bgp.dynamic]]\nprefix = '192.0.2.0/24'\nasn = [1]\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n[recorder]\nzzz = 1\n"
     );
     let found = problems(&nonsense);
-    assert_eq!(found.len(), 15, "{found:#?}");
+    assert_eq!(found.len(), 17, "{found:#?}");
     for problem in found {
         let (_, known) = problem.split_once("known keys here: ").unwrap();
         for key in known.split(", ") {
@@ -365,6 +393,32 @@ fn bgp_refers_to_what_exists() {
         "12:11:",
         "another neighbor",
     );
+    let with = |lines: &str| neighbor("1", "a") + lines;
+    for (lines, place, text) in [
+        (
+            "role = \"friend\"\n",
+            "11:8: bgp.neighbor[0].role",
+            "\"customer\"",
+        ),
+        ("role_strict = true\n", "11:15:", "needs `role`"),
+        ("port = 1179\n", "11:8:", "passive = false"),
+        ("ttl_security = 255\n", "11:16:", "1 to 254"),
+        ("add_path = [\"vpnv4\"]\n", "11:13:", "neither"),
+        ("interface = \"w0\"\n", "11:13:", "link-local"),
+        ("password_file = \"key\"\n", "11:17:", "absolute path"),
+        (
+            "[[bgp.dynamic]]\nprefix = \"192.0.2.1/24\"\nasn = [1]\negress = \"a\"\n",
+            "12:10: bgp.dynamic[0].prefix",
+            "host bits",
+        ),
+        (
+            "[[bgp.dynamic]]\nprefix = \"192.0.2.0/24\"\nasn = []\negress = \"a\"\n",
+            "13:7: bgp.dynamic[0].asn",
+            "at least one",
+        ),
+    ] {
+        only(&with(lines), place, text);
+    }
     only(
         "[bgp]\nlocal_as = 1\nrouter_id = \"192.0.2.9\"\nhold_time = \"2s\"\n",
         "4:13: bgp.hold_time",
@@ -612,5 +666,105 @@ fn the_kill_switch_follows_the_runtime_directory() {
         "[host]\nstate_dir = \"here\"\n",
         "2:13: host.state_dir",
         "absolute",
+    );
+}
+
+#[test]
+fn monitored_routers_and_ris_live() {
+    const HEAD: &str = "[[egress]]\nname = \"a\"\ninterface = \"eth0\"\ngateways = [\"192.0.2.1\"]\n\
+        [bgp]\nlocal_as = 64496\nrouter_id = \"198.51.100.10\"\n";
+    let of = |rest: &str| format!("{HEAD}{rest}");
+    let config = Config::parse(&uncommented(), "netwatch.toml").unwrap();
+    let bgp = config.bgp.as_ref().unwrap();
+    let bmp = bgp.bmp.as_ref().unwrap();
+    assert_eq!((bmp.listen.len(), bmp.routers.len()), (2, 2));
+    assert_eq!(bmp.routers[1].connect, Some(11019));
+    assert_eq!(bmp.routers[1].peers[0].egress, "b");
+    assert_eq!(bmp.routers[0].views.len(), 3);
+    assert_eq!(bgp.ris.as_ref().unwrap().prefixes.len(), 1);
+
+    let router =
+        "[bgp.bmp]\nlisten = [\"0.0.0.0:11019\"]\n[[bgp.bmp.router]]\naddress = \"192.0.2.9\"\n";
+    let sound = of(&format!("{router}egress = \"a\"\n"));
+    let parsed = Config::parse(&sound, "t").unwrap();
+    let views = &parsed.bgp.as_ref().unwrap().bmp.as_ref().unwrap().routers[0].views;
+    assert_eq!(views.len(), 3, "the default");
+    assert!(
+        !parsed
+            .warnings()
+            .iter()
+            .any(|warning| warning.contains("no router can connect"))
+    );
+
+    only(
+        &of(router),
+        "",
+        "the name of the [[egress]] that its neighbors' routes stand for",
+    );
+    only(
+        &of(&format!("{router}egress = \"x\"\n")),
+        "",
+        "there is no egress `x`; there are: a",
+    );
+    let views = format!("{router}egress = \"a\"\nviews = [\"in\"]\n");
+    only(
+        &of(&views),
+        "",
+        "is no view; there are: in-pre, in-post, out-pre, out-post, loc",
+    );
+    let deaf = "[bgp.bmp]\nlisten = [\"[::]:11019\"]\n[[bgp.bmp.router]]\naddress = \"192.0.2.9\"\negress = \"a\"\n";
+    only(&of(deaf), "", "bgp.bmp.listen has no address of its family");
+    only(&of("[bgp.bmp]\n"), "", "missing: a [[bgp.bmp.router]]");
+    let twice = format!(
+        "{router}egress = \"a\"\n[[bgp.bmp.router]]\naddress = \"192.0.2.9\"\negress = \"a\"\n"
+    );
+    only(&of(&twice), "", "another router has this address");
+    only(
+        &of("[bgp.ris]\negress = \"a\"\nurl = \"http://x\"\n"),
+        "",
+        "must begin with wss://",
+    );
+
+    // The shipped file and the documentation have every key.
+    let document = include_str!("../../docs/configuration.md");
+    let unknown = format!(
+        "{router}egress = \"a\"\nzzz = 1\n[[bgp.bmp.router.peer]]\naddress = \"192.0.2.8\"\negress = \"a\"\nzzz = 1\n[bgp.ris]\negress = \"a\"\nzzz = 1\n"
+    );
+    let found = problems(&of(&unknown));
+    assert_eq!(found.len(), 3, "{found:#?}");
+    for problem in found {
+        let (_, known) = problem.split_once("known keys here: ").unwrap();
+        for key in known.split(", ") {
+            assert!(SHIPPED.contains(key), "netwatch.toml lacks {key}");
+            assert!(
+                document.contains(&format!("`{key}`")),
+                "configuration.md lacks {key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn how_often_routes_are_changed_can_be_set() {
+    let config = Config::parse(
+        "[failover]\nactions_per_hour = 10000\nclass_interval = \"0s\"\nhold_down = \"100ms\"\nhold_down_max = \"1s\"\nnudge = true\n",
+        "t.toml",
+    )
+    .unwrap();
+    let failover = config.failover;
+    assert_eq!(failover.actions_per_hour, 10_000);
+    assert_eq!(failover.class_interval, Duration::ZERO);
+    assert_eq!(failover.hold_down, Duration::from_millis(100));
+    assert_eq!(failover.hold_down_max, Duration::from_secs(1));
+    assert!(failover.nudge);
+    only(
+        "[failover]\nactions_per_hour = 0\n",
+        "2:",
+        "actions_per_hour",
+    );
+    only(
+        "[failover]\nclass_interval = \"25h\"\n",
+        "2:",
+        "class_interval",
     );
 }

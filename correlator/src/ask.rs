@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use events::{PeerKey, Prefix};
+use events::{Asn, PeerKey, Prefix};
 
 use crate::case::Case;
 use crate::params::Params;
@@ -16,8 +16,11 @@ const MAX_SUSPECTS: usize = 16;
 /// One peer of every prefix on a suspected egress that shows no failure yet: of those, too, it will
 /// be asked whether a backup carries them.
 pub fn neighbors(view: &View<'_>, case: &Case) -> Vec<IpAddr> {
-    if case.probe_at.is_none_or(|due| view.now < due) || !case.is_wide() {
+    if case.probe_at.is_none_or(|due| view.now < due) {
         return Vec::new();
+    }
+    if !case.is_wide() {
+        return kin(view, case);
     }
     let mut seen: BTreeSet<Prefix> = case
         .affected
@@ -33,6 +36,36 @@ pub fn neighbors(view: &View<'_>, case: &Case) -> Vec<IpAddr> {
         .map(|(key, _)| key.0)
         .take(MAX_SUSPECTS)
         .collect()
+}
+
+/// Peers that share a prefix or an AS with one that fails and show nothing themselves: whether they
+/// answer tells how far it reaches.
+fn kin(view: &View<'_>, case: &Case) -> Vec<IpAddr> {
+    let prefixes: BTreeSet<Prefix> = case.affected.values().copied().collect();
+    let beyond = |key: &PeerKey| -> BTreeSet<Asn> {
+        let path = view.routes.path(key, &case.egress);
+        path.map(|path| path.ases.iter().skip(1).copied().collect())
+            .unwrap_or_default()
+    };
+    let ases: BTreeSet<Asn> = case.affected.keys().flat_map(beyond).collect();
+    let mut inside = Vec::new();
+    let mut beside: BTreeMap<Prefix, IpAddr> = BTreeMap::new();
+    for (key, peer) in &view.peers.map {
+        let here = *peer.egress(&view.peers.default) == case.egress;
+        if peer.connections.is_empty() || !here || case.affected.contains_key(key) {
+            continue;
+        }
+        let prefix = view.prefix(key, &case.egress);
+        if prefixes.contains(&prefix) {
+            inside.push(key.0);
+        } else if !beyond(key).is_disjoint(&ases) {
+            beside.entry(prefix).or_insert(key.0);
+        }
+    }
+    inside.truncate(MAX_SUSPECTS / 4);
+    inside.extend(beside.into_values());
+    inside.truncate(MAX_SUSPECTS / 2);
+    inside
 }
 
 /// Some of the failing peers, spread over prefixes, and where there is room others.

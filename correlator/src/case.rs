@@ -1,10 +1,11 @@
 //! An incident under investigation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use events::{
-    Asn, BgpSummary, EgressName, Evidence, EvidenceSource, Incident, IncidentId, IncidentState,
-    PeerKey, Prefix, Timestamp, Verdict,
+    Asn, BgpSummary, EgressName, Evidence, EvidenceSource, HostCause, Incident, IncidentId,
+    IncidentState, PeerKey, Prefix, Timestamp, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,14 @@ pub struct Case {
     pub publish_at: Option<Timestamp>,
     /// Suspects are probed again then.
     pub probe_at: Option<Timestamp>,
+    /// By then the break had surely happened.
+    pub dark_by: Option<Timestamp>,
+    /// Suspects that were asked, and since when.
+    pub asked: BTreeMap<IpAddr, Timestamp>,
+    /// What stalled this host, where the verdict is that.
+    pub cause: Option<HostCause>,
+    /// Incidents that overlap in time or cause.
+    pub related: Vec<IncidentId>,
     /// The path looks well since.
     pub well_since: Option<Timestamp>,
     /// Something bad was last seen then.
@@ -99,6 +108,9 @@ impl Case {
             bgp: self.bgp_summary.clone(),
             plan: None,
             time_to_verdict: self.confirmed_at.map(|at| at.since(self.onset)),
+            dark_by: self.dark_by,
+            cause: self.cause.clone(),
+            related: self.related.clone(),
         }
     }
 
@@ -120,6 +132,14 @@ impl Case {
         self.affected.insert(peer, prefix).is_none()
     }
 
+    /// The egress that the verdict names, else the one that the case is about.
+    pub fn broken_egress(&self) -> &EgressName {
+        self.verdict
+            .as_ref()
+            .and_then(egress_of)
+            .unwrap_or(&self.egress)
+    }
+
     /// The verdict is about a whole egress (or there is none yet and the suspicion is).
     pub fn is_wide(&self) -> bool {
         match &self.verdict {
@@ -136,23 +156,42 @@ pub fn is_wide(verdict: &Verdict) -> bool {
         Verdict::LocalLink { .. }
             | Verdict::Gateway { .. }
             | Verdict::UpstreamAs { .. }
+            | Verdict::AddressFamily { .. }
+            | Verdict::EgressOnly { .. }
             | Verdict::ReturnPath { .. }
             | Verdict::TotalIsolation
     )
+}
+
+/// The egress that a verdict is about.
+pub const fn egress_of(verdict: &Verdict) -> Option<&EgressName> {
+    match verdict {
+        Verdict::LocalLink { egress }
+        | Verdict::Gateway { egress }
+        | Verdict::UpstreamAs { egress, .. }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress }
+        | Verdict::ReturnPath {
+            egress: Some(egress),
+        } => Some(egress),
+        _ => None,
+    }
 }
 
 /// The order in which one verdict may replace another.
 pub fn rank(verdict: &Verdict) -> u8 {
     match verdict {
         Verdict::None => 0,
-        Verdict::HostStall => 1,
+        Verdict::Latency { .. } | Verdict::HostStall => 1,
         Verdict::SinglePeer { .. } => 2,
         Verdict::Prefix { .. } => 3,
         Verdict::RemoteAs { .. } => 4,
         Verdict::ReturnPath { .. } => 5,
-        Verdict::UpstreamAs { .. } => 6,
-        Verdict::Gateway { .. } => 7,
-        Verdict::LocalLink { .. } => 8,
-        Verdict::TotalIsolation => 9,
+        Verdict::AddressFamily { .. } => 6,
+        Verdict::UpstreamAs { .. } => 7,
+        Verdict::EgressOnly { .. } => 8,
+        Verdict::Gateway { .. } => 9,
+        Verdict::LocalLink { .. } => 10,
+        Verdict::TotalIsolation => 11,
     }
 }

@@ -27,7 +27,7 @@ pub enum Health {
 pub fn health(view: &View<'_>, case: &Case) -> Health {
     match &case.verdict {
         None | Some(Verdict::None) => Health::Unknown,
-        Some(Verdict::HostStall) => stall(view, case),
+        Some(Verdict::HostStall | Verdict::Latency { .. }) => stall(view, case),
         Some(Verdict::RemoteAs { .. } | Verdict::Prefix { .. } | Verdict::SinglePeer { .. }) => {
             peers(view, case)
         }

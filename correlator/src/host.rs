@@ -1,16 +1,21 @@
 //! The health of this host: links, neighbours, stalls, lost observations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use events::{EgressName, HostSignal, Timestamp};
+use events::{EgressName, HostCause, HostSignal, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What is seen so long after a stall may still come from it.
 const AFTER_STALL: Duration = Duration::from_millis(100);
 /// Probes in flight when a stall began are lost to it.
 const IN_FLIGHT: Duration = Duration::from_millis(400);
+/// A request this many times longer than its 99th percentile is news.
+const UNUSUAL: u32 = 4;
+/// Troubles kept, and for how long.
+const MAX_TROUBLES: usize = 32;
+const MEMORY: Duration = Duration::from_secs(60);
 /// Lost observations lower confidence for so long.
 const DOUBT: Duration = Duration::from_secs(5);
 
@@ -34,10 +39,22 @@ pub struct Stall {
     pub over: bool,
 }
 
+/// Something of this host took long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trouble {
+    pub from: Timestamp,
+    pub until: Timestamp,
+    pub what: HostCause,
+    /// What is usual, where it is known.
+    pub usual: Option<Duration>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Host {
     pub links: BTreeMap<EgressName, Link>,
     pub stall: Option<Stall>,
+    /// Troubles of the last minute, by their end.
+    troubles: VecDeque<Trouble>,
     lost_until: Option<Timestamp>,
     pub lost: u64,
 }
@@ -89,12 +106,104 @@ impl Host {
                 Some(stall)
             }
             HostSignal::TimerLag { .. } => None,
+            HostSignal::DiskSlow {
+                device,
+                operation,
+                ended_at,
+                took,
+                usual,
+            } => {
+                // A disk that is always so is not the news.
+                if usual.is_none_or(|usual| *took >= usual * UNUSUAL) {
+                    let what = HostCause::Disk {
+                        device: device.clone(),
+                        operation: *operation,
+                        took: *took,
+                    };
+                    self.trouble(*ended_at, *took, what, *usual);
+                }
+                None
+            }
+            HostSignal::RunQueueDelay {
+                thread,
+                ended_at,
+                waited,
+                by,
+                ..
+            } => {
+                let what = HostCause::Cpu {
+                    thread: thread.clone(),
+                    waited: *waited,
+                    by: by.clone(),
+                };
+                self.trouble(*ended_at, *waited, what, None);
+                None
+            }
+            HostSignal::ConsensusDrift {
+                step,
+                ended_at,
+                late,
+            } => {
+                let what = HostCause::Consensus {
+                    step: step.clone(),
+                    late: *late,
+                };
+                self.trouble(*ended_at, *late, what, None);
+                None
+            }
             HostSignal::Lost { count, .. } => {
                 self.lost = self.lost.saturating_add(*count);
                 self.lost_until = Some(at + DOUBT);
                 None
             }
         }
+    }
+
+    fn trouble(
+        &mut self,
+        until: Timestamp,
+        took: Duration,
+        what: HostCause,
+        usual: Option<Duration>,
+    ) {
+        while self.troubles.len() >= MAX_TROUBLES
+            || self
+                .troubles
+                .front()
+                .is_some_and(|t| until.since(t.until) > MEMORY)
+        {
+            self.troubles.pop_front();
+        }
+        self.troubles.push_back(Trouble {
+            from: until - took,
+            until,
+            what,
+            usual,
+        });
+    }
+
+    /// What took long between two moments.
+    pub fn troubles(&self, from: Timestamp, until: Timestamp) -> impl Iterator<Item = &Trouble> {
+        self.troubles
+            .iter()
+            .filter(move |t| t.until >= from && t.from <= until)
+    }
+
+    /// What stalled this host between two moments: what took longest, a disk or a thief of the CPU
+    /// before the mere fact that the machine stood still.
+    pub fn cause(&self, from: Timestamp, until: Timestamp) -> Option<HostCause> {
+        let named = self
+            .troubles(from, until)
+            .filter(|t| !matches!(t.what, HostCause::Consensus { .. }))
+            .max_by_key(|t| t.until.since(t.from));
+        let paused = || {
+            let stall = self.stall.filter(|s| s.until >= from && s.from <= until)?;
+            Some(HostCause::Paused { lag: stall.lag })
+        };
+        named
+            .map(|t| t.what.clone())
+            .or_else(paused)
+            .or_else(|| self.troubles(from, until).last().map(|t| t.what.clone()))
     }
 
     /// From when on probes sent were in flight when the stall began.

@@ -123,7 +123,7 @@ fn belongs(entry: &Logged, case: &Case, params: &Params) -> bool {
     if entry.at + BEFORE < case.onset || entry.at > case.onset + AFTER {
         return false;
     }
-    let same_egress = entry.egress == case.egress;
+    let same_egress = entry.egress == *case.broken_egress();
     match &entry.what {
         What::SessionLost { .. } => same_egress,
         What::Route {
@@ -165,6 +165,10 @@ pub fn tally(log: &Log, case: &Case, params: &Params) -> BgpTally {
                     tally.changed.insert(*prefix);
                 } else {
                     tally.withdrawn.insert(*prefix);
+                }
+                // The paths of another egress say that it is not this egress's fault, not whose it is.
+                if entry.egress != *case.broken_egress() {
+                    continue;
                 }
                 // Candidates are on the old path xor the new one (PoiRoot, SIGCOMM 2013).
                 let old = old.as_deref().unwrap_or_default();

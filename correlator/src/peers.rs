@@ -10,6 +10,8 @@ use events::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::lateness::Lateness;
+
 /// Weights of single observations, in nats.
 mod weight {
     pub const OVERDUE: f64 = 3.9;
@@ -48,6 +50,8 @@ pub struct Failing {
     pub dismissed: bool,
     /// Observed while this host was stalled.
     pub vetoed: bool,
+    /// Part of an incident with a verdict: it teaches nothing.
+    pub outage: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,6 +83,10 @@ pub struct Peer {
     pub connect_failing: Option<Failing>,
     /// The newest sign of life of any of its connections, also of those gone since.
     pub alive_at: Option<Timestamp>,
+    /// When data was last sent that was acknowledged, as far as it was told.
+    pub delivered: Option<Timestamp>,
+    /// How often it fails without an outage.
+    pub lateness: Lateness,
     /// Its round-trip time is off its baseline since.
     pub rtt_spike_at: Option<Timestamp>,
 }
@@ -165,9 +173,9 @@ impl Peers {
     pub fn signal(&mut self, signal: &Signal, vetoed: bool) -> Change {
         let at = signal.at;
         match &signal.kind {
-            SignalKind::PeerUp { source } => self.joined(signal.peer, *source, None),
+            SignalKind::PeerUp { source } => self.joined(at, signal.peer, *source, None),
             SignalKind::ConnectionUp { connection, source } => {
-                self.joined(signal.peer, *source, Some(*connection))
+                self.joined(at, signal.peer, *source, Some(*connection))
             }
             SignalKind::PeerDown => {
                 let Some(peer) = self.map.get_mut(&signal.peer) else {
@@ -225,7 +233,12 @@ impl Peers {
                         peer.alive_at = Some(at);
                         peer.connect_failing = None;
                         if let Some(c) = peer.connections.get_mut(connection) {
-                            c.failing = None;
+                            if let Some(failing) = c.failing.take()
+                                && !failing.outage
+                                && !failing.vetoed
+                            {
+                                peer.lateness.observe(at, at.since(failing.at));
+                            }
                             c.alive_at = Some(at);
                         }
                     }
@@ -249,12 +262,21 @@ impl Peers {
         }
     }
 
-    fn joined(&mut self, key: PeerKey, source: IpAddr, connection: Option<ConnectionId>) -> Change {
+    fn joined(
+        &mut self,
+        at: Timestamp,
+        key: PeerKey,
+        source: IpAddr,
+        connection: Option<ConnectionId>,
+    ) -> Change {
         if !self.map.contains_key(&key) && self.map.len() >= MAX_PEERS {
             self.dropped += 1;
             return NOTHING;
         }
-        let peer = self.map.entry(key).or_default();
+        let peer = self.map.entry(key).or_insert_with(|| Peer {
+            lateness: Lateness::new(at),
+            ..Peer::default()
+        });
         let new = peer.source != Some(source);
         peer.source = Some(source);
         if let Some(connection) = connection {
@@ -297,6 +319,7 @@ impl Peers {
                     egress,
                     dismissed: false,
                     vetoed,
+                    outage: false,
                 });
             }
         }
@@ -328,8 +351,40 @@ impl Peers {
                     egress,
                     dismissed: false,
                     vetoed,
+                    outage: false,
                 });
                 EVIDENCE
+            }
+        }
+    }
+
+    /// Takes in when each peer was last sent what it acknowledged; both are in the order of addresses.
+    pub fn delivered(&mut self, mut told: impl Iterator<Item = (PeerKey, Timestamp)>) {
+        let mut next = told.next();
+        for (key, peer) in &mut self.map {
+            while next.is_some_and(|(other, _)| other < *key) {
+                next = told.next();
+            }
+            if let Some((other, at)) = next
+                && other == *key
+            {
+                peer.delivered = peer.delivered.max(Some(at));
+            }
+        }
+    }
+
+    /// These peers' failures belong to an outage: they say nothing of what is usual.
+    pub fn outage<'a>(&mut self, peers: impl Iterator<Item = &'a PeerKey>) {
+        for key in peers {
+            let Some(peer) = self.map.get_mut(key) else {
+                continue;
+            };
+            for failing in peer
+                .connections
+                .values_mut()
+                .filter_map(|c| c.failing.as_mut())
+            {
+                failing.outage = true;
             }
         }
     }

@@ -10,6 +10,14 @@ use serde::{Deserialize, Serialize};
 const SHOTS: usize = 160;
 /// Windows kept. Suspects are bounded by the probe requests, anchors by the configuration.
 const MAX_WINDOWS: usize = 1024;
+/// Of the probes of a healthy path so many are lost at least, before anything else is learned.
+const USUAL_LOSS: f64 = 0.02;
+/// The share of probes that are lost when the path is broken.
+const BROKEN_LOSS: f64 = 0.98;
+/// So many losses in a row are an outage. At 50 % loss one row in 256 is as long.
+const OUTAGE: usize = 8;
+/// What is not known yet counts like so many answered probes.
+const PRIOR: usize = 20;
 /// A window answered within this before an onset was usable then.
 const USUAL: Duration = Duration::from_secs(5);
 
@@ -28,8 +36,12 @@ pub struct Window {
     pub target: ProbeTarget,
     /// In the order of sending.
     shots: VecDeque<Shot>,
+    /// How many of them were not answered.
+    lost: usize,
     /// When the newest probe that was answered was sent.
     pub last_reply: Option<Timestamp>,
+    /// When the newest answer came.
+    pub arrived: Option<Timestamp>,
     /// When the newest probe that has an outcome was sent.
     pub last_sent: Timestamp,
     /// Smoothed round-trip time.
@@ -42,20 +54,61 @@ pub struct Window {
 
 impl Window {
     /// Unanswered probes since the last answered one, leaving out those whose answer may still
-    /// come: where answers have lately been slow, a probe just given up is not missed yet.
+    /// come: where answers have lately been slow, a probe just given up is not missed yet. Where
+    /// probes are lost all the time, each counts for less: by the log-likelihood ratio of its loss.
     pub fn misses(&self, now: Timestamp) -> usize {
         let patience = self.slowest + self.slowest / 4;
-        self.shots
-            .iter()
-            .rev()
-            .take_while(|s| s.rtt.is_none())
-            .filter(|s| now >= s.sent_at + patience)
-            .count()
+        let (mut run, mut missed) = (0, 0);
+        for shot in self.shots.iter().rev().take_while(|s| s.rtt.is_none()) {
+            run += 1;
+            missed += usize::from(now >= shot.sent_at + patience);
+        }
+        if missed == 0 || self.lost <= run {
+            return missed;
+        }
+        let usual = self.lost_singly(run);
+        // Far below 2^52.
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
+        {
+            let all = self.shots.len() - run + PRIOR;
+            let loss = (usual as f64 / all as f64).clamp(USUAL_LOSS, BROKEN_LOSS);
+            let weight = (BROKEN_LOSS / loss).ln() / (BROKEN_LOSS / USUAL_LOSS).ln();
+            (missed as f64 * weight) as usize
+        }
+    }
+
+    /// Losses before the newest `run` of them, without outages: an outage must not teach patience.
+    fn lost_singly(&self, run: usize) -> usize {
+        let (mut lost, mut row) = (0, 0);
+        for shot in self.shots.iter().rev().skip(run) {
+            if shot.rtt.is_none() {
+                row += 1;
+                continue;
+            }
+            lost += if row < OUTAGE { row } else { 0 };
+            row = 0;
+        }
+        lost
     }
 
     /// When the first of these left.
     pub fn dark_since(&self, now: Timestamp) -> Option<Timestamp> {
         self.dark.filter(|_| self.misses(now) > 0)
+    }
+
+    /// Probes sent in this time were lost, two at least, and none was answered.
+    pub fn silent_between(&self, from: Timestamp, until: Timestamp) -> bool {
+        let mut within = self
+            .shots
+            .iter()
+            .filter(|s| s.sent_at >= from && s.sent_at < until)
+            .peekable();
+        let lost = within.clone().count();
+        lost >= 2 && within.all(|s| s.rtt.is_none())
     }
 
     /// A probe sent at or after `bound` was answered.
@@ -81,6 +134,7 @@ impl Window {
     fn record(&mut self, sent_at: Timestamp, rtt: Option<Duration>) {
         if let Some(rtt) = rtt {
             self.last_reply = self.last_reply.max(Some(sent_at));
+            self.arrived = self.arrived.max(Some(sent_at + rtt));
             self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
         }
         self.last_sent = self.last_sent.max(sent_at);
@@ -92,11 +146,18 @@ impl Window {
         let mut forgotten = None;
         match self.shots.get_mut(place) {
             // A late answer to a probe already given up.
-            Some(shot) if shot.sent_at == sent_at => shot.rtt = shot.rtt.or(rtt),
+            Some(shot) if shot.sent_at == sent_at => {
+                if shot.rtt.is_none() && rtt.is_some() {
+                    self.lost = self.lost.saturating_sub(1);
+                }
+                shot.rtt = shot.rtt.or(rtt);
+            }
             _ => {
                 self.shots.insert(place, Shot { sent_at, rtt });
+                self.lost += usize::from(rtt.is_none());
                 if self.shots.len() > SHOTS {
                     forgotten = self.shots.pop_front().and_then(|s| s.rtt);
+                    self.lost = self.lost.saturating_sub(usize::from(forgotten.is_none()));
                 }
             }
         }
@@ -157,7 +218,9 @@ impl Reach {
                         source: result.source,
                         target: result.target,
                         shots: VecDeque::new(),
+                        lost: 0,
                         last_reply: None,
+                        arrived: None,
                         last_sent: result.sent_at,
                         rtt: None,
                         slowest: Duration::ZERO,
@@ -180,6 +243,7 @@ impl Reach {
             window
                 .shots
                 .retain(|s| s.rtt.is_some() || s.sent_at < from || s.sent_at >= until);
+            window.lost = window.shots.iter().filter(|s| s.rtt.is_none()).count();
             if window.dark.is_some_and(|at| at >= from) {
                 window.dark = None;
             }
@@ -187,7 +251,10 @@ impl Reach {
     }
 
     /// The windows of one egress.
-    pub fn of<'a>(&'a self, egress: &'a EgressName) -> impl Iterator<Item = &'a Window> {
+    pub fn of<'a, 'b>(
+        &'a self,
+        egress: &'b EgressName,
+    ) -> impl Iterator<Item = &'a Window> + use<'a, 'b> {
         self.windows.iter().filter(move |w| w.egress == *egress)
     }
 

@@ -1,11 +1,15 @@
 //! Evidence in words: counts that a person can check.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use events::{EgressName, Evidence, EvidenceSource, ProbeSource, ProbeTarget, Timestamp, Verdict};
 
 use crate::case::Case;
-use crate::view::View;
+use crate::view::{Families, View};
+
+/// What took long so shortly before the onset may belong to it.
+pub const BEFORE: Duration = Duration::from_millis(500);
 
 /// All that the facts say about a case now.
 pub fn evidence(view: &View<'_>, case: &Case) -> Vec<Evidence> {
@@ -27,7 +31,7 @@ fn tcp(view: &View<'_>, case: &Case) -> Option<Evidence> {
         return None;
     }
     let tally = view.tally(&failures);
-    let all = view.population(&case.egress);
+    let all = view.population(&case.egress, Families::BOTH);
     let mut text = format!(
         "{} of {} connections overdue through {}, {} of {} prefixes",
         tally.connections,
@@ -107,6 +111,16 @@ fn host(view: &View<'_>, case: &Case) -> Vec<Evidence> {
     {
         let text = format!("this host stood still for {} ms", stall.lag.as_millis());
         lines.push(line(stall.until, text));
+    }
+    for trouble in view.host.troubles(case.onset - BEFORE, view.now) {
+        let mut text = trouble.what.to_string();
+        if let Some(usual) = trouble.usual {
+            text.push_str(&format!(
+                " (99 % of them take at most {} ms)",
+                usual.as_millis()
+            ));
+        }
+        lines.push(line(trouble.until, text));
     }
     lines
 }

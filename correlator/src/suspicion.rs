@@ -6,7 +6,7 @@ use events::{EgressName, EvidenceSource, PeerKey, ProbeSource, Timestamp};
 
 use crate::case::{Case, is_wide};
 use crate::diagnosis::isolation;
-use crate::tally::{Failure, enough_peers, enough_prefixes, enough_score};
+use crate::tally::{Failure, against, enough_peers, enough_prefixes, enough_score};
 use crate::view::{Anchor, Families, View, ases};
 
 /// Why a case shall be opened.
@@ -117,7 +117,7 @@ fn anchors(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
         .filter_map(|a| a.window.dark_since(view.now))
         .min()?;
     // Dark for the flows' source alone, and not only here: the primary's case says so once.
-    let link_answers = view.answered(egress, ProbeSource::Link, since);
+    let link_answers = view.answered(egress, ProbeSource::Link, since, Families::BOTH);
     let first = view.params.egresses.first().map(|e| &e.name);
     if link_answers && first != Some(egress) {
         let primary_well = first.is_some_and(|first| {
@@ -145,34 +145,56 @@ fn by_probes(egress: &EgressName, dark: Timestamp) -> Suspicion {
 
 /// Peers of several prefixes fail together.
 fn many_peers(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
-    let t = &view.params.thresholds;
     let stalled = view.host.stall.is_some_and(|s| !s.over);
     let failures = if stalled {
         view.fresh_with_vetoed(egress)
     } else {
         view.fresh(egress)
     };
+    [Families::BOTH, Families::only(false), Families::only(true)]
+        .into_iter()
+        .find_map(|families| {
+            let mut failures = failures.clone();
+            failures.retain(|f| families.has(f.key.0));
+            together(view, egress, &failures, families)
+        })
+}
+
+fn together(
+    view: &View<'_>,
+    egress: &EgressName,
+    failures: &[Failure<'_>],
+    families: Families,
+) -> Option<Suspicion> {
+    let t = &view.params.thresholds;
     if failures.len() < 2 {
         return None;
     }
-    let population = view.population(egress);
-    let tally = view.tally(&failures);
+    let population = view.population(egress, families);
+    let alive = view.alive(egress, failures, families);
+    let mut tally = view.tally(failures);
+    tally.score -= against(alive, t.correlation);
     let needed = enough_peers(population.peers, t.min_peers);
     let enough = tally.peers >= needed
         && tally.prefixes.len() >= enough_prefixes(population.prefixes.len(), t.min_prefixes)
         && tally.score >= enough_score(needed, t.suspect) * view.host.doubt(view.now);
-    if !enough || contradicted(view, egress, &failures) {
+    if !enough || contradicted(view, egress, failures, families) {
         return None;
     }
-    by_peers(view, egress, &failures, false)
+    by_peers(view, egress, failures, false)
 }
 
 /// Anchors of two ASes answered probes sent after the failures.
-fn contradicted(view: &View<'_>, egress: &EgressName, failures: &[Failure<'_>]) -> bool {
+fn contradicted(
+    view: &View<'_>,
+    egress: &EgressName,
+    failures: &[Failure<'_>],
+    families: Families,
+) -> bool {
     let Some(newest) = failures.iter().map(Failure::surely_dark).max() else {
         return false;
     };
-    let anchors = view.anchors(egress, None, view.now, Families::BOTH);
+    let anchors = view.anchors(egress, None, view.now, families);
     let alive: Vec<Anchor<'_>> = anchors
         .into_iter()
         .filter(|a| a.window.answered_since(newest))

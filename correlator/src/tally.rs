@@ -8,12 +8,17 @@ use events::{Asn, PeerKey, Prefix, Timestamp};
 use crate::peers::{Failing, Peer};
 use crate::routes::Path;
 
+/// A peer that acknowledges after the break: one in twenty may, its answer was on the way.
+const ALIVE: f64 = 3.0;
+
 /// A peer that fails, with what is known of the way to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Failure<'a> {
     pub key: PeerKey,
     pub peer: &'a Peer,
     pub failing: &'a Failing,
+    /// What it weighs by the peer's own base rate, in nats.
+    pub weight: f64,
     pub prefix: Prefix,
     pub origin: Option<Asn>,
     pub path: Option<&'a Path>,
@@ -62,7 +67,7 @@ impl Tally {
         }
         #[allow(clippy::cast_precision_loss)] // Far below 2^52.
         let count = n as f64;
-        let sum: f64 = failures.iter().map(|f| f.failing.weight).sum();
+        let sum: f64 = failures.iter().map(|f| f.weight).sum();
         Self {
             connections: failures
                 .iter()
@@ -74,6 +79,17 @@ impl Tally {
             score: sum / (1.0 + (count - 1.0) * correlation),
         }
     }
+}
+
+/// What so many peers weigh that acknowledge although everything is said to be broken, in nats, with
+/// correlation capped in the same way.
+pub fn against(alive: usize, correlation: f64) -> f64 {
+    if alive == 0 {
+        return 0.0;
+    }
+    #[allow(clippy::cast_precision_loss)] // Far below 2^52.
+    let count = alive as f64;
+    ALIVE * count / (1.0 + (count - 1.0) * correlation)
 }
 
 /// Peers that must fail before an egress with `peers` of them is suspected.

@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use events::{Asn, EgressName, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp};
+use events::{Asn, EgressName, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp, Verdict};
 use ipnet::IpNet;
 
-use crate::case::Case;
+use crate::case::{Case, is_wide};
 use crate::host::Host;
 use crate::params::Params;
 use crate::peers::{FAILING, Peers};
 use crate::reach::{Reach, Window};
 use crate::routes::Routes;
 use crate::tally::{Failure, Population, Tally};
+
+/// What was sent, or should have come, that much after the middle of what was lost was not on its way
+/// before the break.
+const ON_THE_WAY: Duration = Duration::from_millis(25);
 
 /// Failures older than the others by more than this are another story.
 const CLUSTER: Duration = Duration::from_millis(500);
@@ -50,6 +54,14 @@ pub struct Families {
 impl Families {
     pub const BOTH: Self = Self { v4: true, v6: true };
 
+    /// One family.
+    pub const fn only(ipv6: bool) -> Self {
+        Self {
+            v4: !ipv6,
+            v6: ipv6,
+        }
+    }
+
     pub fn has(self, address: IpAddr) -> bool {
         if address.is_ipv4() { self.v4 } else { self.v6 }
     }
@@ -71,10 +83,10 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What is connected through an egress.
-    pub fn population(&self, egress: &EgressName) -> Population {
+    /// What is connected through an egress, of these families.
+    pub fn population(&self, egress: &EgressName, families: Families) -> Population {
         let mut all = Population::default();
-        for (key, peer) in &self.peers.map {
+        for (key, peer) in self.peers.map.iter().filter(|(key, _)| families.has(key.0)) {
             let on = peer
                 .failure()
                 .map_or_else(|| peer.egress(&self.peers.default), |f| &f.egress);
@@ -139,6 +151,7 @@ impl<'a> View<'a> {
                     key: *key,
                     peer,
                     failing,
+                    weight: failing.weight * peer.lateness.trust(self.now),
                     prefix: self.prefix(key, egress),
                     origin: self.routes.origin(key, egress),
                     path: self.routes.path(key, egress),
@@ -198,6 +211,55 @@ impl<'a> View<'a> {
             .count()
     }
 
+    /// Peers on an egress that acknowledge what was sent when, by these failures, everything was lost
+    /// already: since the middle one's oldest lost byte, and a little. The failing ones themselves
+    /// speak by their failures.
+    pub fn alive(
+        &self,
+        egress: &EgressName,
+        failures: &[Failure<'_>],
+        families: Families,
+    ) -> usize {
+        let mut sent: Vec<Timestamp> = failures.iter().map(|f| f.failing.since).collect();
+        sent.sort_unstable();
+        let Some(middle) = sent.get(sent.len() / 2) else {
+            return 0;
+        };
+        let bound = *middle + ON_THE_WAY;
+        self.peers
+            .map
+            .iter()
+            .filter(|(key, _)| families.has(key.0))
+            .filter(|(_, p)| p.delivered.is_some_and(|at| at > bound))
+            .filter(|(_, p)| p.failure().is_none_or(|f| p.delivered > Some(f.since)))
+            // What went another way says nothing of this one.
+            .filter(|(_, p)| {
+                *p.egress(&self.peers.default) == *egress
+                    && p.route.as_ref().is_none_or(|r| {
+                        r.previous.is_none() || p.delivered.is_some_and(|at| at > r.changed_at)
+                    })
+            })
+            .count()
+    }
+
+    /// Answers of anchors still come although, by the silence of most, none could: they are late, not
+    /// lost.
+    pub fn late_answers(&self, anchors: &[Anchor<'_>]) -> bool {
+        let mut dark: Vec<Timestamp> = anchors
+            .iter()
+            .filter_map(|a| a.window.dark_since(self.now))
+            .collect();
+        dark.sort_unstable();
+        dark.get(dark.len() / 2).is_some_and(|middle| {
+            anchors.iter().any(|a| {
+                let rtt = a.window.rtt.unwrap_or_default();
+                a.window
+                    .arrived
+                    .is_some_and(|at| at > *middle + rtt + ON_THE_WAY)
+            })
+        })
+    }
+
     /// Evidence summed, with correlation capped.
     pub fn tally(&self, failures: &[Failure<'_>]) -> Tally {
         Tally::of(failures, self.params.thresholds.correlation)
@@ -236,6 +298,27 @@ impl<'a> View<'a> {
         match (by_flows, by_probes) {
             (Some(a), Some(b)) => Some(*a.min(b)),
             (a, b) => a.or(b).copied(),
+        }
+    }
+
+    /// By then what a verdict says had surely happened: what answers probes sent since is a way
+    /// around it. Of small scopes, where one failure more or less decides, only what was asked since
+    /// the suspicion counts.
+    pub fn dark_by(&self, case: &Case, verdict: &Verdict) -> Option<Timestamp> {
+        let failures = self.of_case(case);
+        match verdict {
+            Verdict::LocalLink { egress } => self.host.down_since(egress),
+            Verdict::Gateway { egress } => self
+                .gateways(egress, case.onset)
+                .iter()
+                .filter_map(|w| Some(w.dark_since(self.now)? + w.rtt.unwrap_or_default()))
+                .max(),
+            verdict if is_wide(verdict) => self.surely_dark(case, &failures),
+            _ => failures
+                .iter()
+                .map(Failure::surely_dark)
+                .max()
+                .map(|at| at.max(case.suspected_at)),
         }
     }
 
@@ -295,7 +378,7 @@ impl<'a> View<'a> {
     }
 
     /// Gateways of an egress that used to answer around `onset`.
-    pub fn gateways(&self, egress: &'a EgressName, onset: Timestamp) -> Vec<&'a Window> {
+    pub fn gateways(&self, egress: &EgressName, onset: Timestamp) -> Vec<&'a Window> {
         self.reach
             .of(egress)
             .filter(|w| matches!(w.target, ProbeTarget::Gateway(_)) && w.usable(onset))
@@ -303,10 +386,17 @@ impl<'a> View<'a> {
     }
 
     /// An anchor or suspect answered through the egress a probe sent since `bound`.
-    pub fn answered(&self, egress: &'a EgressName, source: ProbeSource, bound: Timestamp) -> bool {
+    pub fn answered(
+        &self,
+        egress: &'a EgressName,
+        source: ProbeSource,
+        bound: Timestamp,
+        families: Families,
+    ) -> bool {
         self.reach.of(egress).any(|w| {
             w.source == source
                 && !matches!(w.target, ProbeTarget::Gateway(_))
+                && families.has(w.target.address())
                 && w.answered_since(bound)
         })
     }

@@ -373,7 +373,14 @@ fn only_ipv6_dark() {
     for seed in 0..*SEEDS {
         let mut setup = Setup::new(seed).fault(CUT, NEVER, Fault::OutboundV6(a()));
         setup.anchors = 6;
-        let (world, _) = expect(setup, 9_000, &upstream_a());
+        let (world, _) = expect(
+            setup,
+            9_000,
+            &Verdict::AddressFamily {
+                egress: a(),
+                ipv6: true,
+            },
+        );
         let incident = world.correlator.incidents().pop().unwrap();
         assert!(incident.affected.iter().all(|p| p.0.is_ipv6()));
         assert_eq!(incident.affected.len(), 15);

@@ -73,7 +73,7 @@ impl Bench {
             peer: peer(n),
             kind,
         };
-        self.correlator.signal(at, &signal, &mut self.outputs);
+        self.correlator.signal(at, &signal);
     }
 
     fn overdue(&mut self, since: u64) {
@@ -102,8 +102,7 @@ impl Bench {
     fn lag(&mut self, lag: u64) {
         let lag = Duration::from_millis(lag);
         let signal = HostSignal::TimerLag { lag };
-        self.correlator
-            .host(ms(self.now), &signal, &mut self.outputs);
+        self.correlator.host(ms(self.now), &signal);
     }
 
     /// Time passes; anchors answer through these egresses.
@@ -142,8 +141,7 @@ impl Bench {
                     source_address: SOURCE,
                     outcome,
                 };
-                self.correlator
-                    .probe(ms(self.now), &result, &mut self.outputs);
+                self.correlator.probe(ms(self.now), &result);
             }
         }
     }
@@ -229,4 +227,58 @@ fn a_small_lag_vetoes_nothing() {
         asn: None,
     };
     assert_eq!(bench.verdicts(), [upstream]);
+}
+
+#[test]
+fn what_stalled_the_host_is_named_also_late() {
+    let mut bench = Bench::new();
+    bench.now += 300;
+    bench.overdue(10_010);
+    bench.lag(300);
+    bench.until(10_340, &["a", "b"]);
+    bench.correlator.host(
+        ms(bench.now),
+        &HostSignal::RunQueueDelay {
+            thread: "cometbft".into(),
+            pid: 7,
+            ended_at: ms(10_295),
+            waited: Duration::from_millis(290),
+            preempted: true,
+            by: Some("stress".into()),
+        },
+    );
+    bench.until(10_420, &["a", "b"]);
+    let last = bench.outputs.iter().rev().find_map(|output| match output {
+        Output::Conclusion(Conclusion::Updated { incident, .. }) => Some(incident.clone()),
+        _ => None,
+    });
+    let incident = last.expect("the cause updates the incident");
+    assert_eq!(incident.verdict, Some(Verdict::HostStall));
+    let cause = incident.cause.expect("named").to_string();
+    assert_eq!(
+        cause,
+        "the CPU was taken from cometbft by stress for 290 ms"
+    );
+}
+
+#[test]
+fn a_disk_that_is_slow_as_always_is_not_the_news() {
+    let slow = |took, usual| HostSignal::DiskSlow {
+        device: "sda".into(),
+        operation: events::BlockOperation::Flush,
+        ended_at: ms(10_290),
+        took: Duration::from_millis(took),
+        usual: Some(Duration::from_millis(usual)),
+    };
+    for (took, usual, named) in [(280, 200, false), (280, 5, true)] {
+        let mut bench = Bench::new();
+        bench.now += 300;
+        bench.overdue(10_010);
+        bench.lag(300);
+        bench.correlator.host(ms(bench.now), &slow(took, usual));
+        bench.until(10_420, &["a", "b"]);
+        let open = bench.correlator.incidents().pop().expect("a stall");
+        let cause = open.cause.expect("named").to_string();
+        assert_eq!(cause.contains("sda"), named, "{cause}");
+    }
 }

@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ebpf_abi::Counter;
-use events::{LossStage, TcpEvent, Timestamp};
+use events::{BlockRequest, LossStage, TcpEvent, Timestamp};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 
@@ -17,6 +18,7 @@ use crate::kernel::{Kernel, Memory, Sources, StartError};
 use crate::reader::Reader;
 use crate::records::Sinks;
 use crate::sched::{LongWait, WatchedThread};
+use crate::table::View;
 use crate::watch::WatchedProcess;
 use crate::{Percentiles, ProbeReport, Series, Settings, UdpThread};
 
@@ -108,6 +110,7 @@ impl Collector {
             .as_fd()
             .try_clone_to_owned()
             .map_err(StartError::Thread)?;
+        let table = self.sources.table.view();
         let reader = Reader::new(
             self.sources,
             self.settings,
@@ -125,6 +128,7 @@ impl Collector {
             thread: Some(thread),
             stop,
             shared,
+            table,
             kernel: self.kernel,
         })
     }
@@ -135,6 +139,7 @@ pub struct Handle {
     thread: Option<JoinHandle<()>>,
     stop: EventFd,
     shared: Arc<Shared>,
+    pub(crate) table: View,
     kernel: Kernel,
 }
 
@@ -168,6 +173,33 @@ impl Handle {
     pub fn memory_bytes(&self) -> u64 {
         let memory = self.kernel.memory();
         memory.programs + memory.maps
+    }
+
+    /// Until then connections are told of whenever they move, not only once a second and when data
+    /// is late: who goes on as usual says most about what does not. An earlier wish that lasts
+    /// longer stays.
+    pub fn attend(&self, until: Timestamp) {
+        self.shared
+            .attend_until
+            .fetch_max(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// The worst block requests that were slow or failed since the last call, at most 64, each with
+    /// the 99th percentile of its disk and operation where enough were seen.
+    #[must_use]
+    pub fn slow_requests(&self) -> Vec<(BlockRequest, Option<Duration>)> {
+        let requests: Vec<BlockRequest> = lock(&self.shared.slow).drain(..).collect();
+        let registry = self.shared.registry();
+        requests
+            .into_iter()
+            .map(|request| {
+                let usual = registry.of(&Series::BlockService {
+                    device: request.device.clone(),
+                    operation: request.operation,
+                });
+                (request, usual.filter(|p| p.count >= 100).map(|p| p.p99))
+            })
+            .collect()
     }
 
     /// Requests by disk and operation since the start, as of the last second.

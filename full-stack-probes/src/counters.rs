@@ -1,9 +1,10 @@
 //! What was seen and what was lost, by stage and cause.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use events::LossStage;
+use events::{BlockRequest, LossStage, Timestamp};
 
 use crate::block::DiskCounters;
 use crate::kernel::ProgramStats;
@@ -139,10 +140,19 @@ pub struct Shared {
     pub heartbeats: AtomicU64,
     pub stalls: AtomicU64,
     pub heartbeat_gaps: AtomicU64,
+    /// The worst of the slow block requests of each batch, until somebody takes them.
+    pub slow: Mutex<VecDeque<BlockRequest>>,
+    /// Until then somebody wants to know of everything that moves: nanoseconds.
+    pub attend_until: AtomicU64,
     registry: Mutex<Registry>,
 }
 
 impl Shared {
+    /// Somebody wants to know of everything that moves.
+    pub fn attentive(&self, now: Timestamp) -> bool {
+        now.as_nanos() < self.attend_until.load(Ordering::Relaxed)
+    }
+
     /// The percentiles. Held for a batch at most.
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
         // Histograms are whole after every record, so a panic elsewhere does not spoil them.

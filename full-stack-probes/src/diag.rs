@@ -44,6 +44,8 @@ pub struct Listed {
     pub inode: u32,
     /// Round-trip times from `tcp_info`, where it was asked for; times of events are not known.
     pub sample: Option<TcpSample>,
+    /// How often the retransmission timer has been doubled, and `tcpi_bytes_acked`; the same.
+    pub backoff: Option<(u8, u64)>,
 }
 
 /// All connections, of both families.
@@ -256,6 +258,7 @@ fn listed(body: &[u8]) -> Option<Listed> {
         state,
         inode: u32::from_ne_bytes(array(body, 68)?),
         sample: body.get(MESSAGE..).and_then(info).and_then(sample),
+        backoff: body.get(MESSAGE..).and_then(info).and_then(backoff),
     })
 }
 
@@ -301,6 +304,11 @@ fn sample(info: &[u8]) -> Option<TcpSample> {
         last_rtt: None,
         zero_window: false,
     })
+}
+
+/// `tcpi_backoff` and `tcpi_bytes_acked` from `struct tcp_info`.
+fn backoff(info: &[u8]) -> Option<(u8, u64)> {
+    Some((*info.get(4)?, u64::from_ne_bytes(array(info, 120)?)))
 }
 
 fn array<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {

@@ -243,6 +243,8 @@ impl Kernel {
         }
         peers(&mut ebpf, settings, &mut map_fds)?;
 
+        // Before the probes: a request to a disk that is not known yet would count as not timed.
+        let disks = disks(&mut ebpf, settings, &mut map_fds)?;
         let mut links = Vec::new();
         let reports: Vec<_> = PROBES
             .iter()
@@ -279,7 +281,6 @@ impl Kernel {
             PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
         let table = array(&mut ebpf, "TABLE", &mut map_fds)?;
         let keys = array(&mut ebpf, "KEYS", &mut map_fds)?;
-        let disks = disks(&mut ebpf, settings, &mut map_fds)?;
         map_fds.extend(ebpf.map("CALLS").and_then(map_fd));
         let threads = take(&mut ebpf, "UDP")?;
         map_fds.extend(map_fd(&threads));
@@ -496,8 +497,7 @@ pub fn array(
 }
 
 fn disks(ebpf: &mut Ebpf, settings: &Settings, fds: &mut Vec<RawFd>) -> Result<Disks, StartError> {
-    let issued = take(ebpf, "ISSUED")?;
-    fds.extend(map_fd(&issued));
+    fds.extend(ebpf.map("ISSUED").and_then(map_fd));
     let index = take(ebpf, "DISK_INDEX")?;
     fds.extend(map_fd(&index));
     let index = HashMap::try_from(index).map_err(|error| map_error("DISK_INDEX", error))?;

@@ -12,6 +12,7 @@
 //! ```
 
 mod attach;
+mod backed_off;
 mod block;
 pub mod btf;
 mod cgroup;
@@ -48,6 +49,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use backed_off::BackedOff;
 pub use block::DiskCounters;
 pub use collector::{Collector, Handle};
 pub use counters::Counters;

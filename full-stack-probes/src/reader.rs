@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use ebpf_abi::{
-    BUCKET, BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, Slot,
-    VACANT, home, place,
+    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, PLACES, SLOTS, Slot,
+    VACANT, place,
 };
 use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -45,6 +45,8 @@ const SCAN: Duration = Duration::from_secs(1);
 /// While no data is late, a sweep comes at most so many intervals after the first moment at which
 /// some could be. Nobody decides within 30 ms of that moment.
 const HEALTHY: u32 = 5;
+/// Slow block requests kept for whoever asks.
+const SLOW_KEPT: usize = 64;
 /// However late that moment is: edges that do not hurry wait for a sweep.
 const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
@@ -76,6 +78,8 @@ pub struct Reader {
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
     live: BTreeMap<u32, Live>,
+    /// Known, but not in the kernel's last list.
+    unlisted: BTreeSet<u64>,
     out: Vec<TcpEvent>,
     next_sweep: Timestamp,
     /// From then on a sweep is made if the thread is awake anyway: it need not wake for one soon.
@@ -113,6 +117,7 @@ impl Reader {
             stop,
             known: BTreeMap::new(),
             live: BTreeMap::new(),
+            unlisted: BTreeSet::new(),
             out: Vec::new(),
             logged_at: None,
             pulse: Pulse::new(now),
@@ -230,6 +235,12 @@ impl Reader {
             .iter()
             .max_by_key(|request| (request.error.is_some(), request.service));
         let Some(worst) = worst else { return };
+        let mut slow = lock(&self.shared.slow);
+        if slow.len() >= SLOW_KEPT {
+            slow.pop_front();
+        }
+        slow.push_back(worst.clone());
+        drop(slow);
         let now = clock::now();
         if self.told_slow.is_some_and(|at| now.since(at) < TELL_SLOW) {
             return;
@@ -350,8 +361,8 @@ impl Reader {
     /// A connection was known by its address until it had a cookie. What was counted stays.
     fn rename(&mut self, record: &Event, at: Timestamp) {
         let former = record.value;
-        let place = (0..BUCKET)
-            .map(|step| place(home(former), step))
+        let place = (0..PLACES)
+            .map(|step| place(former, step))
             .find(|index| self.live.get(index).is_some_and(|one| one.cookie == former));
         if let Some(mut live) = place.and_then(|index| self.live.remove(&index))
             && record.slot != NO_SLOT
@@ -462,11 +473,15 @@ impl Reader {
             } else {
                 LONGEST_SWEEP.max(sweep)
             };
+        let attentive = self.shared.attentive(now);
+        if attentive {
+            next = now + 2 * sweep;
+        }
         let (mut sends, mut segments) = (0, 0);
         let table = &self.sources.table;
         // The lines are another CPU's: fetched one after the other, most of a sweep is waiting.
         for (index, live) in &self.live {
-            if live.due <= now {
+            if attentive || live.due <= now {
                 table.touch(*index);
             }
         }
@@ -474,7 +489,7 @@ impl Reader {
         let mut registry = self.shared.registry();
         let mut vacated = Vec::new();
         for (index, live) in &mut self.live {
-            if live.due > now {
+            if live.due > now && !attentive {
                 next = next.min(live.due + sweep * HEALTHY);
                 continue;
             }
@@ -490,7 +505,7 @@ impl Reader {
             } else if slot.state != TCP_ESTABLISHED {
                 continue;
             }
-            let look = live.look(&slot, now, sweep);
+            let look = live.look(&slot, now, sweep, attentive);
             sends += u64::from(look.sends);
             segments += u64::from(look.segments);
             if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
@@ -620,7 +635,7 @@ impl Reader {
             } else {
                 listing.connections.iter().map(|one| one.flow).collect()
             };
-            let gone: Vec<u64> = self
+            let unlisted: BTreeSet<u64> = self
                 .known
                 .iter()
                 .filter(|(cookie, known)| {
@@ -630,6 +645,9 @@ impl Reader {
                 })
                 .map(|(cookie, _)| *cookie)
                 .collect();
+            // One that opens or closes is for a moment in no list, without an event about it yet.
+            let gone: Vec<u64> = unlisted.intersection(&self.unlisted).copied().collect();
+            self.unlisted = unlisted;
             for cookie in gone {
                 self.forget(cookie, at);
             }
@@ -903,6 +921,9 @@ mod tests {
         };
         reader.reconcile_with(clock::now(), &cut_short);
         assert_eq!(reader.known.len(), 2, "a cut listing proves nothing");
+
+        reader.reconcile_with(clock::now(), &Listing::default());
+        assert_eq!(reader.known.len(), 2, "it may be about to be listed");
 
         reader.reconcile_with(clock::now(), &Listing::default());
         let gone: Vec<_> = reader

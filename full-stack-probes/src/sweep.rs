@@ -85,9 +85,11 @@ impl Live {
     /// - while the oldest unacknowledged byte is late: in every sweep at first, then every sixteenth
     ///   of its age, and at once when anything moves;
     /// - once more when that is over;
+    /// - while somebody is `attentive`, whenever anything moved: what goes on as usual then says
+    ///   most;
     /// - else at most once a second, if anything moved: in the first look of a second of the clock,
     ///   so that all connections are told of together.
-    pub fn look(&mut self, slot: &Slot, now: Timestamp, sweep: Duration) -> Look {
+    pub fn look(&mut self, slot: &Slot, now: Timestamp, sweep: Duration, attentive: bool) -> Look {
         let sends = slot.sends.wrapping_sub(self.sends);
         let segments = slot.segments.wrapping_sub(self.segments);
         let moved = self.una != slot.snd_una
@@ -110,7 +112,8 @@ impl Live {
         let tell = if is_late {
             !self.late || moved || quiet_for.is_none_or(|quiet| quiet >= pause)
         } else {
-            self.late || (moved && self.told_at.is_none_or(|at| beat(at) != beat(now)))
+            self.late
+                || (moved && (attentive || self.told_at.is_none_or(|at| beat(at) != beat(now))))
         };
         let rtt = sample.last_rtt.filter(|_| slot.last_rtt_us != self.rtt_us);
         self.sends = slot.sends;
@@ -164,9 +167,9 @@ mod tests {
     }
 
     fn send(slot: &mut Slot, at_ms: u64, end: u32) {
-        let index = slot.head as usize % ebpf_abi::RING;
+        let index = usize::from(slot.head) % ebpf_abi::RING;
         slot.ring[index] = (u64::from(end) << 32) | (at_ms * 1_000);
-        slot.head += 1;
+        slot.head = slot.head.wrapping_add(1);
         slot.snd_nxt = end;
         slot.sent_at = at_ms * 1_000_000;
         slot.sends += 1;
@@ -182,22 +185,22 @@ mod tests {
         slot.mdev_us = 3_000 << 2;
         let mut live = Live::new(&slot, false);
         send(&mut slot, 1_000, 100);
-        let first = live.look(&slot, at(1_001), SWEEP);
+        let first = live.look(&slot, at(1_001), SWEEP, false);
         assert!(first.sample.is_some(), "the first look sets the baseline");
-        let almost = live.look(&slot, at(1_036), SWEEP);
+        let almost = live.look(&slot, at(1_036), SWEEP, false);
         assert_eq!((almost.sample, almost.late), (None, false));
 
-        let late = live.look(&slot, at(1_037), SWEEP);
+        let late = live.look(&slot, at(1_037), SWEEP, false);
         assert_eq!(late.sample.unwrap().outstanding.unwrap().since, at(1_000));
         assert!(late.late);
-        assert!(live.look(&slot, at(1_042), SWEEP).sample.is_some());
-        assert_eq!(live.look(&slot, at(1_043), SWEEP).sample, None);
+        assert!(live.look(&slot, at(1_042), SWEEP, false).sample.is_some());
+        assert_eq!(live.look(&slot, at(1_043), SWEEP, false).sample, None);
 
         slot.snd_una = 100;
-        let over = live.look(&slot, at(1_044), SWEEP);
+        let over = live.look(&slot, at(1_044), SWEEP, false);
         assert_eq!(over.sample.unwrap().outstanding, None);
         assert!(!over.late);
-        assert_eq!(live.look(&slot, at(1_045), SWEEP).sample, None);
+        assert_eq!(live.look(&slot, at(1_045), SWEEP, false).sample, None);
     }
 
     #[test]
@@ -205,14 +208,14 @@ mod tests {
         let mut slot = slot();
         let mut live = Live::new(&slot, false);
         send(&mut slot, 1_000, 100);
-        assert!(live.look(&slot, at(1_500), SWEEP).sample.is_some());
+        assert!(live.look(&slot, at(1_500), SWEEP, false).sample.is_some());
         assert_eq!(
-            live.look(&slot, at(1_506), SWEEP).sample,
+            live.look(&slot, at(1_506), SWEEP, false).sample,
             None,
             "pause of age / 16"
         );
         send(&mut slot, 1_507, 200);
-        let told = live.look(&slot, at(1_508), SWEEP).sample.unwrap();
+        let told = live.look(&slot, at(1_508), SWEEP, false).sample.unwrap();
         assert_eq!(told.outstanding.unwrap().since, at(1_000));
         assert_eq!(told.sent_at, Some(at(1_507)));
     }
@@ -226,9 +229,26 @@ mod tests {
             let ms = 1_000 + tick * 10;
             send(&mut slot, ms, tick as u32 + 1);
             slot.snd_una = slot.snd_nxt;
-            told += u32::from(live.look(&slot, at(ms), SWEEP).sample.is_some());
+            told += u32::from(live.look(&slot, at(ms), SWEEP, false).sample.is_some());
         }
         assert_eq!(told, 5);
+    }
+
+    #[test]
+    fn who_is_attentive_is_told_of_everything_that_moves() {
+        let mut slot = slot();
+        let mut live = Live::new(&slot, false);
+        let mut told = 0;
+        for tick in 0..50u64 {
+            let ms = 1_100 + tick * 10;
+            if tick % 2 == 0 {
+                send(&mut slot, ms, tick as u32 + 1);
+                slot.snd_una = slot.snd_nxt;
+            }
+            let look = live.look(&slot, at(ms), SWEEP, true);
+            told += u32::from(look.sample.is_some());
+        }
+        assert_eq!(told, 25);
     }
 
     #[test]
@@ -237,7 +257,7 @@ mod tests {
         let mut live = Live::new(&slot, false);
         let mut look = |micros| {
             slot.last_rtt_us = micros;
-            live.look(&slot, at(1_000), SWEEP).rtt
+            live.look(&slot, at(1_000), SWEEP, false).rtt
         };
         assert_eq!(look(0), None, "none was measured yet");
         assert_eq!(look(700), Some(Duration::from_micros(700)));
@@ -249,18 +269,18 @@ mod tests {
     fn nothing_can_be_late_before_it_is_due() {
         let mut slot = slot();
         let mut live = Live::new(&slot, false);
-        live.look(&slot, at(1_000), SWEEP);
+        live.look(&slot, at(1_000), SWEEP, false);
         assert_eq!(
             live.due,
             at(1_030),
             "sent at once: 20 ms of round trip and 10 ms"
         );
         send(&mut slot, 1_010, 100);
-        live.look(&slot, at(1_030), SWEEP);
+        live.look(&slot, at(1_030), SWEEP, false);
         assert_eq!(live.due, at(1_040));
-        assert!(!live.look(&slot, live.due, SWEEP).late);
+        assert!(!live.look(&slot, live.due, SWEEP, false).late);
         let after = live.due + Duration::from_micros(1);
-        assert!(live.look(&slot, after, SWEEP).late);
+        assert!(live.look(&slot, after, SWEEP, false).late);
     }
 
     #[test]
@@ -268,7 +288,7 @@ mod tests {
         let slot = slot();
         let mut live = Live::new(&slot, false);
         for ms in [1_000, 5_000, 50_000] {
-            let look = live.look(&slot, at(ms), SWEEP);
+            let look = live.look(&slot, at(ms), SWEEP, false);
             assert_eq!((look.sample, look.late), (None, false));
         }
     }

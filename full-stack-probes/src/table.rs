@@ -2,17 +2,18 @@
 
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aya::maps::{HashMap, MapData};
-use ebpf_abi::{BUCKET, RING, SLOTS, Slot, VACANT, home, place};
+use ebpf_abi::{PLACES, RING, SLOTS, Slot, VACANT, place};
 
 use crate::mapped::Mapped;
 
 /// The mappings, and which slots are taken.
 pub struct Table {
-    slots: Mapped<Slot>,
-    keys: Mapped<u64>,
+    slots: Arc<Mapped<Slot>>,
+    keys: Arc<Mapped<u64>>,
     claims: HashMap<MapData, u32, u64>,
 }
 
@@ -27,10 +28,18 @@ impl Table {
         claims: HashMap<MapData, u32, u64>,
     ) -> io::Result<Self> {
         Ok(Self {
-            slots: Mapped::map(slots, SLOTS)?,
-            keys: Mapped::map(keys, SLOTS)?,
+            slots: Arc::new(Mapped::map(slots, SLOTS)?),
+            keys: Arc::new(Mapped::map(keys, SLOTS)?),
             claims,
         })
+    }
+
+    /// The same mappings for another thread, to read only.
+    pub fn view(&self) -> View {
+        View {
+            slots: Arc::clone(&self.slots),
+            keys: Arc::clone(&self.keys),
+        }
     }
 
     /// A copy of a slot that is in use and filled in. Where everything is acknowledged the ring of
@@ -57,14 +66,11 @@ impl Table {
         (key != VACANT && copy.ready != 0 && key == copy.cookie).then_some(copy)
     }
 
-    /// Has a slot's first cache lines fetched, without waiting for them.
+    /// Has a slot's first cache line fetched, without waiting for it. The second hardly changes.
     pub fn touch(&self, index: u32) {
         if let Some(slot) = self.slots.get(index) {
-            // SAFETY: words within the mapping.
-            unsafe {
-                (&raw const (*slot.as_ptr()).cookie).read_volatile();
-                (&raw const (*slot.as_ptr()).received_at).read_volatile();
-            }
+            // SAFETY: a word within the mapping.
+            unsafe { (&raw const (*slot.as_ptr()).cookie).read_volatile() };
         }
     }
 
@@ -76,9 +82,8 @@ impl Table {
 
     /// The slot of a key.
     pub fn find(&self, key: u64) -> Option<u32> {
-        let first = home(key);
-        (0..BUCKET)
-            .map(|step| place(first, step))
+        (0..PLACES)
+            .map(|step| place(key, step))
             .find(|index| self.key(*index) == key)
     }
 
@@ -103,11 +108,10 @@ impl Table {
     /// program that sees it fills the slot. Returns whether there was one.
     pub fn invite(&mut self, key: u64) -> bool {
         const BPF_NOEXIST: u64 = 1;
-        let first = home(key);
         if self.find(key).is_some() {
             return true;
         }
-        for index in (0..BUCKET).map(|step| place(first, step)) {
+        for index in (0..PLACES).map(|step| place(key, step)) {
             if self.key(index) == VACANT && self.claims.insert(index, key, BPF_NOEXIST).is_ok() {
                 self.set_unready(index);
                 if let Some(place) = self.atomic_key(index) {
@@ -132,5 +136,28 @@ impl Table {
         // SAFETY: an aligned word within the mapping that lives as long as `self`; the kernel
         // changes it by single stores only.
         Some(unsafe { AtomicU64::from_ptr(key.as_ptr()) })
+    }
+}
+
+/// The table, for those who only look a connection up now and then.
+pub struct View {
+    slots: Arc<Mapped<Slot>>,
+    keys: Arc<Mapped<u64>>,
+}
+
+impl View {
+    /// The highest acknowledged sequence number of the connection with a key, of which the kernel
+    /// says that so many bytes are acknowledged. These count where received segments are not noted.
+    pub fn unacknowledged(&self, key: u64, bytes_acked: u64) -> Option<u32> {
+        (0..PLACES)
+            .map(|step| place(key, step))
+            .filter(|index| self.keys.read(*index) == Some(key))
+            .find_map(|index| self.slots.read(index))
+            .filter(|slot| slot.ready != 0 && slot.cookie == key)
+            .map(|slot| match slot.una_base {
+                0 => slot.snd_una,
+                // Sequence numbers wrap: the low half is all that counts.
+                base => base.wrapping_add(bytes_acked as u32),
+            })
     }
 }

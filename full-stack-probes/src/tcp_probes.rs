@@ -17,40 +17,25 @@ pub const RETRANSMIT_ERROR: Place = Place {
 /// What every kprobe may miss.
 const KPROBE: &str = "what happens while another kprobe's program runs on that CPU";
 
-/// Fields without which the table of connections cannot be kept.
-const TABLE: &[&str] = &[
-    "TP_SND_UNA",
-    "TP_SND_NXT",
-    "TP_SND_WND",
-    "TP_SRTT",
-    "TP_MDEV",
-    "TP_RTT_MIN",
-    "TP_MSTAMP",
-];
+/// Fields without which the table of connections cannot be kept, and others.
+macro_rules! with_table {
+    ($($other:literal),*) => {
+        &[
+            "TP_SND_UNA",
+            "TP_SND_NXT",
+            "TP_SND_WND",
+            "TP_SRTT",
+            "TP_MDEV",
+            "TP_RTT_MIN",
+            "TP_MSTAMP",
+            $($other),*
+        ]
+    };
+}
 
-const RECEIVE: &[&str] = &[
-    "TP_SND_UNA",
-    "TP_SND_NXT",
-    "TP_SND_WND",
-    "TP_SRTT",
-    "TP_MDEV",
-    "TP_RTT_MIN",
-    "TP_MSTAMP",
-    "SKB_CB",
-    "CB_ACK_SEQ",
-];
-
-const RETRANSMIT: &[&str] = &[
-    "TP_SND_UNA",
-    "TP_SND_NXT",
-    "TP_SND_WND",
-    "TP_SRTT",
-    "TP_MDEV",
-    "TP_RTT_MIN",
-    "TP_MSTAMP",
-    "ICSK_RETRANSMITS",
-    "ICSK_CA_STATE",
-];
+const TABLE: &[&str] = with_table!();
+const RECEIVE: &[&str] = with_table!("SKB_CB", "CB_ACK_SEQ");
+const RETRANSMIT: &[&str] = with_table!("ICSK_RETRANSMITS", "ICSK_CA_STATE");
 
 fn always(_: &Settings) -> bool {
     true

@@ -25,6 +25,10 @@ pub struct Part {
     pub connect: Vec<(SocketAddr, SocketAddr)>,
     /// Nanoseconds between two messages of a connection.
     pub gap: u64,
+    /// Messages are sent only in the first part of each such time of the monotonic clock, which both
+    /// ends share: (the time, the part), in nanoseconds.
+    #[serde(default)]
+    pub burst: Option<(u64, u64)>,
     /// Bytes of a message.
     pub bytes: usize,
     /// `TCP_CONGESTION`.
@@ -182,11 +186,17 @@ impl Chatter {
             }
         }
         let mut next = now + limit;
-        for connection in self.connections.values_mut() {
+        let rest = self.part.burst.and_then(|(every, talk)| {
+            let into = now % every;
+            (into >= talk).then(|| now - into + every)
+        });
+        for (token, connection) in &mut self.connections {
             if !connection.established || connection.ended.is_some() {
                 continue;
             }
-            if connection.next <= now {
+            if let Some(rest) = rest {
+                connection.next = connection.next.max(rest + phase(*token, self.part.gap));
+            } else if connection.next <= now {
                 connection.send(&self.message, now);
                 connection.next += self.part.gap;
                 if connection.next <= now {
@@ -264,8 +274,6 @@ impl Chatter {
         self.next_token += 1;
         let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET | libc::EPOLLRDHUP;
         self.epoll.add(socket.as_raw_fd(), events, token)?;
-        // Spread over the gap, so that connections do not send in step.
-        let phase = token.wrapping_mul(0x9e37_79b9) % self.part.gap.max(1);
         self.connections.insert(
             token,
             Connection {
@@ -273,7 +281,7 @@ impl Chatter {
                 remote,
                 inbound,
                 established: inbound,
-                next: now + phase,
+                next: now + phase(token, self.part.gap),
                 written: 0,
                 acked: 0,
                 writes: Vec::new(),
@@ -318,6 +326,11 @@ impl Chatter {
             }
         }
     }
+}
+
+/// Spreads connections over the gap, so that they do not send in step.
+fn phase(token: u64, gap: u64) -> u64 {
+    token.wrapping_mul(0x9e37_79b9) % gap.max(1)
 }
 
 impl Connection {

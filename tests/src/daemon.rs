@@ -125,6 +125,15 @@ impl Daemon {
     /// # Errors
     /// It cannot be started.
     pub fn start(rig: &Rig, scenario: &Scenario, binary: &Path) -> anyhow::Result<Self> {
+        let text = config(&rig.world, scenario, rig.space.directory());
+        Self::start_with(rig, &text, binary)
+    }
+
+    /// The same with a configuration of one's own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_with(rig: &Rig, config: &str, binary: &Path) -> anyhow::Result<Self> {
         let directory = rig.space.directory();
         let (config_file, log) = (
             directory.join("netwatch.toml"),
@@ -133,7 +142,7 @@ impl Daemon {
         std::fs::create_dir_all(directory.join("state"))?;
         std::fs::create_dir_all(directory.join("run"))?;
         write_private(&directory.join("pager.key"), ROUTING_KEY)?;
-        std::fs::write(&config_file, config(&rig.world, scenario, directory))?;
+        std::fs::write(&config_file, config)?;
         let out = std::fs::File::create(&log)?;
         let child = rig
             .space
@@ -222,29 +231,60 @@ impl Daemon {
         self.ask(space, &["report"])
     }
 
+    /// `netwatch replay` of each incident that the daemon tells of. `ended`: it was stopped, so all
+    /// recordings must be complete.
+    ///
+    /// # Errors
+    /// `netwatch report --list` fails.
+    pub fn replays(&self, space: &Space, ended: bool) -> anyhow::Result<Vec<Replay>> {
+        let incidents = self.json(space, &["report", "--list", "--json"])?;
+        let incidents = incidents.as_array().context("the list is no list")?;
+        let ids = incidents
+            .iter()
+            .filter_map(|incident| incident["id"].as_str());
+        ids.map(|id| {
+            let mut command = space.command(VALIDATOR, &self.binary);
+            command
+                .args(["replay", id, "--json", "--config"])
+                .arg(&self.config);
+            let output = command.output().context("cannot start netwatch replay")?;
+            Ok(Replay::of(id, &output, ended))
+        })
+        .collect()
+    }
+
     /// The daemon's own timeline of all its incidents, in order of time.
     ///
     /// # Errors
     /// `netwatch report` fails or prints something unexpected.
     pub fn timeline(&self, space: &Space) -> anyhow::Result<Vec<Line>> {
-        let json = |arguments: &[&str]| -> anyhow::Result<Value> {
-            let text = self.ask(space, arguments)?;
-            serde_json::from_str(&text)
-                .with_context(|| format!("`netwatch {}` is not JSON", arguments.join(" ")))
-        };
-        let incidents = json(&["report", "--list", "--json"])?;
+        self.timeline_of(space, usize::MAX)
+    }
+
+    /// The same of its newest incidents, so many.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn timeline_of(&self, space: &Space, newest: usize) -> anyhow::Result<Vec<Line>> {
+        let incidents = self.json(space, &["report", "--list", "--json"])?;
         let incidents = incidents
             .as_array()
             .context("`netwatch report --list --json` is no list")?;
         let mut found = Vec::new();
-        for incident in incidents {
+        for incident in incidents.iter().take(newest) {
             let id = incident["id"]
                 .as_str()
                 .context("an incident without an id")?;
-            found.extend(lines(&json(&["report", id, "--json"])?)?);
+            found.extend(lines(&self.json(space, &["report", id, "--json"])?)?);
         }
         found.sort_by_key(|line| line.at);
         Ok(found)
+    }
+
+    fn json(&self, space: &Space, arguments: &[&str]) -> anyhow::Result<Value> {
+        let text = self.ask(space, arguments)?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("`netwatch {}` is not JSON", arguments.join(" ")))
     }
 
     fn ask(&self, space: &Space, arguments: &[&str]) -> anyhow::Result<String> {
@@ -266,6 +306,50 @@ impl Drop for Daemon {
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+    }
+}
+
+/// What became of an incident's recording.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// Of which incident.
+    pub incident: String,
+    /// Effects compared.
+    pub effects: u64,
+    /// Inputs fed.
+    pub inputs: u64,
+    /// What is wrong; `None`: every effect is the recorded one, and nothing is missing.
+    pub wrong: Option<String>,
+}
+
+impl Replay {
+    fn of(incident: &str, output: &std::process::Output, ended: bool) -> Self {
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let error = String::from_utf8_lossy(&output.stderr);
+        let equal = json["equal"] == true && output.status.code() == Some(0);
+        let missing =
+            json["damage"].as_array().is_none_or(|d| !d.is_empty()) || json["closed"].is_null();
+        let wrong = if !equal {
+            Some(format!(
+                "{} {}{}",
+                output.status,
+                json["difference"],
+                error.trim()
+            ))
+        } else if ended && missing {
+            Some(format!(
+                "incomplete: damage {}, closed {}",
+                json["damage"], json["closed"]
+            ))
+        } else {
+            None
+        };
+        Self {
+            incident: incident.to_owned(),
+            effects: json["effects_compared"].as_u64().unwrap_or(0),
+            inputs: json["inputs"].as_u64().unwrap_or(0),
+            wrong,
         }
     }
 }

@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 
 use crate::packet::{Packet, Tcp};
 use crate::rng::Rng;
-use crate::scenario::UplinkName;
+use crate::scenario::{Direction, Family, UplinkName};
 use crate::sys;
 use crate::world::{PEER_PORT, Target, World};
 
@@ -33,15 +33,6 @@ pub const WORLD_DEVICE: &str = "net0";
 /// Packets held at once; more are dropped and counted. 2,000 packets/s for 150 ms are 300.
 const HEAP_LIMIT: usize = 16_384;
 const BUFFER: usize = 2_048;
-
-/// Which way a packet goes, seen from the validator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Direction {
-    /// From the validator.
-    Out,
-    /// To the validator.
-    In,
-}
 
 /// What a rule does to packets that match it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,6 +54,8 @@ pub struct Rule {
     pub upstream: Option<UplinkName>,
     /// Only this way.
     pub direction: Option<Direction>,
+    /// Only this address family.
+    pub family: Option<Family>,
     /// Only these hosts.
     pub target: Option<Target>,
     /// When it first hit a packet of the workload, and any packet.
@@ -287,6 +280,7 @@ impl Core {
         for rule in state.rules.values_mut() {
             if rule.upstream.is_some_and(|only| only != upstream)
                 || rule.direction.is_some_and(|only| only != direction)
+                || rule.family.is_some_and(|only| !only.has(remote))
                 || rule
                     .target
                     .is_some_and(|only| !self.world.is_in(host, only))

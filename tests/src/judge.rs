@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use crate::pager::Request;
-use crate::result::{Check, Samples};
 use crate::run::Seen;
 use crate::scenario::{Culprit, FaultKind, Forbidden, PagePattern, Routes, Scenario, Traffic};
+use results::{Check, Samples};
 
 fn ms(from: u64, to: u64) -> f64 {
     (to as f64 - from as f64) / 1e6
@@ -169,8 +169,10 @@ impl Seen {
         judge.routes();
         judge.traffic();
         judge.pages();
+        judge.bounded();
         judge.forbidden();
         judge.end();
+        judge.replays();
         judge.checks
     }
 
@@ -266,7 +268,12 @@ impl Seen {
         let named = names(&self.words(), &culprit);
         add(
             "correlated",
-            named && class == scenario.expect.verdict,
+            named
+                && scenario
+                    .expect
+                    .verdict
+                    .as_ref()
+                    .is_some_and(|v| v.classes().any(|c| class.as_ref() == Some(c))),
             format!(
                 "the pages say {}, and {} {culprit}, the upstream that the seed drew",
                 class.as_deref().unwrap_or("nothing"),
@@ -408,16 +415,29 @@ impl Judge<'_> {
                 }
                 _ => String::new(),
             };
-            let ok = match wanted.as_str() {
+            let ok = wanted.classes().any(|wanted| match wanted.as_str() {
                 "any" => class.is_some(),
                 "none" => class.as_deref().is_none_or(|class| class == "none"),
                 wanted => class.as_deref() == Some(wanted),
-            };
+            });
+            let wanted: Vec<&str> = wanted.classes().map(String::as_str).collect();
             let detail = format!(
-                "{} (expected {wanted}){within}",
-                class.as_deref().unwrap_or("no verdict")
+                "{} (expected {}){within}",
+                class.as_deref().unwrap_or("no verdict"),
+                wanted.join(" or ")
             );
             self.add("verdict", ok, detail);
+        }
+        if !expect.verdicts.is_empty() {
+            let lines = seen.report.iter().flatten();
+            let found: BTreeSet<&str> = lines.filter_map(|line| line.verdict.as_deref()).collect();
+            let missing: Vec<&String> = expect
+                .verdicts
+                .iter()
+                .filter(|class| !found.contains(class.as_str()))
+                .collect();
+            let detail = format!("told: {found:?}, missing: {missing:?}");
+            self.add("verdicts", missing.is_empty(), detail);
         }
         if let Some(culprit) = expect.culprit {
             let name = seen.culprit(self.scenario, culprit);
@@ -609,6 +629,23 @@ impl Judge<'_> {
         }
     }
 
+    /// What flaps must not make the daemon flap.
+    fn bounded(&mut self) {
+        let seen = self.seen;
+        if let Some(most) = self.scenario.expect.most_pages {
+            let events = seen.events().len();
+            let detail = format!("{events} events at the pager, {most} at most");
+            self.add("most_pages", events <= most, detail);
+        }
+        if let Some(most) = self.scenario.expect.most_installs {
+            let lines = seen.report.iter().flatten();
+            let installs = lines.filter(|line| line.kind == "installed").count();
+            let known = seen.report.is_ok();
+            let detail = format!("{installs} plans installed, {most} at most");
+            self.add("most_installs", known && installs <= most, detail);
+        }
+    }
+
     fn forbidden(&mut self) {
         let seen = self.seen;
         for forbidden in &self.scenario.expect.must_not {
@@ -648,6 +685,37 @@ impl Judge<'_> {
                 }
             }
         }
+    }
+
+    /// Every incident was recorded, and decided the same when its recording was replayed.
+    fn replays(&mut self) {
+        let (ok, detail) = match &self.seen.replays {
+            None => return,
+            Some(Err(error)) => (false, error.clone()),
+            Some(Ok(replays)) => {
+                let wrong: Vec<String> = replays
+                    .iter()
+                    .filter_map(|replay| {
+                        Some(format!("{}: {}", replay.incident, replay.wrong.as_ref()?))
+                    })
+                    .collect();
+                let inputs: u64 = replays.iter().map(|replay| replay.inputs).sum();
+                let effects: u64 = replays.iter().map(|replay| replay.effects).sum();
+                let detail = format!(
+                    "{} recordings, {inputs} inputs, {effects} effects, byte for byte the same",
+                    replays.len()
+                );
+                (
+                    wrong.is_empty(),
+                    if wrong.is_empty() {
+                        detail
+                    } else {
+                        wrong.join("; ")
+                    },
+                )
+            }
+        };
+        self.add("replay", ok, detail);
     }
 
     /// The daemon ends cleanly and leaves no route.

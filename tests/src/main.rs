@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::narrate::Narrator;
-use lab::result::{Check, Document, Samples, measures, merged};
 use lab::run::{Options, run};
 use lab::scenario::{Scenario, load, load_all};
 use lab::sys;
+use results::{Check, Document, Samples, measures, merged};
 
 #[derive(Parser)]
 #[command(

@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::duration::Span;
-use crate::result::{Check, Document, Measure};
 use crate::rig::{OUTSIDE, Rig, VALIDATOR};
 use crate::run::Noise;
 use crate::scenario::{Scenario, Topology};
 use crate::sys;
 use crate::workload::Workload;
 use crate::world::{Role, World};
+use results::{Check, Document, Measure};
 
 /// Packets per second through the forwarder: half of them out, half of them back.
 const RATE: u64 = 2_000;

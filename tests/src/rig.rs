@@ -18,14 +18,15 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 
 use crate::bird::{self, Router};
-use crate::forwarder::{Action, Direction, Forwarder, Rule, UPSTREAM_DEVICE, WORLD_DEVICE};
+use crate::forwarder::{Action, Forwarder, Rule, UPSTREAM_DEVICE, WORLD_DEVICE};
+use crate::hog::Hog;
 use crate::monitor::Monitor;
 use crate::ns::Space;
 use crate::packet::{Packet, Tcp};
 use crate::pager::Pager;
-use crate::scenario::{Fault, FaultKind, Scenario, Session, UplinkName};
+use crate::scenario::{Direction, Fault, FaultKind, Scenario, Session, UplinkName};
 use crate::sys;
-use crate::world::{PAGER_PORT, PEER_PORT, Target, World};
+use crate::world::{PAGER_PORT, PEER_PORT, World};
 
 /// The validator's namespace.
 pub const VALIDATOR: &str = "v";
@@ -49,6 +50,7 @@ pub struct Rig {
     taps: [Option<Tap>; 2],
     dead: [bool; 2],
     down: [bool; 2],
+    hog: Option<Hog>,
     session: Session,
     next_rule: u32,
     /// What was drawn.
@@ -125,7 +127,8 @@ impl Rig {
             scenario
                 .fault
                 .iter()
-                .any(|fault| fault.kind == FaultKind::GatewayDead && fault.upstream == Some(name))
+                .filter(|fault| fault.upstream == Some(name))
+                .any(|fault| matches!(fault.kind, FaultKind::GatewayDead | FaultKind::GatewayMute))
         };
         let mut taps = [None, None];
         for name in UplinkName::ALL {
@@ -141,6 +144,7 @@ impl Rig {
             taps,
             dead: [false; 2],
             down: [false; 2],
+            hog: None,
             session,
             next_rule: 0,
             world,
@@ -160,29 +164,44 @@ impl Rig {
             (None, _) => None,
         };
         let name = upstream.unwrap_or(UplinkName::A);
+        let rule = |action, direction| Rule {
+            action,
+            upstream,
+            direction,
+            family: fault.family,
+            target,
+            first_hit: (None, None),
+            hits: 0,
+        };
         let cut = match fault.kind {
-            FaultKind::EgressDark => {
-                self.rule(Action::Drop, upstream, Some(Direction::Out), target)
-            }
-            FaultKind::InboundDark => {
-                self.rule(Action::Drop, upstream, Some(Direction::In), target)
-            }
+            FaultKind::EgressDark => self.rule(rule(Action::Drop, Some(Direction::Out))),
+            FaultKind::InboundDark => self.rule(rule(Action::Drop, Some(Direction::In))),
             FaultKind::OriginDead | FaultKind::PrefixDead | FaultKind::PeerDead => {
-                self.rule(Action::Drop, upstream, None, target)
+                self.rule(rule(Action::Drop, None))
             }
             FaultKind::RttSpike => {
-                let half = fault.add.map_or(0, |add| add.nanos() / 2);
-                self.rule(Action::Delay(half), upstream, None, target)
+                // Both ways half of it each, one way all of it.
+                let ways = if fault.direction.is_some() { 1 } else { 2 };
+                let hold = fault.add.map_or(0, |add| add.nanos() / ways);
+                self.rule(rule(Action::Delay(hold), fault.direction))
             }
-            FaultKind::Loss => self.rule(
-                Action::Lose(fault.share.unwrap_or(0.0)),
-                upstream,
-                None,
-                target,
-            ),
+            FaultKind::Loss => {
+                let share = fault.share.unwrap_or(0.0);
+                self.rule(rule(Action::Lose(share), fault.direction))
+            }
+            FaultKind::CpuHog => {
+                self.hog = Some(Hog::start(fault.threads));
+                return Ok(None);
+            }
             FaultKind::GatewayDead => {
                 self.forwarder.state().mark();
-                self.gateway_dead(name)?;
+                self.gateway_dead(name, "")?;
+                Cut::Gateway(name)
+            }
+            FaultKind::GatewayMute => {
+                self.forwarder.state().mark();
+                let neighbors = "meta protocol arp accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept;";
+                self.gateway_dead(name, neighbors)?;
                 Cut::Gateway(name)
             }
             FaultKind::CarrierLost => {
@@ -217,9 +236,11 @@ impl Rig {
                 self.heal()?;
                 return Ok(None);
             }
-            FaultKind::DaemonKill | FaultKind::DaemonStop | FaultKind::DaemonContinue => {
-                return Ok(None);
-            }
+            FaultKind::DaemonKill
+            | FaultKind::DaemonStop
+            | FaultKind::DaemonContinue
+            | FaultKind::ValidatorStop
+            | FaultKind::ValidatorContinue => return Ok(None),
         };
         Ok(Some(cut))
     }
@@ -230,37 +251,21 @@ impl Rig {
             .context("a fault of BGP in a scenario without BGP (`daemon.bgp = false`)")
     }
 
-    fn rule(
-        &mut self,
-        action: Action,
-        upstream: Option<UplinkName>,
-        direction: Option<Direction>,
-        target: Option<Target>,
-    ) -> Cut {
+    fn rule(&mut self, rule: Rule) -> Cut {
         let id = self.next_rule;
         self.next_rule += 1;
         let mut state = self.forwarder.state();
         state.mark();
-        state.rules.insert(
-            id,
-            Rule {
-                action,
-                upstream,
-                direction,
-                target,
-                first_hit: (None, None),
-                hits: 0,
-            },
-        );
+        state.rules.insert(id, rule);
         Cut::Rule(id)
     }
 
     /// Drops in the gateway's namespace all that comes in by either device and all that would leave
-    /// towards the validator, ARP and neighbour discovery included; the carrier stays.
-    fn gateway_dead(&mut self, name: UplinkName) -> anyhow::Result<()> {
+    /// towards the validator, but for what `except` accepts; the carrier stays.
+    fn gateway_dead(&mut self, name: UplinkName, except: &str) -> anyhow::Result<()> {
         let chain = |chain: &str, hook: &str, device: &str| {
             format!(
-                "chain {chain} {{ type filter hook {hook} device {device} priority -500; policy drop; }}\n"
+                "chain {chain} {{ type filter hook {hook} device {device} priority -500; policy drop; {except} }}\n"
             )
         };
         let rules = format!(
@@ -305,6 +310,7 @@ impl Rig {
     /// # Errors
     /// Something cannot be restored.
     pub fn heal(&mut self) -> anyhow::Result<()> {
+        self.hog = None;
         self.forwarder.state().rules.clear();
         for name in UplinkName::ALL {
             if std::mem::take(&mut self.dead[name.index()]) {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::chatter::FlowSummary;
-use crate::daemon::{Daemon, Line, PROTOCOL};
+use crate::daemon::{Daemon, Line, PROTOCOL, Replay};
 use crate::monitor::RouteEvent;
 use crate::narrate::{Narrator, News};
 use crate::pager::Request;
 use crate::rig::{Cut, Rig, VALIDATOR};
-use crate::scenario::{Fault, FaultKind, Routes, Scenario, UplinkName};
+use crate::scenario::{Direction, Fault, FaultKind, Routes, Scenario, UplinkName};
 use crate::sys;
 use crate::workload::Workload;
 use crate::world::{Target, World};
@@ -63,6 +63,8 @@ pub struct Seen {
     pub pages: Vec<Request>,
     /// The daemon's own timeline.
     pub report: Result<Vec<Line>, String>,
+    /// `netwatch replay` of each incident; `None`: there was no daemon.
+    pub replays: Option<Result<Vec<Replay>, String>>,
     /// How the daemon ended on SIGTERM, where it was still alive.
     pub stopped: Option<Result<(), String>>,
     /// How far the rig was to be trusted.
@@ -111,8 +113,6 @@ impl Noise {
     }
 }
 
-/// The time between the routers' sessions and the timeline: routes arrive, baselines settle.
-const WARM_UP: Duration = Duration::from_secs(4);
 const TICK: Duration = Duration::from_millis(4);
 
 /// Runs a scenario once.
@@ -153,14 +153,22 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> anyhow::Result<
         workload.flows, scenario.topology.send_gap
     ));
     let mut daemon = None;
+    let warm_up = Duration::from_nanos(scenario.daemon.warm_up.nanos());
     if let Some(binary) = &options.netwatch {
         let mut started = Daemon::start(&rig, scenario, binary)?;
-        step("netwatch is started; waiting for its BGP sessions".to_owned());
-        wait_for_sessions(&rig, &mut started)?;
-        step(format!("BGP is up; {} s for baselines", WARM_UP.as_secs()));
+        if warm_up.is_zero() {
+            step("netwatch is started; the timeline begins at once".to_owned());
+        } else {
+            step("netwatch is started; waiting for its BGP sessions".to_owned());
+            wait_for_sessions(&rig, &mut started)?;
+            step(format!(
+                "BGP is up; {} for baselines",
+                scenario.daemon.warm_up
+            ));
+        }
         daemon = Some(started);
     }
-    sys::sleep(WARM_UP)?;
+    sys::sleep(warm_up)?;
     if let Some(daemon) = &mut daemon {
         daemon.check()?;
     }
@@ -291,6 +299,8 @@ impl<'a> Timeline<'a> {
             (FaultKind::DaemonKill, Some(daemon)) => daemon.signal(libc::SIGKILL),
             (FaultKind::DaemonStop, Some(daemon)) => daemon.signal(libc::SIGSTOP),
             (FaultKind::DaemonContinue, Some(daemon)) => daemon.signal(libc::SIGCONT),
+            (FaultKind::ValidatorStop, _) => self.workload.signal(libc::SIGSTOP),
+            (FaultKind::ValidatorContinue, _) => self.workload.signal(libc::SIGCONT),
             _ => {}
         }
         let cut = self
@@ -341,6 +351,9 @@ impl<'a> Timeline<'a> {
             FaultKind::GatewayDead => {
                 format!("gateway {name} dies: it swallows everything and says nothing")
             }
+            FaultKind::GatewayMute => {
+                format!("gateway {name} answers ARP and neighbour discovery, and forwards nothing")
+            }
             FaultKind::CarrierLost => format!("the far end of uplink {name} goes down"),
             FaultKind::OriginDead => format!("origin {target} goes dark"),
             FaultKind::PrefixDead => format!("prefix {target} goes dark"),
@@ -359,6 +372,9 @@ impl<'a> Timeline<'a> {
             FaultKind::DaemonKill => "the daemon is killed".to_owned(),
             FaultKind::DaemonStop => "the daemon is stopped (SIGSTOP)".to_owned(),
             FaultKind::DaemonContinue => "the daemon goes on (SIGCONT)".to_owned(),
+            FaultKind::ValidatorStop => "the validator is stopped (SIGSTOP)".to_owned(),
+            FaultKind::ValidatorContinue => "the validator goes on (SIGCONT)".to_owned(),
+            FaultKind::CpuHog => "a runaway process takes all CPUs".to_owned(),
             FaultKind::PagerFault => "the pager misbehaves".to_owned(),
             FaultKind::Heal => "everything is healed".to_owned(),
         }
@@ -570,6 +586,7 @@ impl<'a> Timeline<'a> {
             left: (Vec::new(), Vec::new()),
             pages: Vec::new(),
             report: Ok(Vec::new()),
+            replays: None,
             stopped: None,
             noise,
         }
@@ -610,6 +627,8 @@ impl Seen {
         if !killed {
             self.stopped = Some(daemon.stop().map_err(|error| format!("{error:#}")));
         }
+        let replays = daemon.replays(&rig.space, !killed);
+        self.replays = Some(replays.map_err(|error| format!("{error:#}")));
         self.left.1 = installed(rig)?;
         Ok(())
     }
@@ -664,11 +683,19 @@ fn hit_by(world: &World, fault: &Fault) -> Vec<usize> {
         .peers()
         .map(|(index, _)| index)
         .filter(|host| target.is_none_or(|target| world.is_in(*host, target)))
-        .filter(|host| match (fault.kind, fault.upstream) {
-            (_, None) => true,
-            (FaultKind::InboundDark, Some(name)) => world.return_via(*host) == name,
+        .filter(|host| {
+            fault
+                .family
+                .is_none_or(|f| f.has(world.hosts[*host].address))
+        })
+        .filter(|host| match (fault.kind, fault.upstream, fault.direction) {
+            (_, None, _) => true,
+            (FaultKind::InboundDark, Some(name), _) | (_, Some(name), Some(Direction::In)) => {
+                world.return_via(*host) == name
+            }
+            (_, Some(name), Some(Direction::Out)) => name == UplinkName::A,
             // Before anything is rerouted all leave through the primary.
-            (_, Some(name)) => name == UplinkName::A || world.return_via(*host) == name,
+            (_, Some(name), None) => name == UplinkName::A || world.return_via(*host) == name,
         })
         .collect()
 }

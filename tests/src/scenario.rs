@@ -56,6 +56,8 @@ pub struct Topology {
     pub loss: f64,
     /// Time between two messages of a connection, each way.
     pub send_gap: Span,
+    /// All connections talk and rest together, as block times make them; without it they talk always.
+    pub burst: Option<Burst>,
     /// Bytes of a message.
     pub message_bytes: usize,
     /// Share of the connections that the peers open.
@@ -79,12 +81,23 @@ impl Default for Topology {
             rtt: [Span::ms(5), Span::ms(150)],
             loss: 0.0,
             send_gap: Span::ms(50),
+            burst: None,
             message_bytes: 200,
             inbound: 0.25,
             congestion_control: "cubic".to_owned(),
             origin: Vec::new(),
         }
     }
+}
+
+/// When connections talk.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Burst {
+    /// From the begin of one burst to the next.
+    pub every: Span,
+    /// The part of it in which messages are sent.
+    pub talk: Span,
 }
 
 /// An origin AS by hand; what is left out is drawn.
@@ -188,6 +201,9 @@ pub struct Daemon {
     pub ebpf: bool,
     /// A `[bgp]` table with both gateways.
     pub bgp: bool,
+    /// How long routes and baselines get between the BGP sessions and the timeline. Zero: the timeline
+    /// begins with the daemon's start, sessions or not.
+    pub warm_up: Span,
 }
 
 impl Default for Daemon {
@@ -198,6 +214,7 @@ impl Default for Daemon {
             probes: true,
             ebpf: true,
             bgp: true,
+            warm_up: Span::ms(4_000),
         }
     }
 }
@@ -228,10 +245,47 @@ pub struct Fault {
     pub add: Option<Span>,
     /// Share of packets lost (`loss`).
     pub share: Option<f64>,
+    /// Only packets that leave the validator, or only those that come to it (`loss`, `rtt-spike`).
+    pub direction: Option<Direction>,
+    /// Only packets of one address family.
+    pub family: Option<Family>,
+    /// Threads that spin (`cpu-hog`).
+    pub threads: Option<u32>,
     /// What the pager does (`pager-fault`).
     pub answer: Option<PagerAnswer>,
     /// For how many requests (`pager-fault`).
     pub count: Option<u32>,
+}
+
+/// Which way, seen from the validator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// From the validator.
+    Out,
+    /// To the validator.
+    In,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// An address belongs to it.
+    #[must_use]
+    pub const fn has(self, address: std::net::IpAddr) -> bool {
+        match self {
+            Self::Ipv4 => address.is_ipv4(),
+            Self::Ipv6 => address.is_ipv6(),
+        }
+    }
 }
 
 /// Kinds of faults.
@@ -244,6 +298,8 @@ pub enum FaultKind {
     InboundDark,
     /// A gateway drops silently all that it gets and all that it would send.
     GatewayDead,
+    /// A gateway answers ARP and neighbour discovery, drops all else that it gets and forwards nothing.
+    GatewayMute,
     /// The far end of an uplink goes down: carrier is lost.
     CarrierLost,
     /// All packets from and to an origin AS are dropped.
@@ -268,9 +324,15 @@ pub enum FaultKind {
     DaemonStop,
     /// SIGCONT to the daemon.
     DaemonContinue,
+    /// SIGSTOP to the validator's process.
+    ValidatorStop,
+    /// SIGCONT to the validator's process.
+    ValidatorContinue,
+    /// Threads spin on every CPU of this machine.
+    CpuHog,
     /// The pager misbehaves.
     PagerFault,
-    /// All faults of the network and of BGP end.
+    /// All faults of the network and of BGP end, and so does `cpu-hog`.
     Heal,
 }
 
@@ -283,6 +345,7 @@ impl FaultKind {
             Self::EgressDark
                 | Self::InboundDark
                 | Self::GatewayDead
+                | Self::GatewayMute
                 | Self::CarrierLost
                 | Self::OriginDead
                 | Self::PrefixDead
@@ -304,6 +367,9 @@ impl FaultKind {
             target: Need::No,
             add: Need::No,
             share: Need::No,
+            direction: Need::No,
+            family: Need::No,
+            threads: Need::No,
             answer: Need::No,
             count: Need::No,
         };
@@ -311,14 +377,17 @@ impl FaultKind {
             Self::EgressDark | Self::InboundDark => Wants {
                 upstream: Need::Must,
                 target: Need::May,
+                family: Need::May,
                 ..none
             },
-            Self::GatewayDead | Self::CarrierLost | Self::BgpPathChange | Self::BgpSessionDown => {
-                Wants {
-                    upstream: Need::Must,
-                    ..none
-                }
-            }
+            Self::GatewayDead
+            | Self::GatewayMute
+            | Self::CarrierLost
+            | Self::BgpPathChange
+            | Self::BgpSessionDown => Wants {
+                upstream: Need::Must,
+                ..none
+            },
             Self::BgpWithdraw => Wants {
                 upstream: Need::Must,
                 target: Need::May,
@@ -333,12 +402,16 @@ impl FaultKind {
                 upstream: Need::May,
                 target: Need::May,
                 add: Need::Must,
+                direction: Need::May,
+                family: Need::May,
                 ..none
             },
             Self::Loss => Wants {
                 upstream: Need::May,
                 target: Need::May,
                 share: Need::Must,
+                direction: Need::May,
+                family: Need::May,
                 ..none
             },
             Self::PagerFault => Wants {
@@ -346,7 +419,16 @@ impl FaultKind {
                 count: Need::May,
                 ..none
             },
-            Self::DaemonKill | Self::DaemonStop | Self::DaemonContinue | Self::Heal => none,
+            Self::CpuHog => Wants {
+                threads: Need::May,
+                ..none
+            },
+            Self::DaemonKill
+            | Self::DaemonStop
+            | Self::DaemonContinue
+            | Self::ValidatorStop
+            | Self::ValidatorContinue
+            | Self::Heal => none,
         }
     }
 }
@@ -363,6 +445,9 @@ struct Wants {
     target: Need,
     add: Need,
     share: Need,
+    direction: Need,
+    family: Need,
+    threads: Need,
     answer: Need,
     count: Need,
 }
@@ -385,8 +470,10 @@ pub enum PagerAnswer {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
-    /// Class of the verdict that the pages end with (`upstream_as`, ...).
-    pub verdict: Option<String>,
+    /// Class of the verdict that the pages end with (`upstream_as`, ...), or several that will do.
+    pub verdict: Option<Verdicts>,
+    /// Classes that must all be among the daemon's verdicts, whatever their order.
+    pub verdicts: Vec<String>,
     /// Whom the pages must name.
     pub culprit: Option<Culprit>,
     /// Aim for the time from cut to verdict; reported, not asserted.
@@ -403,8 +490,32 @@ pub struct Expect {
     pub pages: Option<Vec<PagePattern>>,
     /// Each of these words occurs in some page, whatever its case.
     pub page_contains: Vec<String>,
+    /// Events that the pager accepts, at most.
+    pub most_pages: Option<usize>,
+    /// Plans whose routes are installed, at most.
+    pub most_installs: Option<usize>,
     /// What must never happen.
     pub must_not: Vec<Forbidden>,
+}
+
+/// One class of verdicts, or several of which any will do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Verdicts {
+    /// This one.
+    One(String),
+    /// One of these.
+    AnyOf(Vec<String>),
+}
+
+impl Verdicts {
+    /// The classes that will do.
+    pub fn classes(&self) -> impl Iterator<Item = &String> {
+        match self {
+            Self::One(class) => std::slice::from_ref(class).iter(),
+            Self::AnyOf(classes) => classes.iter(),
+        }
+    }
 }
 
 /// Whom a page must name.
@@ -532,6 +643,23 @@ pub fn parse(text: &str, path: &Path) -> Result<Scenario, FormatError> {
     Ok(scenario)
 }
 
+const CLASSES: [&str; 14] = [
+    "local_link",
+    "gateway",
+    "upstream_as",
+    "address_family",
+    "egress_only",
+    "remote_as",
+    "prefix",
+    "single_peer",
+    "return_path",
+    "host_stall",
+    "latency",
+    "total_isolation",
+    "none",
+    "any",
+];
+
 struct Problem {
     /// The table: empty, `topology`, `expect`, or the n-th `fault` or `topology.origin`.
     table: &'static str,
@@ -594,6 +722,12 @@ fn validate(scenario: &Scenario) -> Result<(), Problem> {
     if topology.send_gap < Span::ms(5) {
         return bad("send_gap", "must be at least 5ms");
     }
+    if topology
+        .burst
+        .is_some_and(|burst| burst.talk > burst.every || burst.talk.nanos() == 0)
+    {
+        return bad("burst", "`talk` must be above 0 and at most `every`");
+    }
     if !(0.0..1.0).contains(&topology.loss) {
         return bad("loss", "must be a share from 0.0 to below 1.0");
     }
@@ -651,6 +785,9 @@ fn validate(scenario: &Scenario) -> Result<(), Problem> {
             ("target", wants.target, fault.target.is_some()),
             ("add", wants.add, fault.add.is_some()),
             ("share", wants.share, fault.share.is_some()),
+            ("direction", wants.direction, fault.direction.is_some()),
+            ("family", wants.family, fault.family.is_some()),
+            ("threads", wants.threads, fault.threads.is_some()),
             ("answer", wants.answer, fault.answer.is_some()),
             ("count", wants.count, fault.count.is_some()),
         ];
@@ -670,6 +807,16 @@ fn validate(scenario: &Scenario) -> Result<(), Problem> {
             .is_some_and(|share| !(0.0..=1.0).contains(&share))
         {
             return bad("share", "must be from 0.0 to 1.0".to_owned());
+        }
+        if fault.threads.is_some_and(|n| !(1..=64).contains(&n)) {
+            return bad("threads", "must be from 1 to 64".to_owned());
+        }
+        let goes_on = |later: &Fault| later.kind == FaultKind::ValidatorContinue;
+        if fault.kind == FaultKind::ValidatorStop && !scenario.fault.iter().skip(nth).any(goes_on) {
+            return bad(
+                "kind",
+                "a validator that is stopped must go on again: add validator-continue".to_owned(),
+            );
         }
         if let Some(target) = fault.target.as_deref().filter(|target| *target != "drawn") {
             let name = target.split('/').next().unwrap_or_default();
@@ -696,26 +843,18 @@ fn validate(scenario: &Scenario) -> Result<(), Problem> {
             }
         }
     }
-    if let Some(verdict) = &scenario.expect.verdict {
-        const CLASSES: [&str; 11] = [
-            "local_link",
-            "gateway",
-            "upstream_as",
-            "remote_as",
-            "prefix",
-            "single_peer",
-            "return_path",
-            "host_stall",
-            "total_isolation",
-            "none",
-            "any",
-        ];
-        if !CLASSES.contains(&verdict.as_str()) {
+    let expect = &scenario.expect;
+    let wanted = expect.verdict.iter().flat_map(Verdicts::classes);
+    for (key, classes) in [
+        ("verdict", wanted.collect::<Vec<_>>()),
+        ("verdicts", expect.verdicts.iter().collect()),
+    ] {
+        if let Some(class) = classes.iter().find(|c| !CLASSES.contains(&c.as_str())) {
             return problem(
                 "expect",
                 0,
-                "verdict",
-                format!("`{verdict}` is none of {}", CLASSES.join(", ")),
+                key,
+                format!("`{class}` is none of {}", CLASSES.join(", ")),
             );
         }
     }

@@ -131,6 +131,12 @@ impl Workload {
         Ok(())
     }
 
+    /// Sends the validator's process a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: no pointers; the child is not reaped before it is dropped, so its id is its own.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+    }
+
     /// From now on first progress beyond `at` is told for each connection.
     ///
     /// # Errors
@@ -210,6 +216,9 @@ fn parts(world: &World, topology: &Topology) -> (Part, Part) {
         listen,
         connect,
         gap: topology.send_gap.nanos(),
+        burst: topology
+            .burst
+            .map(|burst| (burst.every.nanos(), burst.talk.nanos())),
         bytes: topology.message_bytes,
         congestion: topology.congestion_control.clone(),
         sample,

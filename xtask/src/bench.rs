@@ -1,6 +1,6 @@
 //! The benchmarks' front door: builds the daemon and `netwatch-bench`, then hands over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +20,12 @@ pub struct Bench {
 enum What {
     /// What the daemon costs its host: ns per hook, added latency, CPU, memory, events until the first loss
     Overhead(Overhead),
+    /// The same cuts again and again: suspicion, verdict, route, traffic, page, beside BFD, a ping monitor, TCP's timeouts
+    Detect(Cuts),
+    /// The same with and without the nudge (RFC 6069), and BIRD's BFD with its own failover
+    Failover(Cuts),
+    /// How many signals per second the engine takes on one core, and how long its rules run
+    Engine(Engine),
     /// The BGP feed: a full table over a session, memory, churn, queries; BIRD, GoBGP and FRR beside it
     Bgp(Bgp),
 }
@@ -29,6 +35,42 @@ struct Bgp {
     /// A tenth of the synthetic table, one run each
     #[arg(long)]
     quick: bool,
+    /// Write results and checks to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench detect --quick                          five cuts in each case
+  cargo xtask bench detect --only gateway/gap_50 --json g.json
+  cargo xtask bench failover --repeat 100 --json f.json")]
+struct Cuts {
+    /// Cut so many times in each case [default: 100]
+    #[arg(long, value_name = "N")]
+    repeat: Option<u32>,
+    /// A look: five cuts in each case
+    #[arg(long, conflicts_with = "repeat")]
+    quick: bool,
+    /// Only these cases, such as upstream-as/gap_50
+    #[arg(long, value_delimiter = ',', value_name = "CASE")]
+    only: Vec<String>,
+    /// Leave out the long cuts that a ping monitor, TCP_USER_TIMEOUT and keepalive need
+    #[arg(long)]
+    no_slow: bool,
+    /// Count cuts on a noisy rig as well
+    #[arg(long)]
+    noisy: bool,
+    /// Draw AS numbers, prefixes, addresses and the cuts' phases from this seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Write results and checks to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Engine {
     /// Write results and checks to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -62,19 +104,50 @@ impl Bench {
     /// Runs a benchmark.
     pub fn run(self) -> Result<()> {
         match self.what {
-            What::Overhead(arguments) => arguments.run(),
-            What::Bgp(arguments) => arguments.run(),
+            What::Overhead(arguments) => setup::run().and_then(|()| arguments.run()),
+            What::Detect(arguments) => setup::run().and_then(|()| arguments.run("detect")),
+            What::Failover(arguments) => setup::run().and_then(|()| arguments.run("failover")),
+            What::Engine(arguments) => arguments.run(),
+            What::Bgp(arguments) => setup::run().and_then(|()| arguments.run()),
         }
     }
 }
 
 impl Bgp {
     fn run(self) -> Result<()> {
-        // The daemons must not take port 179 of this machine: the benchmark starts its own.
-        setup::install_receivers()?;
-        let mut bench = program("bench-bgp", "netwatch-bench-bgp", self.json)?;
+        let mut bench = program("bench-bgp", "netwatch-bench-bgp", None, self.json)?;
         if self.quick {
             bench.arg("--quick");
+        }
+        run(&mut bench)
+    }
+}
+
+impl Cuts {
+    fn run(self, verb: &str) -> Result<()> {
+        let mut bench = program(
+            "bench-failover",
+            "netwatch-bench-failover",
+            Some(verb),
+            self.json,
+        )?;
+        for (flag, set) in [
+            ("--quick", self.quick),
+            ("--no-slow", self.no_slow),
+            ("--noisy", self.noisy),
+        ] {
+            if set {
+                bench.arg(flag);
+            }
+        }
+        if !self.only.is_empty() {
+            bench.arg("--only").arg(self.only.join(","));
+        }
+        if let Some(repeat) = self.repeat {
+            bench.arg("--repeat").arg(repeat.to_string());
+        }
+        if let Some(seed) = self.seed {
+            bench.arg("--seed").arg(seed.to_string());
         }
         run(&mut bench)
     }
@@ -94,6 +167,17 @@ impl Overhead {
     }
 }
 
+impl Engine {
+    /// Pure code: neither root nor the eBPF toolchain is needed.
+    fn run(self) -> Result<()> {
+        let mut bench = cargo(&["bench", "-q", "-p", "engine", "--bench", "engine", "--"]);
+        if let Some(file) = self.json {
+            bench.arg("--json").arg(absolute(&file)?);
+        }
+        run(&mut bench)
+    }
+}
+
 impl Soak {
     /// Runs the soak.
     pub fn run(self) -> Result<()> {
@@ -103,18 +187,17 @@ impl Soak {
     }
 }
 
-/// A verb of `netwatch-bench`.
 fn command(verb: &str, json: Option<PathBuf>) -> Result<Command> {
-    let built = program("bench", "netwatch-bench", None)?;
-    // The verb comes before its options.
-    let mut command = Command::new(built.get_program());
-    command.current_dir(root()).arg(verb).args(built.get_args());
-    write_to(&mut command, json)?;
-    Ok(command)
+    program("bench", "netwatch-bench", Some(verb), json)
 }
 
 /// Builds what is measured and what measures, with the release profile.
-fn program(package: &str, binary: &str, json: Option<PathBuf>) -> Result<Command> {
+fn program(
+    package: &str,
+    binary: &str,
+    verb: Option<&str>,
+    json: Option<PathBuf>,
+) -> Result<Command> {
     step("building netwatch and its benchmark (release profile)");
     run(&mut cargo(&[
         "build",
@@ -134,16 +217,16 @@ fn program(package: &str, binary: &str, json: Option<PathBuf>) -> Result<Command
     let mut command = Command::new(bench);
     command
         .current_dir(root())
+        .args(verb)
         .arg("--netwatch")
         .arg(programs.join("netwatch"));
-    write_to(&mut command, json)?;
+    if let Some(file) = json {
+        command.arg("--json").arg(absolute(&file)?);
+    }
     Ok(command)
 }
 
-fn write_to(command: &mut Command, json: Option<PathBuf>) -> Result<()> {
-    if let Some(file) = json {
-        let file = std::path::absolute(file).context("cannot tell the current directory")?;
-        command.arg("--json").arg(file);
-    }
-    Ok(())
+/// Who writes it runs in another directory.
+fn absolute(file: &Path) -> Result<PathBuf> {
+    std::path::absolute(file).context("cannot tell the current directory")
 }

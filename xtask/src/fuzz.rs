@@ -8,8 +8,8 @@ use crate::shell::{cargo, run, step};
 /// Arguments of `cargo xtask fuzz`.
 #[derive(Args)]
 #[command(after_help = "\
-Targets: update (framer and UPDATE), open. An input for which something does not hold is written
-to target/fuzz; `--replay FILE` runs it again, and a copy in bgp/fuzz/corpus keeps it from coming
+Targets: update (framer and UPDATE), open, bmp (a station), mrt (an archive). An input for which
+something does not hold is written to target/fuzz; `--replay FILE` runs it again, and a copy in bgp/fuzz/corpus keeps it from coming
 back: `cargo test` replays the corpus.
 
 Examples:

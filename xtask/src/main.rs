@@ -5,9 +5,9 @@ mod checks;
 mod fuzz;
 mod kernels;
 mod lab;
-mod report;
 mod setup;
 mod shell;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
   cargo xtask kernels 6.1               the kernel tests on Debian 12's kernel
   cargo xtask lab --list                the scenarios
   cargo xtask lab gateway-dead --seed 7 one of them, with everything drawn anew
+  cargo xtask sim --scenarios 10000     the detector against generated worlds
   cargo xtask fuzz update --seconds 60  random input for the decoder of UPDATEs"
 )]
 struct Arguments {
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::Bench),
     /// Churn for minutes with the real daemon: nothing leaks, nothing is lost unaccounted
     Soak(bench::Soak),
+    /// The pure cores against generated worlds in virtual time: are verdicts and actions right?
+    Sim(sim::Sim),
     /// Feed a part of the BGP codec with random input
     Fuzz(fuzz::Fuzz),
     /// What CI runs: format, lints, dependency rules, unit and live tests, the lab
@@ -56,8 +59,9 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Lab(arguments) => setup::run().and_then(|()| arguments.run()),
         Command::Kernels(arguments) => arguments.run(),
-        Command::Bench(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Bench(arguments) => arguments.run(),
         Command::Soak(arguments) => setup::run().and_then(|()| arguments.run()),
+        Command::Sim(arguments) => arguments.run(),
         Command::Fuzz(arguments) => arguments.run(),
         Command::Test(arguments) => setup::run().and_then(|()| arguments.run()),
     };

@@ -19,29 +19,37 @@ const PACKAGES: &[&str] = &[
     "bird2",
     "bpftool",
     "ca-certificates",
+    "exabgp",
+    "frr",
     "g++",
     "gcc",
+    "gobgpd",
     "iproute2",
     "make",
     "nftables",
+    "openbgpd",
     "pkg-config",
     "procps",
     "stayrtr",
+];
+/// Packages that bring a service of the host's, and the service.
+const SERVICES: &[(&str, &str)] = &[
+    ("bird2", "bird"),
+    ("exabgp", "exabgp"),
+    ("frr", "frr"),
+    ("gobgpd", "gobgpd"),
+    ("openbgpd", "openbgpd"),
+    ("stayrtr", "stayrtr"),
 ];
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 
 /// Installs what is missing, and says what. Does nothing on a machine that has everything.
 pub fn run() -> Result<()> {
     let mut apt = Apt::default();
-    let had_bird = installed("bird2");
-    let had_stayrtr = installed("stayrtr");
+    let new = SERVICES.iter().filter(|(package, _)| !installed(package));
+    let new: Vec<&str> = new.map(|(_, service)| *service).collect();
     apt.install(PACKAGES)?;
-    if !had_bird {
-        keep_bird_off();
-    }
-    if !had_stayrtr {
-        keep_off(&["stayrtr"]);
-    }
+    keep_off(&new);
     let llvm = bpf_compiler_llvm(&mut apt)?;
     install_linker(&mut apt, llvm)?;
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
@@ -162,19 +170,6 @@ pub fn install_bpftrace() -> Result<()> {
     Apt::default().install(&["bpftrace"])
 }
 
-/// The routing daemons that the BGP benchmark compares with; only that wants them. Those that are
-/// new are kept from running as services.
-pub fn install_receivers() -> Result<()> {
-    for (package, service) in [("gobgpd", "gobgpd"), ("frr", "frr")] {
-        let had = installed(package);
-        Apt::default().install(&[package])?;
-        if !had {
-            keep_off(&[service]);
-        }
-    }
-    Ok(())
-}
-
 /// Only the tests want it, so only they install it.
 pub fn install_cargo_deny() -> Result<()> {
     if output(&mut command("cargo", &["deny", "--version"])).is_some() {
@@ -187,18 +182,15 @@ pub fn install_cargo_deny() -> Result<()> {
     ))
 }
 
-/// The lab starts its own BIRDs. Debian's package starts one for the host, which nobody asked for.
-fn keep_bird_off() {
-    keep_off(&["bird", "bird6"]);
-}
-
+/// The lab and the interop tests start their own routers. Debian's packages start one for the host,
+/// which nobody asked for.
 fn keep_off(services: &[&str]) {
-    let names = services.join(", ");
-    step(&format!(
-        "stopping and disabling what the package brought: {names}"
-    ));
+    let systemd = Path::new("/run/systemd/system").is_dir();
     for service in services {
-        if Path::new("/run/systemd/system").is_dir() {
+        step(&format!(
+            "stopping and disabling the {service} service that its package brought"
+        ));
+        if systemd {
             output(&mut command("systemctl", &["disable", "--now", service]));
         } else {
             output(&mut command("service", &[service, "stop"]));

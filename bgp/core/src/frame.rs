@@ -42,7 +42,7 @@ impl MessageType {
         })
     }
 
-    const fn to_wire(self) -> u8 {
+    pub(crate) const fn to_wire(self) -> u8 {
         match self {
             Self::Open => 1,
             Self::Update => 2,
@@ -148,6 +148,26 @@ impl Framer {
             body: message.freeze(),
         }))
     }
+}
+
+/// Type and body of a message, and what follows it.
+pub(crate) type Inner<'a> = (MessageType, &'a [u8], &'a [u8]);
+
+/// The first message of `bytes`, whatever was negotiated about its length, and what follows it; for
+/// messages inside of others. `None`: it is cut off.
+///
+/// # Errors
+/// A Message Header Error.
+pub(crate) fn split(bytes: &[u8]) -> Result<Option<Inner<'_>>, Fault> {
+    let Some(header) = bytes.first_chunk::<HEADER_LENGTH>() else {
+        return Ok(None);
+    };
+    let (length, kind) = check_header(header, true)?;
+    let Some((message, rest)) = bytes.split_at_checked(length) else {
+        return Ok(None);
+    };
+    let body = message.get(HEADER_LENGTH..).unwrap_or_default();
+    Ok(Some((kind, body, rest)))
 }
 
 fn check_header(

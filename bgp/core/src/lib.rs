@@ -6,6 +6,8 @@
 
 mod arena;
 mod attributes;
+pub mod bmp;
+mod bmp_station;
 mod burst;
 mod capability;
 pub mod capture;
@@ -13,6 +15,7 @@ mod fault;
 mod frame;
 mod history;
 mod links;
+pub mod mrt;
 mod nlri;
 mod notification;
 mod open;
@@ -21,15 +24,19 @@ mod path;
 mod preference;
 mod refresh;
 mod rib;
+pub mod ris;
 mod role;
 mod rtr;
 mod session;
+mod session_step;
+mod session_timers;
 mod table;
 mod update;
 mod validation;
 mod values;
 
 pub use attributes::{AttributeError, Attributes, ErrorLevel, Origin};
+pub use bmp_station::{Station, StationAction, StationCounts, StationPeer};
 pub use capability::Capability;
 pub use fault::{Fault, cease, code};
 pub use frame::{
@@ -41,7 +48,7 @@ pub use nlri::{Families, Family, Nlri, NlriField, NlriIter};
 pub use notification::{Notification, error_name};
 pub use open::{
     AS_TRANS, GracefulRestart, Open, capabilities as open_capabilities, check_role,
-    decode as decode_open, encode as encode_open, my_as as open_my_as,
+    decode as decode_open, my_as as open_my_as,
 };
 pub use outbox::Outbox;
 pub use path::{AsPath, Segment, SegmentKind};
@@ -52,10 +59,12 @@ pub use rib::{
 };
 pub use role::{OtcRule, Role, RouteLeak};
 pub use rtr::{RTR_PORT, RtrClient, RtrError, RtrErrorCode, RtrIntervals, RtrPdu, RtrStep};
-pub use session::{Action, Event, Negotiated, Session, SessionConfig, State, Stop};
+pub use session::{
+    Action, Event, Jitter, Negotiated, RunningTimers, Session, SessionConfig, State, Stop,
+};
 pub use update::{
     Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
-    decode as decode_update, view as view_update,
+    decode as decode_update, decode_own as decode_own_update, view as view_update,
 };
 pub use validation::{Vrp, Vrps};
 pub use values::{AttributeValue, attribute_name, attribute_values};

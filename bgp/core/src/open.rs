@@ -1,7 +1,6 @@
 //! OPEN (RFC 4271 section 4.2).
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use events::Asn;
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,7 @@ use crate::update::Context;
 /// AS_TRANS: stands in two octets for a number that needs four (RFC 6793).
 pub const AS_TRANS: u16 = 23456;
 
-const UNICAST: u8 = 1;
+pub(crate) const UNICAST: u8 = 1;
 
 /// What an OPEN says, validated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,13 +63,15 @@ pub struct GracefulRestart {
     pub forwarding: Families,
 }
 
-mod subcode {
+pub(crate) mod subcode {
     pub const UNSPECIFIC: u8 = 0;
     pub const VERSION: u8 = 1;
     pub const PEER_AS: u8 = 2;
     pub const IDENTIFIER: u8 = 3;
     pub const PARAMETER: u8 = 4;
     pub const HOLD_TIME: u8 = 6;
+    /// RFC 5492 section 5.
+    pub const CAPABILITY: u8 = 7;
     /// RFC 9234 section 4.2.
     pub const ROLE: u8 = 11;
 }
@@ -131,14 +132,32 @@ impl Open {
         body.extend_from_slice(&two_octets.to_be_bytes());
         body.extend_from_slice(&self.hold_time.to_be_bytes());
         body.extend_from_slice(&self.router_id.octets());
-        // All that there are take less than 100 octets.
-        let length = u8::try_from(capabilities.len()).unwrap_or(u8::MAX - 2);
-        body.extend_from_slice(&[length + 2, 2, length]);
-        body.extend_from_slice(&capabilities);
+        if capabilities.is_empty() {
+            body.push(0);
+        } else {
+            // All that there are take less than 100 octets.
+            let length = u8::try_from(capabilities.len()).unwrap_or(u8::MAX - 2);
+            body.extend_from_slice(&[length + 2, 2, length]);
+            body.extend_from_slice(&capabilities);
+        }
         frame::encode(MessageType::Open, &body)
     }
 
-    fn capabilities(&self) -> Vec<Capability> {
+    /// The multiprotocol capabilities alone, as data of Unsupported Capability (RFC 5492
+    /// section 5).
+    pub(crate) fn multiprotocol_capabilities(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for capability in self.capabilities() {
+            if matches!(capability, Capability::Multiprotocol { .. }) {
+                capability.encode(&mut bytes);
+            }
+        }
+        bytes
+    }
+
+    /// All capabilities, in the order of the wire.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<Capability> {
         let spoken = |families: Families| {
             Family::ALL
                 .into_iter()
@@ -457,22 +476,6 @@ pub(crate) fn malformed(text: impl Into<String>) -> Fault {
     Fault::new(code::OPEN, subcode::UNSPECIFIC, text)
 }
 
-/// Our OPEN, a whole message: both families, route refresh, four-octet AS, IPv6 next hops for IPv4
-/// (RFC 8950) and graceful restart for the neighbour alone (we keep no family forwarding).
-#[must_use]
-pub fn encode(asn: Asn, hold_time: Duration, router_id: Ipv4Addr) -> Vec<u8> {
-    let seconds = u16::try_from(hold_time.as_secs()).unwrap_or(u16::MAX);
-    let open = Open {
-        four_octet_as: true,
-        families: Families::BOTH,
-        route_refresh: true,
-        extended_next_hop: true,
-        graceful_restart: Some(GracefulRestart::default()),
-        ..Open::new(asn, seconds, router_id)
-    };
-    open.encode()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -491,11 +494,15 @@ mod tests {
 
     #[test]
     fn ours_is_on_the_wire_as_the_rfcs_say() {
-        let message = encode(
-            Asn(211_396),
-            Duration::from_secs(90),
-            Ipv4Addr::new(198, 51, 100, 10),
-        );
+        let ours = Open {
+            four_octet_as: true,
+            families: Families::BOTH,
+            route_refresh: true,
+            extended_next_hop: true,
+            graceful_restart: Some(GracefulRestart::default()),
+            ..Open::new(Asn(211_396), 90, Ipv4Addr::new(198, 51, 100, 10))
+        };
+        let message = ours.encode();
         let expected = [
             vec![0xff; 16],
             vec![0, 67, 1, 4, 0x5b, 0xa0, 0, 90, 198, 51, 100, 10, 38, 2, 36],

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, code};
 use crate::frame::{self, MessageType};
+use crate::nlri::Family;
+use crate::open::UNICAST;
 
 /// What a ROUTE-REFRESH says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,19 @@ pub enum RefreshKind {
 }
 
 impl RouteRefresh {
+    /// A whole message.
+    #[must_use]
+    pub fn encode(family: Family, kind: RefreshKind) -> Vec<u8> {
+        let subtype = match kind {
+            RefreshKind::Request => 0,
+            RefreshKind::Begin => 1,
+            RefreshKind::End => 2,
+            RefreshKind::Unknown(number) => number,
+        };
+        let [high, low] = family.afi().to_be_bytes();
+        frame::encode(MessageType::RouteRefresh, &[high, low, subtype, UNICAST])
+    }
+
     /// Decodes the body. `enhanced`: both sides have the capability of RFC 7313.
     ///
     /// # Errors

@@ -378,6 +378,12 @@ impl Rib {
         }
     }
 
+    /// How many neighbours' tables lack routes for want of memory.
+    #[must_use]
+    pub fn partial_neighbors(&self) -> usize {
+        self.neighbors.iter().filter(|n| n.partial).count()
+    }
+
     /// How many different sets of attributes are stored, those that only the history remembers
     /// included.
     #[must_use]

@@ -1,6 +1,7 @@
-//! The session's state machine (RFC 4271 section 8): one per TCP connection, or per attempt at one.
+//! A session (RFC 4271 section 8): one per TCP connection, or per attempt at one.
 //!
-//! It never announces a route: the only messages it sends are OPEN, KEEPALIVE and NOTIFICATION.
+//! It never announces a route: it sends OPEN, KEEPALIVE, NOTIFICATION, End-of-RIB, and the two marks
+//! between which a refresh of an empty table happens.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -9,14 +10,15 @@ use events::{Asn, SessionDownReason, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, cease, code};
-use crate::frame::{self, Frame, MessageType};
+use crate::frame::{Frame, MessageType};
 use crate::nlri::{Families, Family};
+use crate::notification::Notification;
 use crate::open::{self, Open};
-use crate::refresh::RouteRefresh;
+use crate::refresh::{RefreshKind, RouteRefresh};
+use crate::role::Role;
+use crate::session_timers::Timers;
+pub use crate::session_timers::{Jitter, RunningTimers};
 use crate::update::{self, Context, Update};
-
-/// Hold time until the neighbour's OPEN is there (RFC 4271 section 8.2.2 suggests 4 minutes).
-const OPEN_HOLD: Duration = Duration::from_mins(4);
 
 /// What a session is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,14 +27,49 @@ pub struct SessionConfig {
     pub local_as: Asn,
     /// Our BGP identifier.
     pub router_id: Ipv4Addr,
-    /// The AS that the neighbour must be.
-    pub peer_as: Asn,
+    /// The ASes of which the neighbour must be one.
+    pub peer_as: Vec<Asn>,
     /// Our offer; zero or at least 3 s.
     pub hold_time: Duration,
-    /// Wait for the neighbour to connect.
-    pub passive: bool,
-    /// Time between attempts to connect.
+    /// ConnectRetryTime: between attempts to connect.
     pub connect_retry: Duration,
+    /// SendHoldTime (RFC 9687); `None`: the greater of 8 min and twice the hold time.
+    pub send_hold: Option<Duration>,
+    /// Families for which several paths are taken (RFC 7911).
+    pub add_path: Families,
+    /// What we are to an external neighbour (RFC 9234).
+    pub role: Option<Role>,
+    /// An external neighbour must say its role.
+    pub role_strict: bool,
+    /// No capability in our OPEN: the neighbour does not know them (RFC 5492 section 3).
+    pub plain_open: bool,
+}
+
+impl SessionConfig {
+    /// The OPEN that we send. Graceful restart is there for the neighbour alone: no family's
+    /// forwarding goes on while we restart (RFC 4724 section 3).
+    #[must_use]
+    pub fn open(&self) -> Open {
+        let seconds = u16::try_from(self.hold_time.as_secs()).unwrap_or(u16::MAX);
+        let plain = Open::new(self.local_as, seconds, self.router_id);
+        if self.plain_open {
+            return plain;
+        }
+        // RFC 9234 section 4: roles are for external sessions.
+        let external = self.peer_as.iter().any(|asn| *asn != self.local_as);
+        Open {
+            four_octet_as: true,
+            families: Families::BOTH,
+            route_refresh: true,
+            enhanced_route_refresh: true,
+            extended_message: true,
+            extended_next_hop: true,
+            add_path_receive: self.add_path,
+            graceful_restart: Some(open::GracefulRestart::default()),
+            role: self.role.filter(|_| external).map(Role::to_wire),
+            ..plain
+        }
+    }
 }
 
 /// States of RFC 4271 section 8.2.2.
@@ -83,42 +120,75 @@ pub enum Stop {
     Replaced,
 }
 
-/// What happens to a session.
+impl From<Stop> for Event {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Shutdown => Self::ManualStop,
+            Stop::Collision => Self::OpenCollisionDump,
+            Stop::MaxPrefixes { family, limit } => {
+                let mut data = family.afi().to_be_bytes().to_vec();
+                data.push(open::UNICAST);
+                data.extend_from_slice(&limit.to_be_bytes());
+                let text = format!("more than {limit} {family:?} prefixes (max_prefixes)");
+                let fault = Fault::new(code::CEASE, cease::MAX_PREFIXES, text);
+                Self::AutomaticStop(fault.with_data(&data))
+            }
+            Stop::Replaced => Self::TcpConnectionFails {
+                text: "the neighbour restarted and connected again".to_owned(),
+            },
+        }
+    }
+}
+
+/// What happens to a session. Numbers are those of RFC 4271 section 8.1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum Event {
-    /// Begin.
+    /// Events 1 and 3, ManualStart and AutomaticStart: connect.
     Start,
-    /// The TCP connection is established, whoever opened it.
-    Connected,
-    /// The attempt to connect failed.
-    ConnectFailed,
-    /// The TCP connection ended without NOTIFICATION.
-    ConnectionLost {
+    /// Events 4 and 5, the same with PassiveTcpEstablishment: wait to be connected to.
+    StartPassive,
+    /// Event 2.
+    ManualStop,
+    /// Event 8, with the Cease that says why.
+    AutomaticStop(Fault),
+    /// Event 9.
+    ConnectRetryTimerExpires,
+    /// Event 10.
+    HoldTimerExpires,
+    /// Event 11.
+    KeepaliveTimerExpires,
+    /// Events 16 and 17, Tcp_CR_Acked and TcpConnectionConfirmed.
+    TcpConnected,
+    /// Event 18: an attempt failed, or the connection ended.
+    TcpConnectionFails {
         /// How.
         text: String,
     },
-    /// OPEN.
-    Open(Open),
-    /// UPDATE.
-    Update(Update),
-    /// KEEPALIVE.
+    /// Event 19, BGPOpen: a valid OPEN.
+    Open(Box<Open>),
+    /// Event 21, BGPHeaderErr.
+    HeaderError(Fault),
+    /// Event 22, BGPOpenMsgErr.
+    OpenError(Fault),
+    /// Event 23.
+    OpenCollisionDump,
+    /// Event 24, NotifMsgVerErr: a NOTIFICATION with a version error.
+    VersionNotification(Notification),
+    /// Event 25, NotifMsg: any other NOTIFICATION.
+    Notification(Notification),
+    /// Event 26, KeepAliveMsg.
     Keepalive,
-    /// ROUTE-REFRESH; without routes of our own there is nothing to send again.
-    RouteRefresh,
-    /// NOTIFICATION.
-    Notification {
-        /// Error code.
-        code: u8,
-        /// Error subcode.
-        subcode: u8,
-    },
-    /// A message that cannot be accepted.
-    Malformed(Fault),
-    /// A deadline of [`Session::deadline`] has passed.
-    Timer,
-    /// The daemon wants it to end.
-    Stop(Stop),
+    /// Event 27, UpdateMsg.
+    Update(Update),
+    /// Event 28, UpdateMsgErr.
+    UpdateError(Fault),
+    /// Event 29 (RFC 9687 section 4.2).
+    SendHoldTimerExpires,
+    /// A ROUTE-REFRESH (RFC 2918, RFC 7313).
+    RouteRefresh(RouteRefresh),
+    /// A ROUTE-REFRESH with an error (RFC 7313 section 5).
+    RouteRefreshError(Fault),
 }
 
 /// What is to be done, in order.
@@ -136,22 +206,30 @@ pub enum Action {
     Up(Negotiated),
     /// Apply to the RIB.
     Update(Update),
-    /// Close the connection; the session is Idle.
+    /// The neighbour begins or ends to send a family's routes again (RFC 7313).
+    Refresh {
+        /// Which family.
+        family: Family,
+        /// It has ended: what was not sent again is gone.
+        ended: bool,
+    },
+    /// Drop the TCP connection, or the attempt at one.
     Close {
         /// Why.
         reason: SessionDownReason,
     },
 }
 
-/// One session. A pure value: time is an argument, everything else comes in as an [`Event`].
+/// One session. A pure value: time and randomness are arguments, everything else comes in as an
+/// [`Event`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    config: SessionConfig,
-    state: State,
-    negotiated: Option<Negotiated>,
-    connect_retry: Option<Timestamp>,
-    hold: Option<Timestamp>,
-    keepalive: Option<Timestamp>,
+    pub(crate) config: SessionConfig,
+    pub(crate) state: State,
+    pub(crate) timers: Timers,
+    pub(crate) connect_retry_counter: u32,
+    pub(crate) peer_open: Option<Box<Open>>,
+    pub(crate) negotiated: Option<Negotiated>,
 }
 
 impl Session {
@@ -161,10 +239,10 @@ impl Session {
         Self {
             config,
             state: State::Idle,
+            timers: Timers::NONE,
+            connect_retry_counter: 0,
+            peer_open: None,
             negotiated: None,
-            connect_retry: None,
-            hold: None,
-            keepalive: None,
         }
     }
 
@@ -174,598 +252,121 @@ impl Session {
         self.state
     }
 
+    /// What it is to be.
+    #[must_use]
+    pub const fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    /// From now on OPEN carries no capability, or all of them again.
+    pub const fn set_plain_open(&mut self, plain: bool) {
+        self.config.plain_open = plain;
+    }
+
     /// What was agreed, from OpenConfirm on.
     #[must_use]
     pub const fn negotiated(&self) -> Option<&Negotiated> {
         self.negotiated.as_ref()
     }
 
-    /// When [`Event::Timer`] is due.
+    /// The neighbour's OPEN, from OpenConfirm on.
     #[must_use]
-    pub fn deadline(&self) -> Option<Timestamp> {
-        [self.connect_retry, self.hold, self.keepalive]
-            .into_iter()
-            .flatten()
-            .min()
+    pub fn peer_open(&self) -> Option<&Open> {
+        self.peer_open.as_deref()
     }
 
-    /// Sets the hold timer back without a message: for bytes that wait unread because the reader
-    /// itself is held up.
-    pub fn refresh_hold(&mut self, now: Timestamp) {
-        if self.hold.is_some() {
-            self.hold = match &self.negotiated {
-                Some(negotiated) => after(now, negotiated.hold_time),
-                None => after(now, OPEN_HOLD),
-            };
-        }
+    /// ConnectRetryCounter: attempts since the last stop by the operator that came to nothing.
+    #[must_use]
+    pub const fn connect_retry_counter(&self) -> u32 {
+        self.connect_retry_counter
+    }
+
+    /// Whether messages up to 65535 octets may come (RFC 8654), from OpenConfirm on.
+    #[must_use]
+    pub fn takes_extended_messages(&self) -> bool {
+        let peer = self.peer_open.as_deref();
+        peer.is_some_and(|peer| self.config.open().extends_messages_with(peer))
+    }
+
+    /// Whether BoRR and EoRR were negotiated (RFC 7313).
+    pub(crate) fn refresh_is_enhanced(&self) -> bool {
+        let peer = self.peer_open.as_deref();
+        peer.is_some_and(|peer| peer.enhanced_route_refresh) && !self.config.plain_open
+    }
+
+    /// A request for a family's routes (RFC 2918). `None`: the session is not Established, or the
+    /// neighbour does not take it.
+    #[must_use]
+    pub fn refresh_request(&self, family: Family) -> Option<Vec<u8>> {
+        let peer = self.peer_open.as_deref()?;
+        let able = self.state == State::Established
+            && peer.route_refresh
+            && peer.families.contains(family)
+            && !self.config.plain_open;
+        able.then(|| RouteRefresh::encode(family, RefreshKind::Request))
     }
 
     /// The event that a received message is.
     #[must_use]
     pub fn event_of(&self, frame: &Frame) -> Event {
-        let result = match frame.kind {
-            MessageType::Open => open::decode(&frame.body).map(Event::Open),
+        match frame.kind {
+            MessageType::Open => open::decode(&frame.body)
+                .map_or_else(Event::OpenError, |open| Event::Open(Box::new(open))),
             MessageType::Update => match (&self.negotiated, self.state) {
                 (Some(negotiated), State::Established) => {
-                    update::decode(&frame.body, &negotiated.context).map(Event::Update)
+                    update::decode(&frame.body, &negotiated.context)
+                        .map_or_else(Event::UpdateError, Event::Update)
                 }
                 // Not to be read at all; the state machine refuses it.
-                _ => Ok(Event::Update(Update::default())),
+                _ => Event::Update(Update::default()),
             },
-            MessageType::Keepalive => Ok(Event::Keepalive),
+            MessageType::Keepalive => Event::Keepalive,
             MessageType::RouteRefresh => {
-                RouteRefresh::decode(&frame.body, false).map(|_| Event::RouteRefresh)
-            }
-            MessageType::Notification => {
-                let mut codes = frame.body.iter().copied();
-                Ok(Event::Notification {
-                    code: codes.next().unwrap_or(0),
-                    subcode: codes.next().unwrap_or(0),
-                })
-            }
-        };
-        result.unwrap_or_else(Event::Malformed)
-    }
-
-    /// Takes an event; what follows from it.
-    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
-        use State::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
-        match (self.state, event) {
-            (Idle, Event::Start) if self.config.passive => {
-                self.state = Active;
-                Vec::new()
-            }
-            (Idle, Event::Start) => self.connect(now),
-            (Idle, _) => Vec::new(),
-
-            (Connect | Active, Event::Connected) => self.send_open(now),
-            (Connect, Event::ConnectFailed) => {
-                self.state = Active;
-                Vec::new()
-            }
-            (Connect | Active, Event::Timer) if is_due(self.connect_retry, now) => {
-                self.connect(now)
-            }
-            (Connect | Active, Event::Stop(_)) => self.close(SessionDownReason::Administrative),
-            (
-                Connect | Active,
-                Event::Start
-                | Event::ConnectFailed
-                | Event::ConnectionLost { .. }
-                | Event::Open(_)
-                | Event::Update(_)
-                | Event::Keepalive
-                | Event::RouteRefresh
-                | Event::Notification { .. }
-                | Event::Malformed(_)
-                | Event::Timer,
-            ) => Vec::new(),
-
-            (OpenSent, Event::Open(open)) => self.confirm(&open, now),
-            (OpenConfirm, Event::Keepalive) => self.establish(now),
-            (Established, Event::Keepalive | Event::RouteRefresh) => {
-                self.refresh_hold(now);
-                Vec::new()
-            }
-            (Established, Event::Update(update)) => {
-                self.refresh_hold(now);
-                vec![Action::Update(update)]
-            }
-
-            (OpenSent, Event::Keepalive) => self.unexpected("KEEPALIVE"),
-            (OpenSent | OpenConfirm, Event::Update(_)) => self.unexpected("UPDATE"),
-            (OpenSent | OpenConfirm, Event::RouteRefresh) => self.unexpected("ROUTE-REFRESH"),
-            (OpenConfirm | Established, Event::Open(_)) => self.unexpected("OPEN"),
-
-            (OpenSent | OpenConfirm | Established, Event::Malformed(fault)) => self.refuse(fault),
-            (OpenSent | OpenConfirm | Established, Event::Notification { code, subcode }) => {
-                self.close(SessionDownReason::NotificationReceived { code, subcode })
-            }
-            (OpenSent | OpenConfirm | Established, Event::ConnectionLost { text }) => {
-                self.close(SessionDownReason::ConnectionLost { text })
-            }
-            (OpenSent | OpenConfirm | Established, Event::Timer) => self.timer(now),
-            (OpenSent | OpenConfirm | Established, Event::Stop(stop)) => self.stop(&stop),
-            (
-                OpenSent | OpenConfirm | Established,
-                Event::Start | Event::Connected | Event::ConnectFailed,
-            ) => Vec::new(),
-        }
-    }
-
-    fn connect(&mut self, now: Timestamp) -> Vec<Action> {
-        self.state = State::Connect;
-        self.connect_retry = after(now, self.config.connect_retry);
-        vec![Action::Connect]
-    }
-
-    fn send_open(&mut self, now: Timestamp) -> Vec<Action> {
-        self.state = State::OpenSent;
-        self.connect_retry = None;
-        self.hold = after(now, OPEN_HOLD);
-        let config = &self.config;
-        vec![Action::Send {
-            message: open::encode(config.local_as, config.hold_time, config.router_id),
-        }]
-    }
-
-    fn confirm(&mut self, open: &Open, now: Timestamp) -> Vec<Action> {
-        let config = &self.config;
-        let internal = config.local_as == config.peer_as;
-        if open.asn != config.peer_as {
-            let text = format!(
-                "the neighbour says that it is {}, the configuration says {}",
-                open.asn, config.peer_as
-            );
-            return self.refuse(Fault::new(code::OPEN, 2, text));
-        }
-        if internal && open.router_id == config.router_id {
-            let text = format!(
-                "the neighbour's BGP identifier {} is our own",
-                open.router_id
-            );
-            return self.refuse(Fault::new(code::OPEN, 3, text));
-        }
-        let hold_time = config
-            .hold_time
-            .min(Duration::from_secs(open.hold_time.into()));
-        self.negotiated = Some(Negotiated {
-            asn: open.asn,
-            router_id: open.router_id,
-            hold_time,
-            graceful_restart: open.graceful_restart.is_some(),
-            context: Context {
-                four_octet_as: open.four_octet_as,
-                internal,
-                families: open.families.intersection(Families::BOTH),
-                // Our OPEN says that we take them.
-                extended_next_hop: true,
-                ..Context::default()
-            },
-        });
-        self.state = State::OpenConfirm;
-        self.hold = after(now, hold_time);
-        self.keepalive = after(now, hold_time / 3);
-        vec![keepalive()]
-    }
-
-    fn establish(&mut self, now: Timestamp) -> Vec<Action> {
-        self.state = State::Established;
-        self.refresh_hold(now);
-        self.negotiated
-            .clone()
-            .map(Action::Up)
-            .into_iter()
-            .collect()
-    }
-
-    fn timer(&mut self, now: Timestamp) -> Vec<Action> {
-        if is_due(self.hold, now) {
-            let fault = Fault::new(code::HOLD_TIMER, 0, "the hold timer expired");
-            let message = frame::encode_notification(&fault);
-            let mut actions = vec![Action::Send { message }];
-            actions.extend(self.close(SessionDownReason::HoldTimerExpired));
-            return actions;
-        }
-        match &self.negotiated {
-            Some(negotiated) if is_due(self.keepalive, now) => {
-                self.keepalive = after(now, negotiated.hold_time / 3);
-                vec![keepalive()]
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn stop(&mut self, stop: &Stop) -> Vec<Action> {
-        let fault = |subcode, text: &str| Fault::new(code::CEASE, subcode, text);
-        match stop {
-            Stop::Shutdown => {
-                let message = frame::encode_notification(&fault(cease::SHUTDOWN, ""));
-                let mut actions = vec![Action::Send { message }];
-                actions.extend(self.close(SessionDownReason::Administrative));
-                actions
-            }
-            Stop::Collision => self.refuse(fault(
-                cease::COLLISION,
-                "another connection to the neighbour stays",
-            )),
-            Stop::MaxPrefixes { family, limit } => {
-                let [high, low] = family.afi().to_be_bytes();
-                let mut data = vec![high, low, 1];
-                data.extend_from_slice(&limit.to_be_bytes());
-                let text = format!("more than {limit} {family:?} prefixes (max_prefixes)");
-                self.refuse(fault(cease::MAX_PREFIXES, &text).with_data(&data))
-            }
-            Stop::Replaced => self.close(SessionDownReason::ConnectionLost {
-                text: "the neighbour restarted and connected again".to_owned(),
-            }),
-        }
-    }
-
-    /// FSM errors with the subcode of the state (RFC 6608).
-    fn unexpected(&mut self, message: &str) -> Vec<Action> {
-        let subcode = match self.state {
-            State::OpenSent => 1,
-            State::OpenConfirm => 2,
-            State::Established => 3,
-            State::Idle | State::Connect | State::Active => 0,
-        };
-        let text = format!("{message} is not allowed in state {:?}", self.state);
-        self.refuse(Fault::new(code::FSM, subcode, text))
-    }
-
-    fn refuse(&mut self, fault: Fault) -> Vec<Action> {
-        let message = frame::encode_notification(&fault);
-        let mut actions = vec![Action::Send { message }];
-        actions.extend(self.close(SessionDownReason::NotificationSent {
-            code: fault.code,
-            subcode: fault.subcode,
-            text: fault.text,
-        }));
-        actions
-    }
-
-    fn close(&mut self, reason: SessionDownReason) -> Vec<Action> {
-        self.state = State::Idle;
-        self.negotiated = None;
-        self.connect_retry = None;
-        self.hold = None;
-        self.keepalive = None;
-        vec![Action::Close { reason }]
-    }
-}
-
-fn keepalive() -> Action {
-    Action::Send {
-        message: frame::encode(MessageType::Keepalive, &[]),
-    }
-}
-
-fn after(now: Timestamp, time: Duration) -> Option<Timestamp> {
-    (!time.is_zero()).then(|| now + time)
-}
-
-fn is_due(deadline: Option<Timestamp>, now: Timestamp) -> bool {
-    deadline.is_some_and(|deadline| deadline <= now)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-
-    fn config(passive: bool) -> SessionConfig {
-        SessionConfig {
-            local_as: Asn(211_396),
-            router_id: Ipv4Addr::new(198, 51, 100, 10),
-            peer_as: Asn(211_396),
-            hold_time: Duration::from_secs(90),
-            passive,
-            connect_retry: Duration::from_secs(10),
-        }
-    }
-
-    fn their_open() -> Open {
-        Open {
-            four_octet_as: true,
-            families: Families::BOTH,
-            route_refresh: true,
-            graceful_restart: Some(open::GracefulRestart::default()),
-            ..Open::new(Asn(211_396), 30, ID)
-        }
-    }
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_millis(seconds * 1000)
-    }
-
-    fn in_state(state: State) -> Session {
-        let mut session = Session::new(config(state != State::Connect));
-        let events = match state {
-            State::Idle => 0,
-            State::Connect | State::Active => 1,
-            State::OpenSent => 2,
-            State::OpenConfirm => 3,
-            State::Established => 4,
-        };
-        let way = [
-            Event::Start,
-            Event::Connected,
-            Event::Open(their_open()),
-            Event::Keepalive,
-        ];
-        for event in way.into_iter().take(events) {
-            session.step(event, at(0));
-        }
-        assert_eq!(session.state(), state);
-        session
-    }
-
-    /// State, then what was done: type of each message sent (with code/subcode), or the action.
-    fn summary(session: &Session, actions: &[Action]) -> String {
-        let mut text = format!("{:?}", session.state());
-        for action in actions {
-            text += &match action {
-                Action::Connect => " connect".to_owned(),
-                Action::Send { message } => match message[18] {
-                    1 => " OPEN".to_owned(),
-                    3 => format!(" {}/{}", message[19], message[20]),
-                    4 => " KEEPALIVE".to_owned(),
-                    other => format!(" message {other}"),
-                },
-                Action::Up(_) => " up".to_owned(),
-                Action::Update(_) => " apply".to_owned(),
-                Action::Close { .. } => " close".to_owned(),
-            };
-        }
-        text
-    }
-
-    /// RFC 4271 section 8.2.2, RFC 6608 for 5/x, RFC 4486 for 6/x. Columns: Idle, Connect (which
-    /// connects itself), Active (passive), OpenSent, OpenConfirm, Established.
-    #[test]
-    fn every_cell_of_the_state_machine() {
-        let lost = || Event::ConnectionLost {
-            text: String::new(),
-        };
-        let fault = || Event::Malformed(Fault::new(1, 1, ""));
-        let table: [(Event, [&str; 6]); 12] = [
-            (
-                Event::Start,
-                [
-                    "Active",
-                    "Connect",
-                    "Active",
-                    "OpenSent",
-                    "OpenConfirm",
-                    "Established",
-                ],
-            ),
-            (
-                Event::Connected,
-                [
-                    "Idle",
-                    "OpenSent OPEN",
-                    "OpenSent OPEN",
-                    "OpenSent",
-                    "OpenConfirm",
-                    "Established",
-                ],
-            ),
-            (
-                Event::ConnectFailed,
-                [
-                    "Idle",
-                    "Active",
-                    "Active",
-                    "OpenSent",
-                    "OpenConfirm",
-                    "Established",
-                ],
-            ),
-            (
-                lost(),
-                [
-                    "Idle",
-                    "Connect",
-                    "Active",
-                    "Idle close",
-                    "Idle close",
-                    "Idle close",
-                ],
-            ),
-            (
-                Event::Open(their_open()),
-                [
-                    "Idle",
-                    "Connect",
-                    "Active",
-                    "OpenConfirm KEEPALIVE",
-                    "Idle 5/2 close",
-                    "Idle 5/3 close",
-                ],
-            ),
-            (
-                Event::Update(Update::default()),
-                [
-                    "Idle",
-                    "Connect",
-                    "Active",
-                    "Idle 5/1 close",
-                    "Idle 5/2 close",
-                    "Established apply",
-                ],
-            ),
-            (
-                Event::Keepalive,
-                [
-                    "Idle",
-                    "Connect",
-                    "Active",
-                    "Idle 5/1 close",
-                    "Established up",
-                    "Established",
-                ],
-            ),
-            (
-                Event::RouteRefresh,
-                [
-                    "Idle",
-                    "Connect",
-                    "Active",
-                    "Idle 5/1 close",
-                    "Idle 5/2 close",
-                    "Established",
-                ],
-            ),
-            (
-                Event::Notification {
-                    code: 6,
-                    subcode: 2,
-                },
-                [
-                    "Idle",
-                    "Connect",
-                    "Active",
-                    "Idle close",
-                    "Idle close",
-                    "Idle close",
-                ],
-            ),
-            (
-                fault(),
-                [
-                    "Idle",
-                    "Connect",
-                    "Active",
-                    "Idle 1/1 close",
-                    "Idle 1/1 close",
-                    "Idle 1/1 close",
-                ],
-            ),
-            // 1000 s later: every deadline has passed.
-            (
-                Event::Timer,
-                [
-                    "Idle",
-                    "Connect connect",
-                    "Active",
-                    "Idle 4/0 close",
-                    "Idle 4/0 close",
-                    "Idle 4/0 close",
-                ],
-            ),
-            (
-                Event::Stop(Stop::Shutdown),
-                [
-                    "Idle",
-                    "Idle close",
-                    "Idle close",
-                    "Idle 6/2 close",
-                    "Idle 6/2 close",
-                    "Idle 6/2 close",
-                ],
-            ),
-        ];
-        let states = [
-            State::Idle,
-            State::Connect,
-            State::Active,
-            State::OpenSent,
-            State::OpenConfirm,
-            State::Established,
-        ];
-        for (event, row) in table {
-            for (state, expected) in states.into_iter().zip(row) {
-                let mut session = in_state(state);
-                let actions = session.step(event.clone(), at(1000));
-                assert_eq!(
-                    summary(&session, &actions),
-                    expected,
-                    "{state:?}, {event:?}"
-                );
-                if session.state() == State::Idle {
-                    assert_eq!(session.deadline(), None, "no timer runs in Idle");
+                match RouteRefresh::decode(&frame.body, self.refresh_is_enhanced()) {
+                    Ok(refresh) => Event::RouteRefresh(refresh),
+                    Err(fault) if fault.code == code::HEADER => Event::HeaderError(fault),
+                    Err(fault) => Event::RouteRefreshError(fault),
                 }
             }
+            MessageType::Notification => match Notification::decode(&frame.body) {
+                Ok(said) if (said.code, said.subcode) == (code::OPEN, 1) => {
+                    Event::VersionNotification(said)
+                }
+                Ok(said) => Event::Notification(said),
+                Err(fault) => Event::HeaderError(fault),
+            },
         }
     }
 
-    #[test]
-    fn stops_have_their_subcode() {
-        let max = Stop::MaxPrefixes {
-            family: Family::Ipv6,
-            limit: 7,
-        };
-        for (stop, expected) in [
-            (Stop::Collision, "Idle 6/7 close"),
-            (Stop::Replaced, "Idle close"),
-            (max.clone(), "Idle 6/1 close"),
-        ] {
-            let mut session = in_state(State::Established);
-            let actions = session.step(Event::Stop(stop), at(1));
-            assert_eq!(summary(&session, &actions), expected);
-        }
-        let actions = in_state(State::Established).step(Event::Stop(max), at(1));
-        let Some(Action::Send { message }) = actions.first() else {
-            panic!("{actions:?}");
-        };
-        assert_eq!(message[21..], [0, 2, 1, 0, 0, 0, 7]);
+    /// When the next timer expires.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.timers.next().map(|(_, at)| at)
     }
 
-    #[test]
-    fn the_open_must_come_from_the_configured_as_and_another_router() {
-        let wrong_as = Open {
-            asn: Asn(64999),
-            ..their_open()
-        };
-        let own_id = Open {
-            router_id: config(true).router_id,
-            ..their_open()
-        };
-        for (open, expected) in [(wrong_as, "Idle 2/2 close"), (own_id, "Idle 2/3 close")] {
-            let mut session = in_state(State::OpenSent);
-            let actions = session.step(Event::Open(open), at(1));
-            assert_eq!(summary(&session, &actions), expected);
-        }
+    /// The expiry of a timer whose time has come: to be given to [`Session::step`], until there is
+    /// none.
+    #[must_use]
+    pub fn expired(&self, now: Timestamp) -> Option<Event> {
+        let (event, at) = self.timers.next()?;
+        (at <= now).then(|| event.clone())
     }
 
-    #[test]
-    fn the_smaller_hold_time_counts_and_a_third_of_it_for_keepalives() {
-        let mut session = in_state(State::Established);
-        let negotiated = session.negotiated().unwrap();
-        assert_eq!(negotiated.hold_time, Duration::from_secs(30));
-        assert!(negotiated.context.internal);
-        assert_eq!(session.deadline(), Some(at(10)));
-        let actions = session.step(Event::Timer, at(10));
-        assert_eq!(summary(&session, &actions), "Established KEEPALIVE");
-        assert_eq!(session.deadline(), Some(at(20)));
-        session.step(Event::Keepalive, at(19));
-        session.step(Event::Timer, at(20));
-        session.step(Event::Timer, at(30));
-        assert_eq!(session.state(), State::Established, "19 + 30 s is not over");
-        session.step(Event::Update(Update::default()), at(40));
-        session.step(Event::Timer, at(69));
-        assert_eq!(
-            session.state(),
-            State::Established,
-            "an UPDATE refreshes too"
-        );
-        let actions = session.step(Event::Timer, at(70));
-        assert_eq!(summary(&session, &actions), "Idle 4/0 close");
+    /// The timers that run.
+    #[must_use]
+    pub const fn timers(&self) -> RunningTimers {
+        self.timers.running()
     }
 
-    #[test]
-    fn hold_time_zero_has_no_timers() {
-        let mut session = in_state(State::OpenSent);
-        let open = Open {
-            hold_time: 0,
-            ..their_open()
-        };
-        session.step(Event::Open(open), at(1));
-        session.step(Event::Keepalive, at(1));
-        assert_eq!(session.state(), State::Established);
-        assert_eq!(session.deadline(), None);
+    /// Sets the hold timer back without a message: for bytes that wait unread because the reader
+    /// itself is held up.
+    pub fn refresh_hold(&mut self, now: Timestamp) {
+        self.timers.restart_hold(now);
+    }
+
+    /// What was given to TCP has reached the neighbour: the send hold timer starts again
+    /// (RFC 9687 section 4.3).
+    pub fn sent(&mut self, now: Timestamp) {
+        self.timers.restart_send_hold(now);
     }
 }

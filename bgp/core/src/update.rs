@@ -9,6 +9,7 @@ use crate::attributes::{
     self, AttributeError, Attributes, ErrorLevel, Tlv, Walked, is_host, kind, subcode,
 };
 use crate::fault::{Fault, code};
+use crate::frame::{self, MessageType};
 use crate::nlri::{Families, Family, Nlri, NlriField};
 use crate::role::{OtcRule, RouteLeak};
 
@@ -228,6 +229,15 @@ pub fn decode(body: &[u8], context: &Context) -> Result<Update, Fault> {
     view(body, context).map(|view| view.to_update())
 }
 
+/// Decodes the body of an UPDATE that shows a router's own table (Adj-RIB-Out before policy or
+/// Loc-RIB): routes that the router originates need no next hop there.
+///
+/// # Errors
+/// Those of [`view`].
+pub fn decode_own(body: &[u8], context: &Context) -> Result<Update, Fault> {
+    check(body, context, true).map(|view| view.to_update())
+}
+
 /// Checks the body of an UPDATE whole, without decoding what can be decoded later.
 ///
 /// # Errors
@@ -236,6 +246,11 @@ pub fn decode(body: &[u8], context: &Context) -> Result<Update, Fault> {
 /// attribute that appears twice, a well-known attribute that is not known, and an attribute error
 /// in a message with attributes but without a reachable prefix.
 pub fn view<'a>(body: &'a [u8], context: &Context) -> Result<UpdateView<'a>, Fault> {
+    check(body, context, false)
+}
+
+/// `own`: the routes may be the sender's own, without a next hop.
+fn check<'a>(body: &'a [u8], context: &Context, own: bool) -> Result<UpdateView<'a>, Fault> {
     let lengths = || {
         Fault::new(
             code::UPDATE,
@@ -245,12 +260,12 @@ pub fn view<'a>(body: &'a [u8], context: &Context) -> Result<UpdateView<'a>, Fau
     };
     let (withdrawn, rest) = counted(body).ok_or_else(lengths)?;
     let (attributes, announced) = counted(rest).ok_or_else(lengths)?;
-    let own = |bytes, what: &str| {
+    let field = |bytes, what: &str| {
         NlriField::check(Family::Ipv4, context.add_path.ipv4, bytes)
             .map_err(|error| Fault::new(code::UPDATE, subcode::NETWORK, format!("{what}: {error}")))
     };
-    let mut withdrawn = own(withdrawn, "withdrawn routes")?;
-    let mut nlri = own(announced, "NLRI")?;
+    let mut withdrawn = field(withdrawn, "withdrawn routes")?;
+    let mut nlri = field(announced, "NLRI")?;
 
     let mut walked = attributes::walk(attributes, context);
     let unreach = walked
@@ -279,7 +294,7 @@ pub fn view<'a>(body: &'a [u8], context: &Context) -> Result<UpdateView<'a>, Fau
 
     let reachable = !nlri.is_empty() || reach.as_ref().is_some_and(|reach| reach.reachable());
     if reachable {
-        check_mandatory(&mut walked, &nlri, reach.as_ref());
+        check_mandatory(&mut walked, &nlri, reach.as_ref(), own);
     }
     let has_attributes = walked.seen.has_other_than(kind::MP_UNREACH) || walked.overrun;
     let treat_as_withdraw = match walked.worst {
@@ -320,7 +335,13 @@ pub fn view<'a>(body: &'a [u8], context: &Context) -> Result<UpdateView<'a>, Fau
 }
 
 /// RFC 7606 section 3 (d), RFC 4760 section 3 (NEXT_HOP is not needed for MP_REACH_NLRI).
-fn check_mandatory<'a>(walked: &mut Walked<'a>, nlri: &NlriField<'_>, reach: Option<&Reached<'a>>) {
+fn check_mandatory<'a>(
+    walked: &mut Walked<'a>,
+    nlri: &NlriField<'_>,
+    reach: Option<&Reached<'a>>,
+    own: bool,
+) {
+    let is_hop = |address: IpAddr| is_host(address) || own && address.is_unspecified();
     let mut missing = |attribute: u8, quote: &'static [u8]| {
         if !walked.seen.contains(attribute) {
             walked.error(
@@ -337,7 +358,7 @@ fn check_mandatory<'a>(walked: &mut Walked<'a>, nlri: &NlriField<'_>, reach: Opt
     if !nlri.is_empty() {
         missing(kind::NEXT_HOP, &[kind::NEXT_HOP]);
         if let Some(next_hop) = walked.next_hop
-            && !is_host(IpAddr::V4(next_hop))
+            && !is_hop(IpAddr::V4(next_hop))
         {
             walked.error(
                 kind::NEXT_HOP,
@@ -349,7 +370,7 @@ fn check_mandatory<'a>(walked: &mut Walked<'a>, nlri: &NlriField<'_>, reach: Opt
         }
     }
     if let Some(Reached::Routes(reach)) = reach
-        && !is_host(reach.next_hop)
+        && !is_hop(reach.next_hop)
     {
         walked.error(
             kind::MP_REACH,
@@ -474,6 +495,16 @@ fn mp_unreach<'a>(
     let nlri = NlriField::check(family, context.add_path.contains(family), bytes)
         .map_err(|error| fault(&error.to_string()))?;
     Ok(Some((family, nlri)))
+}
+
+/// End-of-RIB for a family, a whole message (RFC 4724 section 2).
+pub(crate) fn end_of_rib(family: Family) -> Vec<u8> {
+    let body: &[u8] = match family {
+        Family::Ipv4 => &[0, 0, 0, 0],
+        // An MP_UNREACH_NLRI without routes.
+        Family::Ipv6 => &[0, 0, 0, 6, 0x80, 15, 3, 0, 2, 1],
+    };
+    frame::encode(MessageType::Update, body)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bgp_core::{Action, AttributeError, Event, Framer, Session, State, Stop};
@@ -18,9 +17,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::neighbor::Neighbor;
+use crate::neighbor::{Neighbor, describe, resets};
+use crate::protection::unacknowledged;
 use crate::store::{Report, ReportKind};
-use crate::transport::stopped;
+use crate::transport::{jitter, stopped};
 
 /// UPDATEs that may wait for the RIB's task before reading pauses: about 1 MiB.
 const BACKLOG: usize = 256;
@@ -46,7 +46,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// `session` waits for [`Event::Connected`].
+    /// `session` waits for [`Event::TcpConnected`].
     pub fn new(id: u64, neighbor: Arc<Neighbor>, stream: TcpStream, session: Session) -> Self {
         Self {
             id,
@@ -62,17 +62,17 @@ impl Connection {
         }
     }
 
-    /// Runs until the connection is over and all that it learnt is delivered.
+    /// Runs until the connection is over and all that it learnt is delivered; the session then.
     pub async fn run(
         mut self,
         reports: mpsc::Sender<Report>,
         mut stop: mpsc::Receiver<Stop>,
         mut shutdown: watch::Receiver<bool>,
-    ) {
+    ) -> Session {
         if let Err(error) = self.stream.set_nodelay(true) {
             debug!(neighbor = %self.neighbor.id.address, %error, "TCP_NODELAY");
         }
-        self.step(Event::Connected, clock::now());
+        self.step(Event::TcpConnected, clock::now());
         let mut chunk = vec![0; READ_CHUNK];
         while self.ended.is_none() {
             self.flush();
@@ -82,10 +82,10 @@ impl Connection {
             tokio::select! {
                 biased;
                 () = stopped(&mut shutdown) => {
-                    self.step(Event::Stop(Stop::Shutdown), clock::now());
+                    self.step(Stop::Shutdown.into(), clock::now());
                 }
                 why = stop.recv() => {
-                    self.step(Event::Stop(why.unwrap_or(Stop::Shutdown)), clock::now());
+                    self.step(why.unwrap_or(Stop::Shutdown).into(), clock::now());
                 }
                 () = sleep(wait), if deadline.is_some() => self.timer(paused, &mut chunk).await,
                 permit = reports.reserve(), if !self.backlog.is_empty() => match permit {
@@ -100,7 +100,7 @@ impl Connection {
                             permit.send(report);
                         }
                     }
-                    Err(_) => self.step(Event::Stop(Stop::Shutdown), clock::now()),
+                    Err(_) => self.step(Stop::Shutdown.into(), clock::now()),
                 },
                 result = self.stream.writable(), if !self.unsent.is_empty() => {
                     self.check(result);
@@ -111,10 +111,10 @@ impl Connection {
                 }
             }
         }
-        self.finish(reports).await;
+        self.finish(reports).await
     }
 
-    async fn finish(mut self, reports: mpsc::Sender<Report>) {
+    async fn finish(mut self, reports: mpsc::Sender<Report>) -> Session {
         let deadline = tokio::time::Instant::now() + LAST_WORDS;
         while !self.unsent.is_empty() {
             let writable = tokio::time::timeout_at(deadline, self.stream.writable()).await;
@@ -124,7 +124,9 @@ impl Connection {
         }
         self.linger(deadline).await;
         drop(self.stream);
-        let Some(reason) = self.ended else { return };
+        let Some(reason) = self.ended else {
+            return self.session;
+        };
         let text = describe(&reason);
         let neighbor = self.neighbor.id.address;
         if self.up {
@@ -133,16 +135,17 @@ impl Connection {
         } else {
             warn!(%neighbor, reason = text, "BGP connection ended before a session");
         }
-        self.neighbor.release(self.id, text, clock::now());
+        self.neighbor.release(self.id, &reason, clock::now());
         if self.up {
             let kind = ReportKind::Down(reason);
             self.backlog.push_back(self.neighbor.report(self.id, kind));
         }
         for report in self.backlog {
             if reports.send(report).await.is_err() {
-                return;
+                break;
             }
         }
+        self.session
     }
 
     /// Reads what is still on its way: closing with bytes unread would reset the connection, and
@@ -170,7 +173,15 @@ impl Connection {
         } else {
             self.read(chunk);
         }
-        self.step(Event::Timer, clock::now());
+        let now = clock::now();
+        // Only what the neighbour's TCP has taken counts as sent: the kernel's buffer holds many
+        // KEEPALIVEs.
+        if self.unsent.is_empty() && matches!(unacknowledged(&self.stream), Ok(0)) {
+            self.session.sent(now);
+        }
+        while let Some(event) = self.session.expired(now) {
+            self.step(event, now);
+        }
     }
 
     fn read(&mut self, chunk: &mut [u8]) {
@@ -186,9 +197,9 @@ impl Connection {
                     let event = match self.framer.next_frame() {
                         Ok(None) => break,
                         Ok(Some(frame)) => self.session.event_of(&frame),
-                        Err(fault) => Event::Malformed(fault),
+                        Err(fault) => Event::HeaderError(fault),
                     };
-                    self.step(event, now);
+                    self.received(event, now);
                 }
             }
             result => self.check(result.map(|_| ())),
@@ -234,21 +245,36 @@ impl Connection {
 
     fn lost(&mut self, text: &str) {
         let text = text.to_owned();
-        self.step(Event::ConnectionLost { text }, clock::now());
+        self.step(Event::TcpConnectionFails { text }, clock::now());
+    }
+
+    fn received(&mut self, event: Event, now: Timestamp) {
+        if resets(&event) {
+            self.neighbor.count(|counters| counters.session_resets += 1);
+        } else if matches!(event, Event::RouteRefresh(_)) {
+            self.neighbor
+                .count(|counters| counters.route_refreshes += 1);
+        }
+        self.step(event, now);
     }
 
     fn step(&mut self, event: Event, now: Timestamp) {
         let before = self.session.state();
-        let actions = self.session.step(event, now);
+        let actions = self.session.step(event, now, jitter());
         for action in actions {
             self.perform(action, now);
         }
         if before != State::OpenConfirm
             && self.session.state() == State::OpenConfirm
-            && let Some(negotiated) = self.session.negotiated()
-            && !self.neighbor.confirm(self.id, negotiated, now)
+            && let (Some(negotiated), Some(open)) =
+                (self.session.negotiated(), self.session.peer_open())
         {
-            self.step(Event::Stop(Stop::Collision), now);
+            if self.session.takes_extended_messages() {
+                self.framer.extend();
+            }
+            if !self.neighbor.confirm(self.id, negotiated, open, now) {
+                self.step(Stop::Collision.into(), now);
+            }
         }
     }
 
@@ -259,30 +285,32 @@ impl Connection {
             Action::Send { message } => self.unsent.extend_from_slice(&message),
             Action::Up(negotiated) => {
                 if !self.neighbor.establish(self.id, now) {
-                    self.step(Event::Stop(Stop::Collision), now);
+                    self.step(Stop::Collision.into(), now);
                     return;
                 }
                 info!(neighbor = %self.neighbor.id.address, asn = %negotiated.asn,
                     egress = %self.neighbor.settings.egress, hold_time = ?negotiated.hold_time,
                     families = ?negotiated.context.families, "BGP session up");
                 self.up = true;
-                self.report(ReportKind::Up(negotiated, now));
+                let open = self.session.peer_open();
+                let restart = open.and_then(|open| open.graceful_restart);
+                self.report(ReportKind::Up(negotiated, restart, now));
             }
             Action::Update(update) => {
-                self.neighbor.updates.fetch_add(1, Ordering::Relaxed);
+                self.neighbor.count(|counters| counters.updates += 1);
                 for error in &update.errors {
                     self.count(error, now);
                 }
                 self.report(ReportKind::Update(update, now));
             }
+            Action::Refresh { family, ended } => self.report(ReportKind::Refresh { family, ended }),
             Action::Close { reason } => self.ended = Some(reason),
         }
     }
 
     /// Counts an error that the session outlives; logs one now and then.
     fn count(&mut self, error: &AttributeError, now: Timestamp) {
-        let counter = &self.neighbor.attribute_errors;
-        let total = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        let total = self.neighbor.count_error(error);
         let quiet = |last: Timestamp| now.since(last) < ERROR_LOG;
         if self.error_logged.is_some_and(quiet) {
             return;
@@ -304,21 +332,5 @@ impl Neighbor {
             session,
             kind,
         }
-    }
-}
-
-fn describe(reason: &SessionDownReason) -> String {
-    match reason {
-        SessionDownReason::HoldTimerExpired => "hold timer expired".to_owned(),
-        SessionDownReason::NotificationReceived { code, subcode } => {
-            format!("the neighbour sent NOTIFICATION {code}/{subcode}")
-        }
-        SessionDownReason::NotificationSent {
-            code,
-            subcode,
-            text,
-        } => format!("{text} (NOTIFICATION {code}/{subcode} sent)"),
-        SessionDownReason::ConnectionLost { text } => format!("connection lost: {text}"),
-        SessionDownReason::Administrative => "administrative shutdown".to_owned(),
     }
 }

@@ -9,34 +9,51 @@
 //! Every channel is bounded. A sink that is full holds up the RIB's task only: sessions go on reading
 //! and keep their timers, and facts that wait are replaced by newer ones. Nothing is ever announced.
 
+pub mod archive;
+mod archive_capture;
+pub mod archive_replay;
+pub mod archive_table;
+mod bmp;
 mod connection;
 mod neighbor;
+mod neighbors;
+mod protection;
+mod ris;
 mod rpki;
 mod settings;
+mod status;
 mod store;
 mod transport;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bgp_core::SessionConfig;
 pub use bgp_core::{
-    HistoryLimits, RibCursor, RibLimits, RibMemory, RibPage, RibQuery, RibRequest, RibRoute, State,
-    Vrp, Vrps,
+    Capability, Families, HistoryLimits, RibCursor, RibLimits, RibMemory, RibPage, RibQuery,
+    RibRequest, RibRoute, Role, State, Vrp, Vrps,
 };
-use events::{BgpSignal, PeerKey};
-pub use neighbor::NeighborStatus;
+pub use bmp::{BmpSettings, RouterSettings, RouterStatus, RouterTable};
+use events::{Asn, BgpSignal, PeerKey, Prefix, Timestamp};
+pub use ris::{RisSettings, RisStatus};
 pub use rpki::RpkiSettings;
-pub use settings::{BGP_PORT, NeighborSettings, Settings, StartError};
+pub use settings::{
+    BGP_PORT, DynamicSettings, NeighborSettings, PeerSettings, Settings, StartError,
+};
+pub use status::{Counters, LastNotification, NeighborStatus};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
 use neighbor::Neighbor;
+use neighbors::{Dynamic, Neighbors};
+use protection::Password;
 pub use store::RibStatus;
 use store::{Report, Request, Store};
 use transport::Shared;
@@ -58,6 +75,18 @@ pub struct Handle {
     store: JoinHandle<()>,
     strangers: Arc<AtomicU64>,
     listening: Vec<SocketAddr>,
+    bmp_listening: Vec<SocketAddr>,
+    routers: bmp::Routers,
+    ris: Option<Arc<ris::Client>>,
+}
+
+/// What is listened to besides our own sessions.
+#[derive(Clone, Debug, Default)]
+pub struct Stations {
+    /// Monitored routers.
+    pub bmp: BmpSettings,
+    /// RIS Live.
+    pub ris: Option<RisSettings>,
 }
 
 /// Starts the feed; its signals go to `sink`. Must be called within a Tokio runtime.
@@ -65,54 +94,29 @@ pub struct Handle {
 /// # Errors
 /// A setting that is impossible, or an address that cannot be listened on.
 pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle, StartError> {
+    spawn_with(settings, Stations::default(), sink)
+}
+
+/// [`spawn`], with monitored routers and RIS Live.
+///
+/// # Errors
+/// Those of [`spawn`].
+pub fn spawn_with(
+    settings: Settings,
+    stations: Stations,
+    sink: mpsc::Sender<BgpSignal>,
+) -> Result<Handle, StartError> {
     settings.check()?;
     if tokio::runtime::Handle::try_current().is_err() {
         return Err(StartError::Runtime);
     }
-    let mut listeners = Vec::new();
-    if !settings.neighbors.is_empty() {
-        for &address in &settings.listen {
-            match transport::bind(address) {
-                Ok(listener) => listeners.push(listener),
-                // A kernel without IPv6 is no reason to do without IPv4.
-                Err(error)
-                    if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
-                        && address.ip().is_unspecified() =>
-                {
-                    warn!(%address, %error, "BGP does not listen there");
-                }
-                Err(source) => return Err(StartError::Listen { address, source }),
-            }
-        }
-    }
+    let now = clock::now();
+    let neighbors = Arc::new(neighbors(&settings, now)?);
+    let listeners = listeners(&settings, &neighbors)?;
     let listening = listeners
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
-
-    let now = clock::now();
-    let listen = settings.listen;
-    let neighbors: BTreeMap<_, _> = settings
-        .neighbors
-        .into_iter()
-        .map(|neighbor| {
-            let config = SessionConfig {
-                local_as: settings.local_as,
-                router_id: settings.router_id,
-                peer_as: neighbor.asn,
-                hold_time: settings.hold_time,
-                passive: neighbor.passive,
-                connect_retry: transport::CONNECT_RETRY,
-            };
-            let same_family =
-                |ip: &IpAddr| ip.is_ipv4() == neighbor.address.is_ipv4() && !ip.is_unspecified();
-            let mut sources = listen.iter().map(SocketAddr::ip);
-            let source = sources.find(same_family);
-            let neighbor = Arc::new(Neighbor::new(neighbor, config, source, now));
-            (neighbor.id, neighbor)
-        })
-        .collect();
-    let neighbors = Arc::new(neighbors);
 
     let (reports, reports_receiver) = mpsc::channel::<Report>(REPORTS);
     let (requests, requests_receiver) = mpsc::channel(REQUESTS);
@@ -131,8 +135,33 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
     for listener in listeners {
         tokio::spawn(transport::listen(listener, shared.clone()));
     }
-    for neighbor in neighbors.values().filter(|n| !n.settings.passive) {
-        tokio::spawn(transport::connect(Arc::clone(neighbor), shared.clone()));
+    for neighbor in neighbors.all() {
+        if let Some(port) = neighbor.connect_to {
+            tokio::spawn(transport::connect(neighbor, port, shared.clone()));
+        }
+    }
+    let mut bmp_listening = Vec::new();
+    let routers = routers(&stations.bmp, now);
+    if !routers.is_empty() {
+        for &address in &stations.bmp.listen {
+            let listener = transport::bind(address, std::iter::empty(), false)
+                .map_err(|source| StartError::Listen { address, source })?;
+            bmp_listening.extend(listener.local_addr());
+            tokio::spawn(bmp::listen(listener, Arc::clone(&routers), shared.clone()));
+        }
+    }
+    for settings in &stations.bmp.routers {
+        if let Some(port) = settings.connect
+            && let Some(router) = routers.get(&settings.address.to_canonical())
+        {
+            tokio::spawn(bmp::connect(Arc::clone(router), port, shared.clone()));
+        }
+    }
+    let ris = stations
+        .ris
+        .map(|settings| Arc::new(ris::Client::new(settings, now)));
+    if let Some(client) = &ris {
+        tokio::spawn(ris::run(Arc::clone(client), shared.clone()));
     }
     // Sessions, listeners and connectors alone hold `reports`: when all are gone, the store ends.
     drop(shared);
@@ -151,7 +180,103 @@ pub fn spawn(settings: Settings, sink: mpsc::Sender<BgpSignal>) -> Result<Handle
         store: tokio::spawn(store),
         strangers,
         listening,
+        bmp_listening,
+        routers,
+        ris,
     })
+}
+
+fn routers(settings: &BmpSettings, now: Timestamp) -> bmp::Routers {
+    let router = |settings: &RouterSettings| {
+        let mut settings = settings.clone();
+        settings.address = settings.address.to_canonical();
+        (settings.address, Arc::new(bmp::Router::new(settings, now)))
+    };
+    Arc::new(settings.routers.iter().map(router).collect())
+}
+
+/// The neighbours of the settings, with their keys.
+fn neighbors(settings: &Settings, now: Timestamp) -> Result<Neighbors, StartError> {
+    let mut known = BTreeMap::new();
+    for configured in &settings.neighbors {
+        let address = configured.address.to_canonical();
+        let peer = configured.peer.clone();
+        let config = session_config(settings, &peer, vec![configured.asn]);
+        let password = password(&peer, &address)?;
+        let same_family = |ip: &IpAddr| ip.is_ipv4() == address.is_ipv4() && !ip.is_unspecified();
+        let mut sources = settings.listen.iter().map(SocketAddr::ip);
+        let mut neighbor = Neighbor::new(address, peer, config, now);
+        neighbor.source = sources.find(same_family);
+        neighbor.connect_to = (!configured.passive).then_some(configured.port);
+        neighbor.interface.clone_from(&configured.interface);
+        neighbor.password = password;
+        known.insert(neighbor.id, Arc::new(neighbor));
+    }
+    let mut dynamic = Vec::new();
+    for group in &settings.dynamic {
+        dynamic.push(Dynamic {
+            settings: group.clone(),
+            config: session_config(settings, &group.peer, group.asn.clone()),
+            password: password(&group.peer, &group.prefix)?,
+        });
+    }
+    Ok(Neighbors::new(known, dynamic))
+}
+
+fn password(peer: &PeerSettings, of: &impl ToString) -> Result<Option<Password>, StartError> {
+    let read = |path: &PathBuf| {
+        Password::read(path).map_err(|source| StartError::Password {
+            neighbor: of.to_string(),
+            path: path.clone(),
+            source,
+        })
+    };
+    peer.password_file.as_ref().map(read).transpose()
+}
+
+fn session_config(settings: &Settings, peer: &PeerSettings, peer_as: Vec<Asn>) -> SessionConfig {
+    SessionConfig {
+        local_as: settings.local_as,
+        router_id: settings.router_id,
+        peer_as,
+        hold_time: settings.hold_time,
+        connect_retry: settings.connect_retry,
+        send_hold: settings.send_hold,
+        add_path: peer.add_path,
+        role: peer.role,
+        role_strict: peer.role_strict,
+        plain_open: false,
+    }
+}
+
+fn listeners(settings: &Settings, neighbors: &Neighbors) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::new();
+    if settings.neighbors.is_empty() && settings.dynamic.is_empty() {
+        return Ok(listeners);
+    }
+    let known = neighbors.all();
+    let max_ttl = known.iter().any(|n| n.settings.ttl_security.is_some())
+        || settings
+            .dynamic
+            .iter()
+            .any(|group| group.peer.ttl_security.is_some());
+    for &address in &settings.listen {
+        let single = known
+            .iter()
+            .filter_map(|n| Some((Prefix::from(n.id.address), n.password.as_ref()?)));
+        match transport::bind(address, single.chain(neighbors.group_keys()), max_ttl) {
+            Ok(listener) => listeners.push(listener),
+            // A kernel without IPv6 is no reason to do without IPv4.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+                    && address.ip().is_unspecified() =>
+            {
+                warn!(%address, %error, "BGP does not listen there");
+            }
+            Err(source) => return Err(StartError::Listen { address, source }),
+        }
+    }
+    Ok(listeners)
 }
 
 impl Handle {
@@ -173,6 +298,56 @@ impl Handle {
             return Vec::new();
         }
         receiver.await.unwrap_or_default()
+    }
+
+    /// How the monitored routers fare, by address.
+    pub async fn routers(&self) -> Vec<RouterStatus> {
+        let mut statuses: Vec<RouterStatus> = self
+            .routers
+            .values()
+            .map(|router| router.status(|_| bgp_core::TableStatus::default()))
+            .collect();
+        let ids = statuses
+            .iter()
+            .flat_map(|status| status.tables.iter().map(|table| table.neighbor))
+            .collect();
+        let sizes = self.tables(ids).await;
+        let tables = statuses.iter_mut().flat_map(|status| &mut status.tables);
+        for (table, size) in tables.zip(sizes) {
+            table.table = size;
+        }
+        statuses
+    }
+
+    /// How RIS Live fares, where it is configured.
+    pub async fn ris(&self) -> Option<RisStatus> {
+        let mut status = self.ris.as_ref()?.status();
+        let ids = status.peers.iter().map(|peer| peer.neighbor).collect();
+        for (peer, size) in status.peers.iter_mut().zip(self.tables(ids).await) {
+            peer.table = size;
+        }
+        Some(status)
+    }
+
+    /// Sizes of tables, in the order asked; none if the feed has ended.
+    async fn tables(&self, ids: Vec<events::NeighborId>) -> Vec<bgp_core::TableStatus> {
+        let (answer, receiver) = oneshot::channel();
+        if ids.is_empty()
+            || self
+                .requests
+                .send(Request::Tables(ids, answer))
+                .await
+                .is_err()
+        {
+            return Vec::new();
+        }
+        receiver.await.unwrap_or_default()
+    }
+
+    /// Where routers are listened to; a port 0 in the settings is the real one here.
+    #[must_use]
+    pub fn bmp_listening(&self) -> &[SocketAddr] {
+        &self.bmp_listening
     }
 
     /// Routes, by neighbour and prefix, at most `limit`. Empty if the feed has ended.

@@ -2,70 +2,57 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use bgp_core::{Negotiated, SessionConfig, State, Stop};
-use events::{Asn, EgressName, NeighborId, Timestamp};
-use serde::{Deserialize, Serialize};
+use bgp_core::{
+    AttributeError, ErrorLevel, Event, Families, Family, Negotiated, NeighborConfig, Open,
+    SessionConfig, State, Stop, TableStatus, cease, code, error_name,
+};
+use events::{Asn, NeighborId, SessionDownReason, Timestamp};
 use tokio::sync::mpsc;
+use tracing::warn;
 
-use crate::settings::NeighborSettings;
-
-/// After a neighbour exceeded its prefixes it is refused for that long.
-const IDLE_HOLD: Duration = Duration::from_mins(1);
-
-/// How a neighbour fares.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NeighborStatus {
-    /// Its address.
-    pub address: IpAddr,
-    /// Its AS, by configuration.
-    pub asn: Asn,
-    /// The egress that its routes stand for.
-    pub egress: EgressName,
-    /// The most advanced state of its connections; Active (or Connect) while there is none.
-    pub state: State,
-    /// Since when it is in that state.
-    pub since: Timestamp,
-    /// Time since the session was Established.
-    pub uptime: Option<Duration>,
-    /// Negotiated hold time, from OpenConfirm on.
-    pub hold_time: Option<Duration>,
-    /// IPv4 prefixes in its table.
-    pub ipv4_prefixes: usize,
-    /// IPv6 prefixes in its table.
-    pub ipv6_prefixes: usize,
-    /// The table is what was last known: the session is lost.
-    pub stale: bool,
-    /// End-of-RIB has come for every family of the session.
-    pub complete: bool,
-    /// UPDATEs received since the start.
-    pub updates: u64,
-    /// Attributes in error that the session outlived (RFC 7606), since the start.
-    pub attribute_errors: u64,
-    /// Why the last session or attempt ended.
-    pub last_error: Option<String>,
-}
+use crate::protection::Password;
+use crate::settings::PeerSettings;
+use crate::status::{Counters, LastNotification, NeighborStatus};
 
 pub(crate) struct Neighbor {
     pub id: NeighborId,
-    pub settings: NeighborSettings,
+    pub settings: PeerSettings,
+    /// Where it listens, if it is to be connected to.
+    pub connect_to: Option<u16>,
+    /// Of a link-local address.
+    pub interface: Option<String>,
+    pub dynamic: bool,
     pub config: SessionConfig,
+    pub password: Option<Password>,
     /// Our address when we connect, where a definite one is listened on.
     pub source: Option<IpAddr>,
-    pub updates: AtomicU64,
-    pub attribute_errors: AtomicU64,
     slot: Mutex<Slot>,
 }
 
 struct Slot {
     connections: BTreeMap<u64, Connection>,
+    /// Its last OPEN.
+    peer_open: Option<Open>,
+    /// Families that are near the limit.
+    warned: Families,
+    refused: Option<Refused>,
+    /// Until when a graceful restart may take.
+    restart_until: Option<Timestamp>,
+    /// It does not know capabilities: the next OPEN has none (RFC 5492 section 3).
+    plain_open: bool,
+    counters: Counters,
+    last_notification: Option<LastNotification>,
     last_error: Option<String>,
-    refused_until: Option<Timestamp>,
     /// State and since when, while there is no connection.
     idle: (State, Timestamp),
+}
+
+#[derive(Clone, Copy)]
+struct Refused {
+    /// `None`: for ever.
+    until: Option<Timestamp>,
 }
 
 struct Connection {
@@ -88,7 +75,7 @@ impl Connection {
 /// Why a connection is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("the session exceeded max_prefixes a moment ago")]
+    #[error("the neighbour exceeded max_prefixes")]
     TooManyPrefixes,
     #[error("a session with this neighbour is established")]
     Established,
@@ -96,29 +83,49 @@ pub(crate) enum Refusal {
 
 impl Neighbor {
     pub fn new(
-        settings: NeighborSettings,
+        address: IpAddr,
+        settings: PeerSettings,
         config: SessionConfig,
-        source: Option<IpAddr>,
         now: Timestamp,
     ) -> Self {
-        let state = if settings.passive {
-            State::Active
-        } else {
-            State::Connect
-        };
         Self {
-            id: NeighborId::session(settings.address.to_canonical()),
+            id: NeighborId::session(address.to_canonical()),
             settings,
+            connect_to: None,
+            interface: None,
+            dynamic: false,
             config,
-            source,
-            updates: AtomicU64::new(0),
-            attribute_errors: AtomicU64::new(0),
+            password: None,
+            source: None,
             slot: Mutex::new(Slot {
                 connections: BTreeMap::new(),
+                peer_open: None,
+                warned: Families::NONE,
+                refused: None,
+                restart_until: None,
+                plain_open: false,
+                counters: Counters::default(),
+                last_notification: None,
                 last_error: None,
-                refused_until: None,
-                idle: (state, now),
+                idle: (State::Active, now),
             }),
+        }
+    }
+
+    /// For the RIB.
+    pub fn rib_config(&self) -> NeighborConfig {
+        NeighborConfig {
+            id: self.id,
+            egress: self.settings.egress.clone(),
+            max_prefixes: self.settings.max_prefixes,
+        }
+    }
+
+    /// What the next session is to be.
+    pub fn session_config(&self) -> SessionConfig {
+        SessionConfig {
+            plain_open: self.slot().plain_open,
+            ..self.config.clone()
         }
     }
 
@@ -135,7 +142,7 @@ impl Neighbor {
         now: Timestamp,
     ) -> Result<mpsc::Receiver<Stop>, Refusal> {
         let mut slot = self.slot();
-        if slot.refused_until.is_some_and(|until| now < until) {
+        if slot.is_refused(now) {
             return Err(Refusal::TooManyPrefixes);
         }
         for other in slot.connections.values_mut().filter(|other| !other.stopped) {
@@ -170,8 +177,17 @@ impl Neighbor {
 
     /// The connection is in OpenConfirm: of two that collide one stays (RFC 4271 section 6.8).
     /// False: it is not this one.
-    pub fn confirm(&self, connection: u64, negotiated: &Negotiated, now: Timestamp) -> bool {
-        let ours_stays = ours_stays(self.config.router_id, negotiated.router_id);
+    pub fn confirm(
+        &self,
+        connection: u64,
+        negotiated: &Negotiated,
+        peer_open: &Open,
+        now: Timestamp,
+    ) -> bool {
+        let ours_stays = ours_stays(
+            (self.config.router_id, self.config.local_as),
+            (negotiated.router_id, negotiated.asn),
+        );
         let mut slot = self.slot();
         let Some(this) = slot.connections.get_mut(&connection) else {
             return false;
@@ -191,6 +207,7 @@ impl Neighbor {
             }
             other.stop(Stop::Collision);
         }
+        slot.peer_open = Some(peer_open.clone());
         true
     }
 
@@ -205,6 +222,9 @@ impl Neighbor {
             Some(this) if !taken && !this.stopped => {
                 this.state = State::Established;
                 this.since = now;
+                slot.counters.sessions += 1;
+                slot.restart_until = None;
+                slot.refused = None;
                 true
             }
             _ => false,
@@ -212,11 +232,56 @@ impl Neighbor {
     }
 
     /// The connection is gone.
-    pub fn release(&self, connection: u64, error: String, now: Timestamp) {
+    pub fn release(&self, connection: u64, reason: &SessionDownReason, now: Timestamp) {
         let mut slot = self.slot();
-        slot.connections.remove(&connection);
+        let gone = slot.connections.remove(&connection);
         slot.idle.1 = now;
-        slot.last_error = Some(error);
+        slot.last_error = Some(describe(reason));
+        let notification = |sent, code, subcode, text: Option<String>| LastNotification {
+            sent,
+            code,
+            subcode,
+            text,
+            at: now,
+        };
+        let said = match reason {
+            SessionDownReason::NotificationReceived {
+                code,
+                subcode,
+                text,
+            } => Some(notification(false, *code, *subcode, text.clone())),
+            SessionDownReason::NotificationSent {
+                code,
+                subcode,
+                text,
+            } => Some(notification(true, *code, *subcode, Some(text.clone()))),
+            SessionDownReason::HoldTimerExpired => {
+                Some(notification(true, code::HOLD_TIMER, 0, None))
+            }
+            SessionDownReason::Administrative => {
+                Some(notification(true, code::CEASE, cease::SHUTDOWN, None))
+            }
+            SessionDownReason::ConnectionLost { .. } => None,
+        };
+        // Unsupported Optional Parameter: it knows no capabilities, so the next attempt does
+        // without, and the one after with them again (RFC 5492 section 3).
+        let refused_parameters = said
+            .as_ref()
+            .is_some_and(|said| !said.sent && (said.code, said.subcode) == (code::OPEN, 4));
+        slot.plain_open = refused_parameters && !slot.plain_open;
+        let lost = matches!(reason, SessionDownReason::ConnectionLost { .. });
+        if lost && gone.is_some_and(|gone| gone.state == State::Established) {
+            let restart = slot
+                .peer_open
+                .as_ref()
+                .and_then(|open| open.graceful_restart);
+            slot.restart_until = restart
+                .filter(|restart| restart.families != Families::NONE)
+                .map(|restart| now + std::time::Duration::from_secs(restart.time.into()));
+        }
+        if said.is_some() {
+            slot.last_notification = said;
+        }
     }
 
     /// An attempt to connect failed.
@@ -224,9 +289,60 @@ impl Neighbor {
         self.slot().last_error = Some(error);
     }
 
-    pub fn is_established(&self) -> bool {
+    /// No attempt is to be made: there is a session, or none is wanted.
+    pub fn rests(&self, now: Timestamp) -> bool {
+        let slot = self.slot();
         let established = |other: &Connection| other.state == State::Established && !other.stopped;
-        self.slot().connections.values().any(established)
+        slot.is_refused(now) || slot.connections.values().any(established)
+    }
+
+    /// Since when a neighbour without connection is without one; `None`: it has one. One that
+    /// never had a session counts as the oldest.
+    pub fn idle_since(&self) -> Option<Timestamp> {
+        let slot = self.slot();
+        let never = slot.counters.sessions == 0;
+        let since = if never {
+            Timestamp::from_millis(0)
+        } else {
+            slot.idle.1
+        };
+        slot.connections.is_empty().then_some(since)
+    }
+
+    pub fn count(&self, what: impl FnOnce(&mut Counters)) {
+        what(&mut self.slot().counters);
+    }
+
+    /// How many errors of that level there were, this one among them.
+    pub fn count_error(&self, error: &AttributeError) -> u64 {
+        let counters = &mut self.slot().counters;
+        let counter = match error.level {
+            ErrorLevel::Discard => &mut counters.attributes_discarded,
+            ErrorLevel::TreatAsWithdraw => &mut counters.treated_as_withdraw,
+            ErrorLevel::Reset => &mut counters.session_resets,
+        };
+        *counter += 1;
+        *counter
+    }
+
+    /// Warns once when a table comes near its limit.
+    pub fn watch_prefixes(&self, table: TableStatus) {
+        let limit = self.settings.max_prefixes as usize;
+        let share = usize::from(self.settings.max_prefixes_warn);
+        let mut slot = self.slot();
+        for (family, prefixes) in [(Family::Ipv4, table.ipv4), (Family::Ipv6, table.ipv6)] {
+            let near = prefixes.saturating_mul(100) >= limit.saturating_mul(share);
+            if near && !slot.warned.contains(family) {
+                slot.warned.insert(family);
+                warn!(neighbor = %self.id.address, ?family, prefixes, limit,
+                    "BGP neighbour is near max_prefixes: at the limit the session is stopped");
+            } else if !near && slot.warned.contains(family) {
+                match family {
+                    Family::Ipv4 => slot.warned.ipv4 = false,
+                    Family::Ipv6 => slot.warned.ipv6 = false,
+                }
+            }
+        }
     }
 
     /// Stops a session for its number of prefixes; true the first time.
@@ -239,38 +355,99 @@ impl Neighbor {
             return false;
         }
         this.stop(why);
-        slot.refused_until = Some(now + IDLE_HOLD);
+        let restart = self.settings.max_prefixes_restart;
+        slot.refused = Some(Refused {
+            until: restart.map(|time| now + time),
+        });
         true
     }
 
-    pub fn status(&self, table: bgp_core::TableStatus, now: Timestamp) -> NeighborStatus {
+    pub fn status(&self, table: TableStatus, now: Timestamp) -> NeighborStatus {
         let slot = self.slot();
         let best = slot.connections.values().max_by_key(|other| other.state);
-        let (state, since) = best.map_or(slot.idle, |other| (other.state, other.since));
+        let resting = match slot.is_refused(now) {
+            true => State::Idle,
+            false if self.connect_to.is_some() => State::Connect,
+            false => slot.idle.0,
+        };
+        let (state, since) =
+            best.map_or((resting, slot.idle.1), |other| (other.state, other.since));
         let negotiated = best.and_then(|other| other.negotiated.as_ref());
         let complete = negotiated.is_some_and(|negotiated| {
             state == State::Established && table.complete == negotiated.context.families
         });
+        let said = slot.peer_open.as_ref();
+        let configured = self.config.peer_as.first().copied().unwrap_or(Asn(0));
+        let refused = slot.refused.filter(|_| slot.is_refused(now));
         NeighborStatus {
             address: self.id.address,
-            asn: self.settings.asn,
+            asn: said.map_or(configured, |open| open.asn),
             egress: self.settings.egress.clone(),
+            dynamic: self.dynamic,
+            passive: self.connect_to.is_none(),
             state,
             since,
             uptime: (state == State::Established).then(|| now.since(since)),
             hold_time: negotiated.map(|negotiated| negotiated.hold_time),
+            local_capabilities: self.config.open().capabilities(),
+            peer_capabilities: said.map(Open::capabilities).unwrap_or_default(),
             ipv4_prefixes: table.ipv4,
             ipv6_prefixes: table.ipv6,
+            max_prefixes: self.settings.max_prefixes,
+            prefixes_warned: slot.warned != Families::NONE,
+            refused: refused.map(|refused| refused.until.map(|until| until.since(now))),
             stale: table.stale,
+            restarting: slot
+                .restart_until
+                .filter(|until| *until > now)
+                .map(|until| until.since(now)),
             complete,
-            updates: self.updates.load(Ordering::Relaxed),
-            attribute_errors: self.attribute_errors.load(Ordering::Relaxed),
+            md5: self.password.is_some(),
+            ttl_security: self.settings.ttl_security,
+            counters: slot.counters,
+            last_notification: slot.last_notification.clone(),
             last_error: slot.last_error.clone(),
         }
     }
 }
 
-/// The connection opened by the side with the greater identifier stays.
-fn ours_stays(ours: Ipv4Addr, theirs: Ipv4Addr) -> bool {
+impl Slot {
+    fn is_refused(&self, now: Timestamp) -> bool {
+        let lasts = |refused: Refused| refused.until.is_none_or(|until| now < until);
+        self.refused.is_some_and(lasts)
+    }
+}
+
+/// The connection opened by the side with the greater identifier stays; where both have the same,
+/// by that with the greater AS (RFC 6286 section 2.3).
+fn ours_stays(ours: (Ipv4Addr, Asn), theirs: (Ipv4Addr, Asn)) -> bool {
     ours > theirs
+}
+
+/// Whether an event is an UPDATE that ends the session (RFC 7606 section 2).
+pub(crate) const fn resets(event: &Event) -> bool {
+    matches!(event, Event::UpdateError(_))
+}
+
+pub(crate) fn describe(reason: &SessionDownReason) -> String {
+    match reason {
+        SessionDownReason::HoldTimerExpired => "hold timer expired".to_owned(),
+        SessionDownReason::NotificationReceived {
+            code,
+            subcode,
+            text,
+        } => {
+            let name = error_name(*code, *subcode);
+            let said = text.as_ref().map(|text| format!(", saying: {text}"));
+            let said = said.unwrap_or_default();
+            format!("the neighbour sent NOTIFICATION {code}/{subcode} ({name}){said}")
+        }
+        SessionDownReason::NotificationSent {
+            code,
+            subcode,
+            text,
+        } => format!("{text} (NOTIFICATION {code}/{subcode} sent)"),
+        SessionDownReason::ConnectionLost { text } => format!("connection lost: {text}"),
+        SessionDownReason::Administrative => "administrative shutdown".to_owned(),
+    }
 }

@@ -1,19 +1,21 @@
 //! The task that owns the RIB: reports of sessions in, signals out, queries answered in between.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_core::{
-    Negotiated, NeighborConfig, Outbox, Rib, RibLimits, RibMemory, RibPage, RibRequest, RibWalk,
-    Stop, Update, Vrps,
+    Family, GracefulRestart, Negotiated, NeighborConfig, Outbox, Rib, RibLimits, RibMemory,
+    RibPage, RibRequest, RibWalk, Stop, TableStatus, Update, Vrps,
 };
 use events::{BgpSignal, NeighborId, PeerKey, SessionDownReason, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout_at};
 use tracing::error;
 
-use crate::neighbor::{Neighbor, NeighborStatus};
+use crate::neighbor::Neighbor;
+use crate::neighbors::Neighbors;
+use crate::status::NeighborStatus;
 
 /// Signals that may wait for the sink before reports wait too. Facts replace each other, so the
 /// rest are route changes of watched peers.
@@ -38,15 +40,26 @@ pub(crate) struct Report {
 
 #[derive(Debug)]
 pub(crate) enum ReportKind {
-    Up(Negotiated, Timestamp),
+    /// A neighbour that is not configured one by one; nothing happens where it is known.
+    Add(NeighborConfig),
+    Up(Negotiated, Option<GracefulRestart>, Timestamp),
     Update(Update, Timestamp),
+    /// The neighbour begins or ends to send a family's routes again.
+    Refresh {
+        family: Family,
+        ended: bool,
+    },
     Down(SessionDownReason),
+    /// A dynamic neighbour made room for another.
+    Forgotten,
 }
 
 /// What a caller wants to know.
 #[derive(Debug)]
 pub(crate) enum Request {
     Neighbors(oneshot::Sender<Vec<NeighborStatus>>),
+    /// Sizes of tables, in the order asked.
+    Tables(Vec<NeighborId>, oneshot::Sender<Vec<TableStatus>>),
     Rib(RibRequest, oneshot::Sender<RibPage>),
     Status(oneshot::Sender<RibStatus>),
 }
@@ -67,19 +80,15 @@ pub struct RibStatus {
 pub(crate) struct Store {
     rib: Rib,
     outbox: Outbox,
-    neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>,
+    neighbors: Arc<Neighbors>,
     walks: VecDeque<(RibWalk, oneshot::Sender<RibPage>)>,
 }
 
 impl Store {
-    pub fn new(neighbors: Arc<BTreeMap<NeighborId, Arc<Neighbor>>>, limits: RibLimits) -> Self {
+    pub fn new(neighbors: Arc<Neighbors>, limits: RibLimits) -> Self {
         let mut rib = Rib::bounded(limits, seed(), clock::now());
-        for neighbor in neighbors.values() {
-            rib.add(NeighborConfig {
-                id: neighbor.id,
-                egress: neighbor.settings.egress.clone(),
-                max_prefixes: neighbor.settings.max_prefixes,
-            });
+        for neighbor in neighbors.all() {
+            rib.add(neighbor.rib_config());
         }
         Self {
             rib,
@@ -160,18 +169,43 @@ impl Store {
         } = report;
         self.rib.tick(clock::now());
         let signals = match kind {
-            ReportKind::Up(negotiated, at) => {
-                self.rib.session_up(neighbor, session, &negotiated, at)
+            ReportKind::Add(config) => {
+                self.rib.add(config);
+                return;
             }
+            ReportKind::Up(negotiated, restart, at) => {
+                // One that came from a prefix is new to the RIB.
+                if let Some(known) = self.neighbors.get(neighbor) {
+                    self.rib.add(known.rib_config());
+                }
+                let mut signals = self.rib.session_up(neighbor, session, &negotiated, at);
+                signals.extend(self.rib.restarted(neighbor, session, restart));
+                signals
+            }
+            ReportKind::Refresh {
+                family,
+                ended: false,
+            } => {
+                self.rib.refresh_began(neighbor, session, family);
+                Vec::new()
+            }
+            ReportKind::Refresh {
+                family,
+                ended: true,
+            } => self.rib.refresh_ended(neighbor, session, family),
+            ReportKind::Forgotten => self.rib.remove(neighbor),
             ReportKind::Down(reason) => self.rib.session_down(neighbor, session, reason),
             ReportKind::Update(update, at) => {
                 let (signals, exceeded) = self.rib.apply(neighbor, session, &update, at);
+                let known = self.neighbors.get(neighbor);
+                if let Some(known) = &known {
+                    known.watch_prefixes(self.rib.status(neighbor));
+                }
                 if let Some(exceeded) = exceeded {
                     let stop = Stop::MaxPrefixes {
                         family: exceeded.family,
                         limit: exceeded.limit,
                     };
-                    let known = self.neighbors.get(&neighbor);
                     if known.is_some_and(|known| known.exceeded(session, stop, clock::now())) {
                         error!(%exceeded, "BGP session is stopped");
                     }
@@ -195,16 +229,18 @@ impl Store {
                 let now = clock::now();
                 let status =
                     |neighbor: &Arc<Neighbor>| neighbor.status(self.rib.status(neighbor.id), now);
-                let _ = answer.send(self.neighbors.values().map(status).collect());
+                let _ = answer.send(self.neighbors.all().iter().map(status).collect());
+            }
+            Request::Tables(ids, answer) => {
+                let _ = answer.send(ids.iter().map(|id| self.rib.status(*id)).collect());
             }
             Request::Rib(request, answer) => {
                 self.walks.push_back((self.rib.walk(request), answer));
             }
             Request::Status(answer) => {
-                let partial = |neighbor: &&NeighborId| self.rib.status(**neighbor).partial;
                 let _ = answer.send(RibStatus {
                     memory: self.rib.memory(),
-                    partial: self.neighbors.keys().filter(partial).count(),
+                    partial: self.rib.partial_neighbors(),
                     attribute_sets: self.rib.attribute_sets(),
                     vrps: self.rib.vrps(),
                 });

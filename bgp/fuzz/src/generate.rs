@@ -1,5 +1,6 @@
 //! Messages that are nearly right, and mutations of them.
 
+use crate::generate_stations;
 use crate::random::Random;
 use crate::targets::Target;
 
@@ -23,13 +24,15 @@ fn fresh(target: Target, random: &mut Random) -> Vec<u8> {
         let (kind, body) = match target {
             Target::Update => (2, update(random)),
             Target::Open => (1, open(random)),
+            Target::Bmp => return [input, generate_stations::bmp(random)].concat(),
+            Target::Mrt => return [input, generate_stations::mrt(random)].concat(),
         };
         input.extend(message(kind, &body, random));
     }
     input
 }
 
-fn message(kind: u8, body: &[u8], random: &mut Random) -> Vec<u8> {
+pub(crate) fn message(kind: u8, body: &[u8], random: &mut Random) -> Vec<u8> {
     let kind = if random.once_in(30) {
         random.octet() % 7
     } else {
@@ -44,11 +47,11 @@ fn message(kind: u8, body: &[u8], random: &mut Random) -> Vec<u8> {
     [&[0xff; 16][..], &length.to_be_bytes(), &[kind], body].concat()
 }
 
-fn short(bytes: &[u8]) -> [u8; 2] {
+pub(crate) fn short(bytes: &[u8]) -> [u8; 2] {
     u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes()
 }
 
-fn update(random: &mut Random) -> Vec<u8> {
+pub(crate) fn update(random: &mut Random) -> Vec<u8> {
     let add_path = random.once_in(3);
     let withdrawn = if random.once_in(2) {
         nlri(random, 32, add_path)
@@ -210,7 +213,7 @@ fn reach(random: &mut Random) -> Vec<u8> {
     [&[0, afi, safi, length][..], &hop, &[0], &nlri].concat()
 }
 
-fn open(random: &mut Random) -> Vec<u8> {
+pub(crate) fn open(random: &mut Random) -> Vec<u8> {
     let mut capabilities = Vec::new();
     for _ in 0..random.below(8) {
         let number = match random.below(5) {

@@ -7,8 +7,11 @@
 
 pub mod allocation;
 pub mod generate;
+mod generate_stations;
 mod oracles;
 pub mod random;
+mod station_oracles;
+mod stations;
 pub mod targets;
 
 #[global_allocator]

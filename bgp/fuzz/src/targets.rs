@@ -10,7 +10,7 @@ use bgp_core::{
 use events::Asn;
 
 use crate::allocation::measured;
-use crate::oracles;
+use crate::{oracles, stations};
 
 /// Targets, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -19,15 +19,24 @@ pub enum Target {
     Update,
     /// OPEN.
     Open,
+    /// A stream of BMP messages, and the station that takes them.
+    Bmp,
+    /// An MRT archive.
+    Mrt,
 }
 
 impl Target {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Update, Self::Open, Self::Bmp, Self::Mrt];
+
     /// The name of its corpus.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Update => "update",
             Self::Open => "open",
+            Self::Bmp => "bmp",
+            Self::Mrt => "mrt",
         }
     }
 
@@ -42,6 +51,8 @@ impl Target {
         match self {
             Self::Update => updates(how, more, stream),
             Self::Open => opens(more, stream),
+            Self::Bmp => stations::bmp(more, stream),
+            Self::Mrt => stations::mrt(more, stream),
         }
     }
 }

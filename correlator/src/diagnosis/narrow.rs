@@ -1,143 +1,297 @@
-//! What the diagnoses of small scope share: which peers fail lastingly, and what they have in common.
+//! What the diagnoses of small scope share: which hosts fail lastingly, which are alive, and what the
+//! failing ones have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use events::{Asn, PeerKey, Prefix, ProbeSource, ProbeTarget};
+use events::{Asn, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp};
 
 use crate::case::Case;
+use crate::peers::Peer;
 use crate::tally::Failure;
-use crate::view::{Families, View, ases};
+use crate::view::{Families, View};
 
-/// A class of peers and how many of them fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A class of hosts, and how many of them are known to fail or to be alive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Class {
+    /// All of them, also those of which nothing is known.
     pub members: usize,
+    pub alive: usize,
     pub failing: BTreeSet<PeerKey>,
+    /// Anchors that fail.
+    pub anchors: usize,
+    /// Those asked that answered, and those that did not.
+    answered: usize,
+    silent: usize,
 }
 
 impl Class {
-    fn fails(&self) -> bool {
-        self.failing.len() >= 2 && self.failing.len() * 2 >= self.members
+    /// Most of those of which anything is known fail, and it is not one alone.
+    ///
+    /// `asked`: probes are sent, so that not only old failures speak, which last through TCP's
+    /// backoff when all is well again.
+    fn fails(&self, asked: bool) -> bool {
+        let failing = self.failing.len() + self.anchors;
+        let confirmed = !asked || (self.silent >= 1 && self.silent >= 2 * self.answered);
+        !self.failing.is_empty() && failing >= 2 && failing >= 2 * self.alive && confirmed
+    }
+
+    /// How well it explains: what fails speaks for it, what is alive against it.
+    fn fit(&self) -> isize {
+        let signed = |n: usize| isize::try_from(n).unwrap_or(isize::MAX);
+        signed(self.failing.len() + self.anchors) - 2 * signed(self.alive)
     }
 }
 
-/// Failures that have lasted, once the wait is over and the egress itself is known to be well.
-pub fn lasting<'a>(view: &View<'a>, case: &Case) -> Option<Vec<Failure<'a>>> {
+/// What is known of a host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Failing,
+    Alive,
+    /// It does not fail, and nobody tells of deliveries.
+    Presumed,
+    Unknown,
+}
+
+/// What asking a host gave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Answered,
+    Silent,
+    Not,
+}
+
+/// All hosts on an egress, as far as a case of small scope is concerned.
+pub struct Scene<'a> {
+    /// Failures that have lasted.
+    pub failures: Vec<Failure<'a>>,
+    states: BTreeMap<PeerKey, (State, Asked)>,
+    anchors: Vec<(PeerKey, State)>,
+    asked: bool,
+}
+
+/// The scene, once the wait is over and the egress itself is known to be well.
+pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
     let t = &view.params.thresholds;
     if view.now < case.suspected_at + t.narrow_wait {
         return None;
     }
     let mut failures = view.of_case(case);
-    failures.retain(|f| view.now >= f.failing.at + t.narrow_persist && !answers(view, case, f));
+    failures.retain(|f| view.now >= f.failing.at + t.narrow_persist);
+    let (answering, failures): (Vec<_>, Vec<_>) =
+        failures.into_iter().partition(|f| answers(view, case, f));
     let newest = failures.iter().map(Failure::surely_dark).max()?;
-    (egress_well(view, case, newest, failures.len())).then_some(failures)
+    let answering: BTreeSet<PeerKey> = answering.iter().map(|f| f.key).collect();
+    let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
+    let states: BTreeMap<PeerKey, (State, Asked)> = connected(view, case)
+        .map(|(key, peer)| {
+            let state = if failing.contains(&key) {
+                State::Failing
+            } else if answering.contains(&key) {
+                State::Alive
+            } else {
+                state_of(view, case, &key, peer, newest)
+            };
+            (key, (state, asked(view, case, &key, peer)))
+        })
+        .collect();
+    let anchors = view
+        .anchors(&case.egress, None, case.onset, Families::BOTH)
+        .iter()
+        .map(|a| {
+            let state = if a.window.answered_since(newest) {
+                State::Alive
+            } else if a.window.misses(view.now) >= t.anchor_misses {
+                State::Failing
+            } else {
+                State::Unknown
+            };
+            (PeerKey(a.window.target.address()), state)
+        })
+        .collect();
+    let scene = Scene {
+        failures,
+        states,
+        anchors,
+        asked: view.params.probes && !case.asked.is_empty(),
+    };
+    scene.egress_well().then_some(scene)
 }
 
 /// The path to a failing peer answers probes with the flows' source: its application is slow.
 pub fn answers(view: &View<'_>, case: &Case, failure: &Failure<'_>) -> bool {
+    asked_alive(view, case, &failure.key, failure.surely_dark())
+}
+
+fn asked_alive(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> bool {
     view.reach
-        .find(
-            &case.egress,
-            ProbeSource::Flow,
-            ProbeTarget::Suspect(failure.key.0),
-        )
-        .is_some_and(|w| w.answered_since(failure.surely_dark()) && w.misses(view.now) == 0)
+        .find(&case.egress, ProbeSource::Flow, ProbeTarget::Suspect(key.0))
+        .is_some_and(|w| w.answered_since(bound) && w.misses(view.now) == 0)
 }
 
-/// Anchors answer through the egress; without anchors, other peers do not fail.
-fn egress_well(view: &View<'_>, case: &Case, since: events::Timestamp, failing: usize) -> bool {
-    let anchors = view.anchors(&case.egress, None, case.onset, Families::BOTH);
-    if anchors.is_empty() {
-        let population = view.population(&case.egress);
-        return population.peers == 1 || population.peers > failing;
+/// It does not answer this way, and does another way: it answers probes, and this way is dead.
+fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> bool {
+    let target = ProbeTarget::Suspect(key.0);
+    let answered = |egress| {
+        let window = view.reach.find(egress, ProbeSource::Flow, target);
+        window.and_then(|w| w.arrived.filter(|_| w.answered_since(bound)))
+    };
+    if answered(&case.egress).is_some() {
+        return false;
     }
-    let alive: Vec<_> = anchors
-        .iter()
-        .copied()
-        .filter(|a| a.window.answered_since(since))
-        .collect();
-    !alive.is_empty() && ases(&alive) * 3 >= ases(&anchors)
+    let asked = case.asked.get(&key.0).is_some_and(|at| *at >= bound);
+    asked
+        && view
+            .others(&case.egress)
+            .filter_map(answered)
+            .any(|at| view.now >= at + OTHER_WAY)
 }
 
-/// The AS beyond the upstream that best explains the failures.
-pub fn best_as(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> Option<(Asn, Class)> {
-    let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
-    let mut classes: BTreeMap<Asn, (usize, Class)> = BTreeMap::new();
-    for key in connected(view, case) {
-        let Some(path) = view.routes.path(&key, &case.egress) else {
-            continue;
-        };
-        for (hop, asn) in path.ases.iter().enumerate() {
-            // The upstream itself is another diagnosis, unless the peer lives in it.
-            if hop == 0 && path.ases.len() > 1 {
-                continue;
-            }
-            let (depth, class) = classes.entry(*asn).or_insert_with(|| {
-                let class = Class {
-                    members: 0,
-                    failing: BTreeSet::new(),
-                };
-                (hop, class)
-            });
-            *depth = (*depth).max(hop);
-            class.members += 1;
-            if failing.contains(&key) {
+/// An answer this way may take so much longer than one another way.
+const OTHER_WAY: Duration = Duration::from_millis(200);
+
+fn state_of(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer, bound: Timestamp) -> State {
+    if asked_alive(view, case, key, bound) || peer.delivered.is_some_and(|at| at > bound) {
+        State::Alive
+    } else if asked_dead(view, case, key, bound) {
+        State::Failing
+    } else if peer.delivered.is_none() && peer.failure().is_none() {
+        State::Presumed
+    } else {
+        State::Unknown
+    }
+}
+
+fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
+    let Some(at) = case.asked.get(&key.0) else {
+        return Asked::Not;
+    };
+    let limit = peer.failure().map_or(Duration::ZERO, |f| f.limit);
+    let window = view
+        .reach
+        .find(&case.egress, ProbeSource::Flow, ProbeTarget::Suspect(key.0));
+    // The newest word counts: it is asked again and again.
+    match window {
+        Some(w) if w.answered_since(*at) && w.misses(view.now) == 0 => Asked::Answered,
+        Some(w) if w.misses(view.now) > 0 => Asked::Silent,
+        _ if view.now >= *at + limit.max(ANSWER) => Asked::Silent,
+        _ => Asked::Not,
+    }
+}
+
+/// Who was asked answers within this, or its usual limit.
+const ANSWER: Duration = Duration::from_millis(250);
+
+impl Scene<'_> {
+    /// Something on the egress is alive, or there is but one to tell.
+    fn egress_well(&self) -> bool {
+        let anchors = self.anchors.iter().any(|(_, state)| *state == State::Alive);
+        let peers = self.states.values().any(|(state, _)| {
+            *state == State::Alive || (self.anchors.is_empty() && *state == State::Presumed)
+        });
+        anchors || peers || self.states.len() == 1
+    }
+
+    fn count(&self, class: &mut Class, key: PeerKey, state: State, asked: Option<Asked>) {
+        class.members += 1;
+        let anchor = asked.is_none();
+        match asked {
+            Some(Asked::Answered) => class.answered += 1,
+            Some(Asked::Silent) => class.silent += 1,
+            _ => {}
+        }
+        match state {
+            State::Alive | State::Presumed => class.alive += 1,
+            State::Failing if anchor => class.anchors += 1,
+            State::Failing => {
                 class.failing.insert(key);
             }
+            State::Unknown => {}
         }
     }
-    classes
-        .into_iter()
-        .filter(|(_, (_, class))| class.fails())
-        // Most explained, then fewest others, then farthest from us.
-        .max_by_key(|(_, (depth, class))| {
-            (
-                class.failing.len(),
-                std::cmp::Reverse(class.members),
-                *depth,
-            )
-        })
-        .map(|(asn, (_, class))| (asn, class))
-}
 
-/// The prefix with most failures.
-pub fn best_prefix(
-    view: &View<'_>,
-    case: &Case,
-    failures: &[Failure<'_>],
-) -> Option<(Prefix, Class)> {
-    let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
-    let mut classes: BTreeMap<Prefix, Class> = BTreeMap::new();
-    for key in connected(view, case) {
-        let class = classes
-            .entry(view.prefix(&key, &case.egress))
-            .or_insert_with(|| Class {
-                members: 0,
-                failing: BTreeSet::new(),
-            });
-        class.members += 1;
-        if failing.contains(&key) {
-            class.failing.insert(key);
+    /// The AS beyond the upstream that best explains the failures.
+    pub fn best_as(&self, view: &View<'_>, case: &Case) -> Option<(Asn, Class)> {
+        let mut classes: BTreeMap<Asn, (usize, Class)> = BTreeMap::new();
+        let peers = self
+            .states
+            .iter()
+            .map(|(key, (state, asked))| (*key, *state, Some(*asked)));
+        let anchors = self.anchors.iter().map(|(key, state)| (*key, *state, None));
+        for (key, state, asked) in peers.chain(anchors) {
+            let Some(path) = view.routes.path(&key, &case.egress) else {
+                continue;
+            };
+            for (hop, asn) in path.ases.iter().enumerate() {
+                // The upstream itself is another diagnosis, unless the peer lives in it.
+                if hop == 0 && path.ases.len() > 1 {
+                    continue;
+                }
+                let (depth, class) = classes.entry(*asn).or_default();
+                *depth = (*depth).max(hop);
+                self.count(class, key, state, asked);
+            }
         }
+        classes
+            .into_iter()
+            .filter(|(_, (_, class))| class.fails(self.asked))
+            // Best explained, then fewest others, then farthest from us.
+            .max_by_key(|(_, (depth, class))| {
+                (class.fit(), std::cmp::Reverse(class.members), *depth)
+            })
+            .map(|(asn, (_, class))| (asn, class))
     }
-    classes
-        .into_iter()
-        .filter(|(_, class)| class.fails())
-        .max_by_key(|(_, class)| class.failing.len())
+
+    /// The prefix with most failures.
+    pub fn best_prefix(&self, view: &View<'_>, case: &Case) -> Option<(Prefix, Class)> {
+        let mut classes: BTreeMap<Prefix, Class> = BTreeMap::new();
+        for (key, (state, asked)) in &self.states {
+            let class = classes.entry(view.prefix(key, &case.egress)).or_default();
+            self.count(class, *key, *state, Some(*asked));
+        }
+        classes
+            .into_iter()
+            .filter(|(_, class)| class.fails(self.asked))
+            .max_by_key(|(_, class)| class.fit())
+    }
 }
 
 /// Something narrower than the egress explains nearly all failures while others are well.
 pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool {
-    let population = view.population(&case.egress).peers;
+    let population = view.population(&case.egress, Families::BOTH).peers;
+    let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
+    let states = connected(view, case)
+        .map(|(key, _)| {
+            let state = if failing.contains(&key) {
+                State::Failing
+            } else {
+                State::Alive
+            };
+            (key, (state, Asked::Not))
+        })
+        .collect();
+    let scene = Scene {
+        failures: failures.to_vec(),
+        states,
+        anchors: Vec::new(),
+        asked: false,
+    };
     let covers = |class: &Class| {
         class.failing.len() * 10 >= failures.len() * 9 && population >= class.members + 2
     };
-    best_as(view, case, failures).is_some_and(|(_, class)| covers(&class))
-        || best_prefix(view, case, failures).is_some_and(|(_, class)| covers(&class))
+    scene
+        .best_as(view, case)
+        .is_some_and(|(_, class)| covers(&class))
+        || scene
+            .best_prefix(view, case)
+            .is_some_and(|(_, class)| covers(&class))
 }
 
 /// Peers with connections through the case's egress.
-fn connected<'a>(view: &View<'a>, case: &Case) -> impl Iterator<Item = PeerKey> + use<'a> {
+fn connected<'a>(
+    view: &View<'a>,
+    case: &Case,
+) -> impl Iterator<Item = (PeerKey, &'a Peer)> + use<'a> {
     let egress = case.egress.clone();
     let default = &view.peers.default;
     view.peers
@@ -150,5 +304,5 @@ fn connected<'a>(view: &View<'a>, case: &Case) -> impl Iterator<Item = PeerKey> 
             };
             !peer.connections.is_empty() && *on == egress
         })
-        .map(|(key, _)| *key)
+        .map(|(key, peer)| (*key, peer))
 }

@@ -10,8 +10,8 @@ use crate::case::Case;
 use crate::view::View;
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let failures = narrow::lasting(view, case)?;
-    let (prefix, class) = narrow::best_prefix(view, case, &failures)?;
+    let scene = narrow::scene(view, case)?;
+    let (prefix, class) = scene.best_prefix(view, case)?;
     Some(Finding {
         verdict: Verdict::Prefix { prefix },
         affected: class.failing.into_iter().collect(),

@@ -11,10 +11,10 @@ use crate::case::Case;
 use crate::view::View;
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let failures = narrow::lasting(view, case)?;
-    let (asn, class) = narrow::best_as(view, case, &failures)?;
+    let scene = narrow::scene(view, case)?;
+    let (asn, class) = scene.best_as(view, case)?;
     // One prefix while others of the AS work is the prefix's fault.
-    if let Some((_, prefix)) = narrow::best_prefix(view, case, &failures)
+    if let Some((_, prefix)) = scene.best_prefix(view, case)
         && prefix.failing.is_superset(&class.failing)
         && class.members > prefix.members
     {

@@ -12,7 +12,7 @@ use events::{ProbeSource, Verdict};
 
 use super::{Finding, everyone, upstream};
 use crate::case::Case;
-use crate::view::{Families, View, ases};
+use crate::view::{View, ases};
 
 /// Suspects' flow-source probes must have had the time to come back.
 const SUSPECTS_WAIT: Duration = Duration::from_millis(150);
@@ -25,13 +25,15 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     {
         return None;
     }
+    let families = view.families(case, &failures);
     let mut link_proven = false;
+    let mut dark = Vec::new();
     for egress in &view.params.egresses {
         let name = &egress.name;
-        if view.answered(name, ProbeSource::Flow, bound) {
+        if view.answered(name, ProbeSource::Flow, bound, families) {
             return None;
         }
-        let flow = view.anchors(name, Some(ProbeSource::Flow), case.onset, Families::BOTH);
+        let flow = view.anchors(name, Some(ProbeSource::Flow), case.onset, families);
         let silent: Vec<_> = flow
             .iter()
             .copied()
@@ -40,20 +42,23 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
         if silent.len() < flow.len() || (!flow.is_empty() && ases(&silent) < ases(&flow).min(2)) {
             return None;
         }
-        if *name != case.egress {
-            // Silence proves something only where the flows' source used to be answered.
-            let proven = view.answered(name, ProbeSource::Link, bound);
-            link_proven |= proven && !flow.is_empty();
+        // Silence proves something only where the flows' source used to be answered.
+        let proven = view.answered(name, ProbeSource::Link, bound, families);
+        link_proven |= proven && !flow.is_empty();
+        if !proven {
+            dark.push(name);
         }
     }
     if !link_proven {
         return None;
     }
-    let own_link_dark = !view.answered(&case.egress, ProbeSource::Link, bound);
+    // Answers come in by the one egress that is dark for its own address as well, if there is one.
+    let egress = match dark[..] {
+        [only] => Some(only.clone()),
+        _ => None,
+    };
     Some(Finding {
-        verdict: Verdict::ReturnPath {
-            egress: own_link_dark.then(|| case.egress.clone()),
-        },
+        verdict: Verdict::ReturnPath { egress },
         affected: everyone(view, case),
     })
 }

@@ -10,7 +10,7 @@ use crate::case::Case;
 use crate::view::View;
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let failures = narrow::lasting(view, case)?;
+    let failures = narrow::scene(view, case)?.failures;
     let oldest = failures.iter().min_by_key(|f| (f.failing.at, f.key))?;
     let persisted = view.now >= oldest.failing.at + view.params.thresholds.single_persist;
     (persisted && failures.len() <= 2).then(|| Finding {

@@ -8,13 +8,17 @@
 //! time to heal; without probes, when the flows progress.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use events::{Asn, ProbeSource, Timestamp, Verdict};
 
 use super::{Finding, everyone, narrow};
 use crate::case::Case;
-use crate::tally::{Failure, Tally, enough_peers};
+use crate::tally::{Failure, Tally, against, enough_peers};
 use crate::view::{Families, View, ases};
+
+/// What recovers shows it within so long, everywhere.
+const RECOVERY: Duration = Duration::from_millis(150);
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let failures = view.of_case(case);
@@ -22,10 +26,10 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     if !beyond_gateway(view, case, &failures, bound) {
         return None;
     }
-    if !backup_proven(view, case, bound) {
+    let families = view.families(case, &failures);
+    if !link_dark(view, case, bound, families) || !backup_proven(view, case, bound, families) {
         return None;
     }
-    let families = view.families(case, &failures);
     let mut affected = everyone(view, case);
     affected.retain(|peer| families.has(peer.0));
     let asn = upstream_of(view, case, &failures, families);
@@ -37,13 +41,33 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
                 .is_none_or(|first| first == asn)
         });
     }
-    Some(Finding {
-        verdict: Verdict::UpstreamAs {
-            egress: case.egress.clone(),
-            asn,
-        },
-        affected,
-    })
+    let egress = case.egress.clone();
+    let verdict = match other_family(view, case, families, bound) {
+        Some(ipv6) => Verdict::AddressFamily { egress, ipv6 },
+        None => Verdict::UpstreamAs { egress, asn },
+    };
+    Some(Finding { verdict, affected })
+}
+
+/// One family is dead, and the other is seen alive: whether the dead one is IPv6.
+fn other_family(
+    view: &View<'_>,
+    case: &Case,
+    families: Families,
+    bound: Timestamp,
+) -> Option<bool> {
+    if families.v4 == families.v6 {
+        return None;
+    }
+    let other = Families::only(families.v4);
+    let anchors = view.anchors(&case.egress, None, case.onset, other);
+    let alive = anchors.iter().any(|a| a.window.answered_since(bound))
+        || view.peers.map.iter().any(|(key, peer)| {
+            other.has(key.0)
+                && *peer.egress(&view.peers.default) == case.egress
+                && peer.delivered.is_some_and(|at| at > bound)
+        });
+    alive.then_some(families.v6)
 }
 
 /// The break is behind the gateway and takes everything with it.
@@ -63,7 +87,7 @@ pub fn beyond_gateway(
     }
     let families = view.families(case, failures);
     let anchors = view.anchors(&case.egress, None, case.onset, families);
-    if anchors.iter().any(|a| a.window.answered_since(bound)) {
+    if anchors.iter().any(|a| a.window.answered_since(bound)) || view.late_answers(&anchors) {
         return false;
     }
     // Flows that progress again: it was a delay, or it is over.
@@ -79,9 +103,14 @@ pub fn beyond_gateway(
     if answering >= 2 {
         return false;
     }
-    let tally = view.tally(failures);
+    let alive = view.alive(&case.egress, failures, families);
+    let mut tally = view.tally(failures);
+    tally.score -= against(alive, t.correlation);
+    if alive * 4 > failures.len() {
+        return false;
+    }
     let doubt = view.host.doubt(view.now);
-    let population = view.population(&case.egress);
+    let population = view.population(&case.egress, families);
     if ases(&anchors) < 2 {
         let agrees = anchors
             .iter()
@@ -136,7 +165,8 @@ fn delay_excluded(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> boo
 /// No anchor can be asked: strong evidence, spread, lasting, with no narrower explanation.
 fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tally) -> bool {
     let t = &view.params.thresholds;
-    let population = view.population(&case.egress);
+    let families = view.families(case, failures);
+    let population = view.population(&case.egress, families);
     let needed = enough_peers(population.peers, t.min_peers);
     // Few peers can never reach the full sum; they must then all agree.
     let strong = tally.score >= t.confirm * view.host.doubt(view.now)
@@ -153,19 +183,40 @@ fn tcp_alone(view: &View<'_>, case: &Case, failures: &[Failure<'_>], tally: &Tal
         && !narrow::explained(view, case, failures)
 }
 
+/// The link's own source gets no answer either: else packets leave, and it is the way back of the
+/// flows' source that is dead.
+fn link_dark(view: &View<'_>, case: &Case, bound: Timestamp, families: Families) -> bool {
+    let link = view.anchors(&case.egress, Some(ProbeSource::Link), case.onset, families);
+    let silent: Vec<_> = link
+        .iter()
+        .copied()
+        .filter(|a| a.window.misses(view.now) >= 1)
+        .collect();
+    !link.iter().any(|a| a.window.answered_since(bound)) && ases(&silent) >= ases(&link).min(2)
+}
+
 /// Another egress carries probes, with the flows' own source wherever that ever worked.
-fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp) -> bool {
+fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Families) -> bool {
     let mut any = false;
     for other in view.others(&case.egress) {
         any = true;
         if view.host.down_since(other).is_some() {
             continue;
         }
-        if view.answered(other, ProbeSource::Flow, bound) {
-            return true;
+        let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, families);
+        if view.answered(other, ProbeSource::Flow, bound, families) {
+            // It did not answer before either: then it may be the end of everything, and the first
+            // answers of the primary are on their way.
+            let silent = flow
+                .iter()
+                .filter(|a| a.window.silent_between(case.onset, bound + RECOVERY))
+                .count();
+            if silent * 2 <= flow.len() || view.now >= case.suspected_at + RECOVERY * 3 {
+                return true;
+            }
+            continue;
         }
-        let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, Families::BOTH);
-        if flow.is_empty() && view.answered(other, ProbeSource::Link, bound) {
+        if flow.is_empty() && view.answered(other, ProbeSource::Link, bound, families) {
             return true;
         }
     }
@@ -174,10 +225,9 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp) -> bool {
     }
     // No backup ever answered: the break is named all the same, and nothing will be done.
     view.now >= case.suspected_at + view.params.thresholds.tcp_only_wait
-        && view.others(&case.egress).all(|other| {
-            view.anchors(other, None, case.onset, Families::BOTH)
-                .is_empty()
-        })
+        && view
+            .others(&case.egress)
+            .all(|other| view.anchors(other, None, case.onset, families).is_empty())
 }
 
 /// The AS next to ours that most broken paths share.

@@ -495,7 +495,7 @@ impl World {
             let mut out = Vec::new();
             if next.is_some_and(|event| event <= at) {
                 let Reverse((_, _, event)) = self.queue.pop().unwrap();
-                self.step(event, &mut out);
+                self.step(event);
             } else {
                 self.timeouts += 1;
                 self.correlator.handle_timeout(at, &mut out);
@@ -513,13 +513,13 @@ impl World {
         self.now = end;
     }
 
-    fn signal(&mut self, i: usize, kind: SignalKind, out: &mut Vec<Output>) {
+    fn signal(&mut self, i: usize, kind: SignalKind) {
         let signal = Signal {
             at: self.now,
             peer: PeerKey(self.peers[i].address),
             kind,
         };
-        self.correlator.signal(self.now, &signal, out);
+        self.correlator.signal(self.now, &signal);
     }
 
     fn limit(&self, i: usize) -> Duration {
@@ -527,15 +527,15 @@ impl World {
         rtt + rtt / 5 + Duration::from_millis(45)
     }
 
-    fn step(&mut self, event: Event, out: &mut Vec<Output>) {
+    fn step(&mut self, event: Event) {
         let now = self.now;
         match event {
             Event::Connect(i) => {
                 let source = flow_source(self.peers[i].address.is_ipv4());
                 let connection = ConnectionId(i as u64);
-                self.signal(i, SignalKind::PeerUp { source }, out);
-                self.signal(i, SignalKind::ConnectionUp { connection, source }, out);
-                self.fib(i, out);
+                self.signal(i, SignalKind::PeerUp { source });
+                self.signal(i, SignalKind::ConnectionUp { connection, source });
+                self.fib(i);
                 let wait = self.rng.below(self.setup.gap);
                 self.push(ms(500 + wait), Event::Send(i));
             }
@@ -557,7 +557,7 @@ impl World {
                     let again = now + self.peers[i].rtt;
                     self.push(again, Event::FullAck(i, sent));
                 } else {
-                    self.acked(i, sent, out);
+                    self.acked(i, sent);
                 }
             }
             Event::FullAck(i, sent) => {
@@ -566,7 +566,7 @@ impl World {
                 if self.out_ok(now, &egress, p.address)
                     && self.in_ok(now, &egress, ProbeSource::Flow, p.address)
                 {
-                    self.acked(i, sent, out);
+                    self.acked(i, sent);
                 }
             }
             Event::Check(i, sent) => {
@@ -584,7 +584,6 @@ impl World {
                         since: sent,
                         limit,
                     },
-                    out,
                 );
                 let timeout = sent + self.peers[i].rtt + Duration::from_millis(200);
                 self.push(timeout.max(now), Event::Timeout(i, sent, 1));
@@ -595,7 +594,7 @@ impl World {
                 }
                 let connection = ConnectionId(i as u64);
                 let class = RetransmitClass::Timeout { count };
-                self.signal(i, SignalKind::Retransmitted { connection, class }, out);
+                self.signal(i, SignalKind::Retransmitted { connection, class });
                 self.retransmit(i);
                 let wait =
                     (self.peers[i].rtt + Duration::from_millis(200)) * 2_u32.pow(count.into());
@@ -623,20 +622,19 @@ impl World {
                     source_address,
                     outcome: rtt.map_or(ProbeOutcome::Lost, |rtt| ProbeOutcome::Reply { rtt }),
                 };
-                self.correlator.probe(now, &result, out);
+                self.correlator.probe(now, &result);
             }
             Event::Carrier(egress, up) => {
                 let signal = HostSignal::Carrier { egress, up };
-                self.correlator.host(now, &signal, out);
+                self.correlator.host(now, &signal);
             }
             Event::Lag(lag) => {
-                self.correlator
-                    .host(now, &HostSignal::TimerLag { lag }, out);
+                self.correlator.host(now, &HostSignal::TimerLag { lag });
             }
             Event::Host(Host::Lost) => {
                 let stage = events::LossStage::UrgentRing;
                 let signal = HostSignal::Lost { stage, count: 10 };
-                self.correlator.host(now, &signal, out);
+                self.correlator.host(now, &signal);
             }
             Event::Host(Host::Neighbor) => {
                 let signal = HostSignal::Neighbor {
@@ -644,23 +642,23 @@ impl World {
                     gateway: gateway(0, true),
                     reachable: false,
                 };
-                self.correlator.host(now, &signal, out);
+                self.correlator.host(now, &signal);
             }
-            Event::Withdraw => self.withdraw(out),
+            Event::Withdraw => self.withdraw(),
             Event::SessionDown => {
                 let signal = BgpSignal::SessionDown {
                     neighbor: NeighborId::session(gateway(0, true)),
                     egress: a(),
                     reason: events::SessionDownReason::HoldTimerExpired,
                 };
-                self.correlator.bgp(now, &signal, out);
+                self.correlator.bgp(now, &signal);
             }
-            Event::Facts => self.facts(out),
+            Event::Facts => self.facts(),
             Event::Reroute(peers) => {
                 for i in 0..self.peers.len() {
                     if peers.contains(&PeerKey(self.peers[i].address)) {
                         self.peers[i].egress = b();
-                        self.fib(i, out);
+                        self.fib(i);
                     }
                 }
             }
@@ -699,7 +697,7 @@ impl World {
         }
     }
 
-    fn acked(&mut self, i: usize, sent: Timestamp, out: &mut Vec<Output>) {
+    fn acked(&mut self, i: usize, sent: Timestamp) {
         let p = &mut self.peers[i];
         let before = p.unacked.len();
         p.unacked.retain(|s| *s > sent);
@@ -710,7 +708,7 @@ impl World {
             p.overdue = false;
             let connection = ConnectionId(i as u64);
             let sign = AliveSign::Acknowledged;
-            self.signal(i, SignalKind::Alive { connection, sign }, out);
+            self.signal(i, SignalKind::Alive { connection, sign });
         }
         if let Some(front) = front {
             let due = front + self.limit(i);
@@ -720,7 +718,7 @@ impl World {
         }
     }
 
-    fn fib(&mut self, i: usize, out: &mut Vec<Output>) {
+    fn fib(&mut self, i: usize) {
         if !self.setup.fib {
             return;
         }
@@ -740,10 +738,10 @@ impl World {
                 ours: p.egress == b(),
             }),
         };
-        self.correlator.fib(self.now, &change, out);
+        self.correlator.fib(self.now, &change);
     }
 
-    fn facts(&mut self, out: &mut Vec<Output>) {
+    fn facts(&mut self) {
         if !self.setup.bgp {
             return;
         }
@@ -758,7 +756,7 @@ impl World {
                     route: Some(self.attributes(i, &egress)),
                     stale: false,
                 };
-                self.correlator.bgp(self.now, &BgpSignal::Fact(fact), out);
+                self.correlator.bgp(self.now, &BgpSignal::Fact(fact));
             }
             for (address, asn, _) in self.anchors.clone() {
                 let length = if address.is_ipv4() { 24 } else { 48 };
@@ -775,12 +773,12 @@ impl World {
                     }),
                     stale: false,
                 };
-                self.correlator.bgp(self.now, &BgpSignal::Fact(fact), out);
+                self.correlator.bgp(self.now, &BgpSignal::Fact(fact));
             }
         }
     }
 
-    fn withdraw(&mut self, out: &mut Vec<Output>) {
+    fn withdraw(&mut self) {
         let mut done = BTreeSet::new();
         for i in 0..self.peers.len() {
             let prefix = self.peers[i].prefix;
@@ -806,8 +804,7 @@ impl World {
                 new: None,
                 peers,
             };
-            self.correlator
-                .bgp(self.now, &BgpSignal::Change(change), out);
+            self.correlator.bgp(self.now, &BgpSignal::Change(change));
         }
     }
 

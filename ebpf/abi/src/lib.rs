@@ -23,7 +23,7 @@ pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};
 pub use message::{CALLS, Direction, MESSAGE, Message, TOOK_UNKNOWN};
 pub use slot::{
-    BUCKET, BUCKETS_OF_KEYS, FIRST_ADDRESS, RING, SLOTS, Slot, Stamp, VACANT, home, place,
+    BUCKET, BUCKETS_OF_KEYS, FIRST_ADDRESS, PLACES, RING, SLOTS, Slot, Stamp, VACANT, home, place,
     seq_after, stamp_end, stamp_micros,
 };
 pub use thread::{

@@ -1,12 +1,14 @@
 /// Slots in the table: connections that can be watched at once. A power of two.
 pub const SLOTS: u32 = 4096;
 
-/// Neighbouring slots that share a bucket. A connection's slot is in the bucket of its [`home`]. A
-/// bucket of keys is one cache line.
+/// Neighbouring slots that share a bucket. A bucket of keys is one cache line.
 pub const BUCKET: u32 = 8;
 
 /// Buckets.
 pub const BUCKETS_OF_KEYS: u32 = SLOTS / BUCKET;
+
+/// Slots that a connection may have: those of two buckets.
+pub const PLACES: u32 = 2 * BUCKET;
 
 /// The key of a slot that is not in use. The kernel's cookies begin at 1.
 pub const VACANT: u64 = 0;
@@ -15,19 +17,33 @@ pub const VACANT: u64 = 0;
 /// space); cookies count up from 1.
 pub const FIRST_ADDRESS: u64 = 1 << 63;
 
-/// The slot where the search for a key begins; it goes on within the bucket, round and round.
+/// Fibonacci hashing: neighbours are spread evenly.
+const fn spread(number: u64) -> u32 {
+    (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOTS.trailing_zeros())) as u32
+}
+
+/// The slot where the search for a key begins.
+///
+/// The kernel hands out cookies to each CPU in runs of 4,096 (`COOKIE_LOCAL_BATCH`). Connections of
+/// one run are neighbours, so that those that were opened together share pages; each run begins
+/// elsewhere.
 #[inline(always)]
 #[must_use]
 pub const fn home(key: u64) -> u32 {
-    // Fibonacci hashing: cookies are nearly sequential, so neighbours must not collide in runs.
-    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOTS.trailing_zeros())) as u32
+    (key as u32).wrapping_add(spread(key >> 12)) & (SLOTS - 1)
 }
 
-/// The slot to look at in the `step`th place, for steps below [`BUCKET`].
+/// The slot to look at in the `step`th place, for steps below [`PLACES`]: first round and round the
+/// bucket of the [`home`]; where that is full, in a bucket that its neighbours do not have.
 #[inline(always)]
 #[must_use]
-pub const fn place(home: u32, step: u32) -> u32 {
-    (home & !(BUCKET - 1)) | (home.wrapping_add(step) & (BUCKET - 1))
+pub const fn place(key: u64, step: u32) -> u32 {
+    let first = if step < BUCKET {
+        home(key)
+    } else {
+        spread(key)
+    };
+    (first & !(BUCKET - 1)) | (first.wrapping_add(step) & (BUCKET - 1))
 }
 
 /// Entries in a slot's history of transmissions. A power of two.
@@ -60,10 +76,19 @@ pub const fn stamp_micros(stamp: Stamp) -> u32 {
 }
 
 /// What is known of one connection. Written by kernel programs, read by user space through a
-/// shared mapping. The first cache line is what every segment touches.
+/// shared mapping. The first cache line is what every segment touches, in the second is what
+/// hardly changes, then come the transmissions.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
+    /// The connection's key.
+    pub cookie: u64,
+    /// When an acknowledgement last covered new data, in nanoseconds; 0: never.
+    pub acked_at: u64,
+    /// When data last left, in nanoseconds; 0: never.
+    pub sent_at: u64,
+    /// When a segment last came in, in nanoseconds; 0: never.
+    pub received_at: u64,
     /// The highest acknowledged sequence number.
     pub snd_una: u32,
     /// The next sequence number to be sent, as last seen.
@@ -73,18 +98,8 @@ pub struct Slot {
     /// `tcp_sock.mdev_us`: four times the mean deviation in microseconds (`tcp_info` calls a
     /// quarter of it `tcpi_rttvar`).
     pub mdev_us: u32,
-    /// `tcp_sock.rtt_min`: the windowed minimum in microseconds.
-    pub min_rtt_us: u32,
     /// `tcp_sock.rack.rtt_us`: the newest raw round-trip time in microseconds.
     pub last_rtt_us: u32,
-    /// When an acknowledgement last covered new data, in nanoseconds; 0: never.
-    pub acked_at: u64,
-    /// When data last left, in nanoseconds; 0: never.
-    pub sent_at: u64,
-    /// When a segment last came in, in nanoseconds; 0: never.
-    pub received_at: u64,
-    /// Transmissions noted so far; the next goes to `ring[head % RING]`.
-    pub head: u32,
     /// Calls that sent; where those cannot be hooked, segments with new data.
     pub sends: u32,
     /// Segments received.
@@ -96,10 +111,8 @@ pub struct Slot {
     pub state: u8,
     /// Not zero while the peer's window is closed.
     pub zero_window: u8,
-    /// Always zero.
-    pub reserved: u8,
-    /// The connection's key.
-    pub cookie: u64,
+    /// Transmissions noted so far; the next goes to `ring[head % RING]`.
+    pub head: u8,
     /// This host's address.
     pub local: [u8; 16],
     /// The peer's address.
@@ -114,6 +127,10 @@ pub struct Slot {
     pub opened_at: u64,
     /// When the peer's window closed, in nanoseconds; 0: it is open.
     pub window_closed_at: u64,
+    /// `tcp_sock.rtt_min`: the windowed minimum in microseconds.
+    pub min_rtt_us: u32,
+    /// Always zero.
+    pub reserved: u32,
     /// Transmissions, in no order that matters.
     pub ring: [Stamp; RING],
 }
@@ -140,9 +157,9 @@ mod tests {
     fn layout_has_no_padding() {
         assert_eq!(size_of::<Slot>(), 256);
         assert_eq!(align_of::<Slot>(), 8);
-        assert_eq!(offset_of!(Slot, acked_at), 24);
-        assert_eq!(offset_of!(Slot, cookie), 64);
-        assert_eq!(offset_of!(Slot, opened_at), 112);
+        assert_eq!(offset_of!(Slot, acked_at), 8);
+        assert_eq!(offset_of!(Slot, local), 64);
+        assert_eq!(offset_of!(Slot, opened_at), 104);
         assert_eq!(offset_of!(Slot, ring), 128);
         assert_eq!(
             offset_of!(Slot, ring) + RING * size_of::<Stamp>(),
@@ -158,28 +175,40 @@ mod tests {
     }
 
     #[test]
-    fn sequential_cookies_have_homes_apart() {
-        let mut seen = [0u8; SLOTS as usize];
-        let mut buckets = [0u8; BUCKETS_OF_KEYS as usize];
-        for cookie in 1..=2000u64 {
-            seen[home(cookie) as usize] += 1;
-            buckets[(home(cookie) / BUCKET) as usize] += 1;
+    fn cookies_of_many_cpus_all_find_a_place() {
+        for cpus in [1u64, 2, 64] {
+            let mut taken = [false; SLOTS as usize];
+            let (mut at_home, connections) = (0, u64::from(SLOTS) / 2);
+            for number in 0..connections {
+                let cookie = (number % cpus) * 4096 + number / cpus + 1;
+                let free = (0..PLACES)
+                    .map(|step| place(cookie, step))
+                    .find(|slot| !taken[*slot as usize])
+                    .expect("a place");
+                taken[free as usize] = true;
+                at_home += u64::from(free == home(cookie));
+            }
+            assert!(at_home > connections / 2, "{at_home} with {cpus} CPUs");
         }
-        assert!(seen.iter().all(|n| *n <= 2));
-        assert!(buckets.iter().all(|n| u32::from(*n) <= BUCKET));
     }
 
     #[test]
-    fn a_search_goes_through_the_whole_bucket_and_stays_in_it() {
-        for home in [0, 7, 8, 13, SLOTS - 1] {
-            let mut seen = 0u8;
-            for step in 0..BUCKET {
-                let slot = place(home, step);
-                assert_eq!(slot / BUCKET, home / BUCKET);
-                seen |= 1 << (slot % BUCKET);
+    fn cookies_of_one_run_are_neighbours() {
+        assert_eq!(home(5_000 + 1), (home(5_000) + 1) % SLOTS);
+        assert_ne!(home(5_000 + 4_096), home(5_000));
+    }
+
+    #[test]
+    fn a_search_goes_through_two_whole_buckets() {
+        for key in [1, 7, 8, 13, 4_095, 4_096, 123_456_789, u64::MAX - 4_000] {
+            let mut seen = [0u8; 2];
+            for step in 0..PLACES {
+                let (slot, half) = (place(key, step), step / BUCKET);
+                assert_eq!(slot / BUCKET, place(key, half * BUCKET) / BUCKET);
+                seen[half as usize] |= 1 << (slot % BUCKET);
             }
-            assert_eq!(seen, u8::MAX);
-            assert_eq!(place(home, 0), home);
+            assert_eq!(seen, [u8::MAX; 2]);
+            assert_eq!(place(key, 0), home(key));
         }
     }
 

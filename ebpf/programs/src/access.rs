@@ -1,10 +1,11 @@
 //! How a program reads the kernel: by its kind of hook.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{self, bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 
 use crate::fields::{Field, is_present};
 
@@ -138,10 +139,17 @@ pub struct Probed;
 impl Access for Probed {
     #[inline(always)]
     unsafe fn load_at<T: Copy>(base: *const c_void, offset: u32) -> T {
-        // SAFETY: the helper checks the address; a zeroed `T` is a number by the caller's promise.
+        // What cannot be read the helper fills with zeros. Its result is not looked at: each look
+        // would be two paths for the verifier, and before Linux 6.1 these multiply.
+        // SAFETY: the helper checks the address, and fills all of a number.
         unsafe {
-            bpf_probe_read_kernel(base.byte_add(offset as usize).cast::<T>())
-                .unwrap_or_else(|_| core::mem::zeroed())
+            let mut value = MaybeUninit::<T>::uninit();
+            generated::bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                base.byte_add(offset as usize),
+            );
+            value.assume_init()
         }
     }
 

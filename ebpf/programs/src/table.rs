@@ -5,6 +5,7 @@
 //! instructions, and a connection that is not watched costs one cache line. A slot is claimed by
 //! an entry in a map beside it.
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
 
@@ -12,8 +13,8 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use ebpf_abi::{
-    BUCKET, BUCKETS_OF_KEYS, Counter, NO_SLOT, RING, SLOTS, Slot, VACANT, home, place, seq_after,
-    stamp_end, stamp_micros,
+    BUCKET, BUCKETS_OF_KEYS, Counter, NO_SLOT, PLACES, RING, SLOTS, Slot, VACANT, home, place,
+    seq_after, stamp_end, stamp_micros,
 };
 
 use crate::access::Access;
@@ -38,6 +39,10 @@ static CLAIMS: HashMap<u32, u64> = HashMap::with_max_entries(SLOTS, 0);
 #[unsafe(no_mangle)]
 static BY_ADDRESS: u32 = 0;
 
+/// How often round-trip times are copied while data leaves without a call: the logarithm of
+/// nanoseconds, 8 ms. User space looks less often.
+const STRETCH: u32 = 23;
+
 /// A slot and its index, or none. No `Option`: what is undefined in its absence, the compiler saves
 /// on the stack all the same, and the verifier refuses that.
 #[derive(Clone, Copy)]
@@ -54,7 +59,7 @@ const NONE: Entry = Entry {
 
 /// The entry of a slot.
 #[inline(always)]
-fn entry(index: u32) -> Entry {
+pub fn entry(index: u32) -> Entry {
     match TABLE.get_ptr_mut(index) {
         Some(slot) => Entry { index, slot },
         None => NONE,
@@ -72,21 +77,47 @@ fn key_of(index: u32) -> Option<*mut u64> {
 /// The slot of a key.
 #[inline(always)]
 fn find(key: u64) -> Entry {
-    let first = home(key);
-    let Some(bucket) = KEYS.get_ptr_mut(first / BUCKET) else {
-        return NONE;
-    };
+    entry(find_index(key))
+}
+
+/// The slot of a socket if it is filled in and where nearly all are: at home. The slot says itself
+/// whose it is: the lines with the keys are not looked at.
+///
+/// # Safety
+///
+/// As [`search`].
+#[inline(always)]
+pub unsafe fn at_home<A: Access>(sk: *const c_void) -> Entry {
+    // SAFETY: by the caller's promise.
+    let cookie: u64 = unsafe { A::load(sk, Field::SK_COOKIE) };
+    let found = entry(home(cookie));
+    if found.is_some() && cookie != 0 && found.is_of(cookie) {
+        return found;
+    }
+    NONE
+}
+
+/// The index of a key's slot, or [`NO_SLOT`].
+///
+/// A global function: the verifier looks at it once, by itself, and takes its result for any
+/// number. Inside its callers every step of every search would be a path of its own, too many for
+/// verifiers before Linux 6.1.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_index(key: u64) -> u32 {
     let mut step = 0;
-    while step < BUCKET {
-        let index = place(first, step);
-        let within = (index & (BUCKET - 1)) as usize;
-        // SAFETY: within the bucket.
-        if unsafe { read_volatile(bucket.cast::<u64>().add(within)) } == key {
-            return entry(index);
+    while step < PLACES {
+        let index = place(key, step);
+        let Some(holder) = key_of(index) else {
+            return NO_SLOT;
+        };
+        // SAFETY: an element of the map.
+        if unsafe { read_volatile(holder) } == key {
+            return index;
         }
         step += 1;
     }
-    NONE
+    NO_SLOT
 }
 
 /// What a search found.
@@ -159,29 +190,35 @@ pub unsafe fn forget<A: Access>(sk: *const c_void) {
 /// Takes a slot for a key that has none; it is not filled yet.
 #[inline(always)]
 pub fn take(key: u64) -> Entry {
-    let first = home(key);
+    entry(take_index(key))
+}
+
+/// The index of the slot that was taken, or [`NO_SLOT`]. Global as [`find_index`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_index(key: u64) -> u32 {
     let mut step = 0;
-    while step < BUCKET {
-        let index = place(first, step);
+    while step < PLACES {
+        let index = place(key, step);
         let Some(holder) = key_of(index) else {
-            return NONE;
+            return NO_SLOT;
         };
         // SAFETY: an element of the map.
         let held_by = unsafe { read_volatile(holder) };
         if held_by == key {
             // Another CPU saw the same connection at the same time.
-            return entry(index);
+            return index;
         }
         if held_by == VACANT && claim(index, key) {
             // SAFETY: an element of the map that this CPU has just claimed.
             unsafe { write_volatile(holder, key) };
             count(Counter::SlotsTaken);
-            return entry(index);
+            return index;
         }
         step += 1;
     }
     count(Counter::TableFull);
-    NONE
+    NO_SLOT
 }
 
 /// Marks a slot as taken. Only one CPU succeeds: the map's own lock decides, because instructions
@@ -192,14 +229,26 @@ fn claim(index: u32, key: u64) -> bool {
 }
 
 impl Entry {
+    /// Looked at anew each time: the compiler would keep the answer on the stack, in four bytes
+    /// whose value verifiers before Linux 5.16 forget.
     #[inline(always)]
     pub fn is_some(self) -> bool {
-        !self.slot.is_null()
+        let slot: u64;
+        // SAFETY: copies a register.
+        unsafe { asm!("{slot} = {from}", slot = out(reg) slot, from = in(reg) self.slot) };
+        slot != 0
     }
 
     #[inline(always)]
     pub fn is_none(self) -> bool {
-        self.slot.is_null()
+        !self.is_some()
+    }
+
+    /// Whether the slot is filled in, and for this key.
+    #[inline(always)]
+    fn is_of(self, key: u64) -> bool {
+        // SAFETY: an element of the map.
+        unsafe { read_volatile(&raw const (*self.slot).cookie) == key && self.is_ready() }
     }
 
     /// Gives the slot back.
@@ -356,7 +405,8 @@ impl Entry {
         }
     }
 
-    /// Copies the round-trip times.
+    /// Copies the round-trip times. All but the smoothed one are in cache lines that nobody else has
+    /// looked at yet when a segment comes in.
     ///
     /// # Safety
     ///
@@ -368,7 +418,11 @@ impl Entry {
         unsafe {
             (*slot).srtt_us = A::load(tcp, Field::TP_SRTT);
             (*slot).mdev_us = A::load(tcp, Field::TP_MDEV);
-            (*slot).min_rtt_us = A::load(tcp, Field::TP_RTT_MIN);
+            // In a line that hardly changes, so that nobody waits for it.
+            let min: u32 = A::load(tcp, Field::TP_RTT_MIN);
+            if (*slot).min_rtt_us != min {
+                (*slot).min_rtt_us = min;
+            }
             (*slot).last_rtt_us = if is_present(Field::TP_RACK_RTT) {
                 A::load(tcp, Field::TP_RACK_RTT)
             } else {
@@ -423,18 +477,20 @@ impl Entry {
         }
     }
 
-    /// Notes what was transmitted since the last look.
+    /// Notes what was transmitted since the last look. Returns whether it is the first in a stretch
+    /// of time.
     ///
     /// # Safety
     ///
     /// `tcp` is the slot's TCP socket.
     #[inline(always)]
-    pub unsafe fn note_sent<A: Access>(self, tcp: *const c_void) {
+    pub unsafe fn note_sent<A: Access>(self, tcp: *const c_void) -> bool {
         // SAFETY: by the caller's promise.
         unsafe { self.note_sent_until::<A>(tcp, A::load(tcp, Field::TP_SND_NXT)) }
     }
 
-    /// Notes that everything before `nxt` was transmitted.
+    /// Notes that everything before `nxt` was transmitted. Returns whether it is the first in a
+    /// stretch of time.
     ///
     /// `tcp_mstamp` is the socket's clock, read by the kernel when it last transmitted or received.
     ///
@@ -442,22 +498,24 @@ impl Entry {
     ///
     /// `tcp` is the slot's TCP socket.
     #[inline(always)]
-    pub unsafe fn note_sent_until<A: Access>(self, tcp: *const c_void, nxt: u32) {
+    pub unsafe fn note_sent_until<A: Access>(self, tcp: *const c_void, nxt: u32) -> bool {
         let slot = self.slot;
         // SAFETY: an element of the map; `tcp` by the caller's promise. Indices are masked.
         unsafe {
             if !seq_after(nxt, (*slot).snd_nxt) {
-                return;
+                return false;
             }
             let micros: u64 = A::load(tcp, Field::TP_MSTAMP);
+            let sent_at = micros * 1000;
+            let begins = (sent_at ^ (*slot).sent_at) >> STRETCH != 0;
             (*slot).snd_nxt = nxt;
-            (*slot).sent_at = micros * 1000;
+            (*slot).sent_at = sent_at;
 
             let ring = (&raw mut (*slot).ring).cast::<u64>();
             let una = (*slot).snd_una;
             let head = (*slot).head;
-            let newest = ring.add((head.wrapping_sub(1) as usize) & (RING - 1));
-            let next = ring.add((head as usize) & (RING - 1));
+            let newest = ring.add(usize::from(head.wrapping_sub(1)) & (RING - 1));
+            let next = ring.add(usize::from(head) & (RING - 1));
             let last = read_volatile(newest);
             let end = u64::from(nxt) << 32;
             // Transmissions less than a sixteenth of a round trip apart share an entry, so that
@@ -471,6 +529,7 @@ impl Entry {
                 write_volatile(next, end | u64::from(micros as u32));
                 (*slot).head = head.wrapping_add(1);
             }
+            begins
         }
     }
 
@@ -526,7 +585,7 @@ impl Entry {
     pub unsafe fn note_fin<A: Access>(self, tcp: *const c_void, now: u64) {
         // SAFETY: an element of the map; `tcp` by the caller's promise.
         unsafe {
-            self.note_sent::<A>(tcp);
+            let _ = self.note_sent::<A>(tcp);
             let nxt: u32 = A::load(tcp, Field::TP_SND_NXT);
             if is_present(Field::TP_WRITE_SEQ) && A::load::<u32>(tcp, Field::TP_WRITE_SEQ) == nxt {
                 self.note_at(nxt.wrapping_add(1), now);
@@ -542,10 +601,10 @@ impl Entry {
         unsafe {
             let ring = (&raw mut (*slot).ring).cast::<u64>();
             let head = (*slot).head;
-            let next = ring.add((head as usize) & (RING - 1));
+            let next = ring.add(usize::from(head) & (RING - 1));
             let end = u64::from(nxt) << 32;
             if seq_after(stamp_end(read_volatile(next)), (*slot).snd_una) {
-                let newest = ring.add((head.wrapping_sub(1) as usize) & (RING - 1));
+                let newest = ring.add(usize::from(head.wrapping_sub(1)) & (RING - 1));
                 write_volatile(newest, end | (read_volatile(newest) & 0xffff_ffff));
             } else {
                 write_volatile(next, end | u64::from((now / 1000) as u32));
@@ -566,6 +625,13 @@ impl Entry {
             (*slot).received_at = now;
             write_volatile(&raw mut (*slot).snd_una, (*slot).snd_nxt);
         }
+    }
+
+    /// Whether the last segment came in another second, of 2^30 ns.
+    #[inline(always)]
+    pub fn is_second_new(self, now: u64) -> bool {
+        // SAFETY: an element of the map.
+        (now ^ unsafe { (*self.slot).received_at }) >> 30 != 0
     }
 
     /// A segment came in that acknowledges everything before `ack`.

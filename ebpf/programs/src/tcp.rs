@@ -120,9 +120,14 @@ pub unsafe fn received<A: Access>(sk: *const c_void, skb: *const c_void) {
         }
         let Some(tcp) = A::tcp(sk) else { return };
         // What was sent since then left before this segment came in.
-        entry.note_sent::<A>(tcp);
+        let by_no_call = entry.note_sent::<A>(tcp);
         let ack: u32 = A::load_nested(skb, Field::SKB_CB, Field::CB_ACK_SEQ);
         let now = bpf_ktime_get_ns();
+        // Calls look at the round-trip times. Here it is done where data leaves without, as in a long
+        // transfer, and once a second, for what the last acknowledgement before a pause has changed.
+        if by_no_call || entry.is_second_new(now) {
+            entry.refresh::<A>(tcp);
+        }
         if is_present(Field::SKB_DATA) && entry.may_change_window::<A>(tcp, ack) {
             let header: *const u8 = A::load(skb, Field::SKB_DATA);
             if let Ok(window) =
@@ -132,7 +137,6 @@ pub unsafe fn received<A: Access>(sk: *const c_void, skb: *const c_void) {
             }
         }
         entry.note_received(ack, now);
-        entry.refresh::<A>(tcp);
     }
 }
 
@@ -424,14 +428,29 @@ unsafe fn slot_of<A: Access>(sk: *const c_void) -> Entry {
 unsafe fn watched_slot<A: Access>(sk: *const c_void, is_caller: bool) -> Entry {
     // SAFETY: `sk` by the caller's promise.
     unsafe {
+        let entry = table::at_home::<A>(sk);
+        if entry.is_some() {
+            return entry;
+        }
+        table::entry(adopted::<A>(sk, is_caller))
+    }
+}
+
+/// The rare case, in a function of its own: what runs for each segment stays short and together.
+#[inline(never)]
+unsafe fn adopted<A: Access>(sk: *const c_void, is_caller: bool) -> u32 {
+    // SAFETY: `sk` by the caller's promise.
+    unsafe {
         let mut entry = slot_of::<A>(sk);
         if entry.is_some() && entry.is_ready() {
-            return entry;
+            return entry.index;
         }
         if entry.is_none() && is_selective() && !is_chosen::<A>(sk, is_caller) {
-            return entry;
+            return NO_SLOT;
         }
-        let Some(tcp) = A::tcp(sk) else { return entry };
+        let Some(tcp) = A::tcp(sk) else {
+            return NO_SLOT;
+        };
         let mut event = tcp_event::<A>(EventKind::Adopted, sk, tcp);
         if entry.is_none() {
             entry = table::take(event.cookie);
@@ -445,6 +464,6 @@ unsafe fn watched_slot<A: Access>(sk: *const c_void, is_caller: bool) -> Entry {
             event.slot = entry.index;
             urgent(&event, Wake::Later);
         }
-        entry
+        entry.index
     }
 }

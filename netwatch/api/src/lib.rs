@@ -37,8 +37,9 @@ pub use kernel::{
 };
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,
-    PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo, Reply, RibReply,
-    RibRoute, RollbackReply, RoutesReply, StatusReply, TargetInfo, VersionReply,
+    NotificationInfo, PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo,
+    RecordingInfo, Reply, RibReply, RibRoute, RisInfo, RollbackReply, RouterInfo, RoutesReply,
+    SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
 pub use request::{Request, RibCursor, RibQuery, RibQueryError};
 pub use server::{BindError, Call, Limits, Publisher, Server, ServerCounters};

@@ -117,6 +117,22 @@ pub struct StatusReply {
     pub neighbors: Vec<NeighborInfo>,
     /// The plans whose routes are installed.
     pub plans: Vec<PlanInfo>,
+    /// The incidents' recordings on disk, newest first.
+    #[serde(default)]
+    pub recordings: Vec<RecordingInfo>,
+}
+
+/// The recording of an incident, for `netwatch replay`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingInfo {
+    /// Of which incident.
+    pub incident: String,
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// It is still written to.
+    pub open: bool,
 }
 
 /// The peers.
@@ -215,8 +231,62 @@ pub struct TargetInfo {
 /// The BGP neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighborsReply {
-    /// By address.
+    /// By address; tables of monitored routers and peers of RIS Live among them.
     pub neighbors: Vec<NeighborInfo>,
+    /// Routers that tell their tables by BMP.
+    #[serde(default)]
+    pub routers: Vec<RouterInfo>,
+    /// RIS Live, where it is configured.
+    #[serde(default)]
+    pub ris: Option<RisInfo>,
+}
+
+/// A router that tells its tables by BMP (RFC 7854).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterInfo {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its connection is up.
+    pub connected: bool,
+    /// How long it is as it is.
+    #[serde(rename = "since_ms", with = "millis::option")]
+    pub since: Option<Duration>,
+    /// Its name (sysName).
+    pub system_name: Option<String>,
+    /// What it is (sysDescr).
+    pub system_description: Option<String>,
+    /// Its peers that are up.
+    pub peers: u64,
+    /// Route Monitoring in this connection.
+    pub route_monitoring: u64,
+    /// Statistics Reports in this connection.
+    pub statistics_reports: u64,
+    /// Route Mirroring in this connection; it is not read.
+    pub route_mirroring: u64,
+    /// Route Monitoring of peers without Peer Up, passed over.
+    pub unannounced: u64,
+    /// UPDATEs that cannot be read; each ended the table that it is of.
+    pub refused: u64,
+    /// Why the last connection ended.
+    pub last_error: Option<String>,
+}
+
+/// The connection with RIS Live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RisInfo {
+    /// Where it is.
+    pub url: String,
+    /// It is up.
+    pub connected: bool,
+    /// How long it is as it is.
+    #[serde(rename = "since_ms", with = "millis::option")]
+    pub since: Option<Duration>,
+    /// Messages since the start.
+    pub messages: u64,
+    /// Messages that could not be read.
+    pub malformed: u64,
+    /// Why the last connection ended, or what could not be read.
+    pub last_error: Option<String>,
 }
 
 /// One BGP neighbour.
@@ -228,7 +298,8 @@ pub struct NeighborInfo {
     pub asn: Asn,
     /// The uplink that its routes stand for.
     pub egress: EgressName,
-    /// The session's state, by its name in RFC 4271: `Idle` ... `Established`.
+    /// The session's state, by its name in RFC 4271: `Idle` ... `Established`. For tables that are
+    /// told by others `Monitored`, or `Lost` while nobody tells of them.
     pub state: String,
     /// How long it has been in that state, where it is known.
     #[serde(rename = "since_ms", with = "millis::option")]
@@ -241,6 +312,75 @@ pub struct NeighborInfo {
     pub stale: bool,
     /// The newest error, in words.
     pub last_error: Option<String>,
+    /// More about a session of ours; absent for neighbours that others tell of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Box<SessionInfo>>,
+}
+
+/// A BGP session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// The neighbour is known by its prefix only.
+    pub dynamic: bool,
+    /// The neighbour is waited for, not connected to.
+    pub passive: bool,
+    /// Negotiated hold time; zero: none.
+    #[serde(rename = "hold_time_ms", with = "millis::option")]
+    pub hold_time: Option<Duration>,
+    /// Capabilities of our OPEN.
+    pub local_capabilities: Vec<String>,
+    /// Capabilities of the neighbour's last OPEN.
+    pub peer_capabilities: Vec<String>,
+    /// End-of-RIB has come for every family of the session.
+    pub complete: bool,
+    /// The neighbour restarts gracefully, and has so long to be back (RFC 4724).
+    #[serde(rename = "restarting_ms", with = "millis::option")]
+    pub restarting: Option<Duration>,
+    /// The most prefixes that it may announce, per family.
+    pub max_prefixes: u32,
+    /// It is near that.
+    pub near_max_prefixes: bool,
+    /// It announced more, and is refused until the daemon's restart or for `refused_ms`.
+    pub refused: bool,
+    /// See `refused`.
+    #[serde(rename = "refused_ms", with = "millis::option")]
+    pub refused_for: Option<Duration>,
+    /// Connections are signed (TCP-MD5, RFC 2385).
+    pub md5: bool,
+    /// How many hops it may be away (RFC 5082).
+    pub ttl_security: Option<u8>,
+    /// Sessions that were Established.
+    pub sessions: u64,
+    /// UPDATEs received.
+    pub updates: u64,
+    /// ROUTE-REFRESH messages received.
+    pub route_refreshes: u64,
+    /// Attributes in error that were discarded (RFC 7606).
+    pub attributes_discarded: u64,
+    /// Errors for which an UPDATE was treated as withdrawal (RFC 7606).
+    pub treated_as_withdraw: u64,
+    /// UPDATEs in error that ended a session (RFC 7606).
+    pub session_resets: u64,
+    /// The last NOTIFICATION.
+    pub last_notification: Option<NotificationInfo>,
+}
+
+/// A NOTIFICATION.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationInfo {
+    /// We sent it.
+    pub sent: bool,
+    /// Error code.
+    pub code: u8,
+    /// Error subcode.
+    pub subcode: u8,
+    /// Their names.
+    pub name: String,
+    /// What was wrong, or what the neighbour's operator says (RFC 9003).
+    pub text: Option<String>,
+    /// How long ago.
+    #[serde(rename = "ago_ms", with = "millis::option")]
+    pub ago: Option<Duration>,
 }
 
 /// What the RIB holds.

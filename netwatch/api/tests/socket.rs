@@ -13,8 +13,9 @@ use std::time::Duration;
 use api::{
     BindError, Call, Client, ClientError, DiskInfo, EgressInfo, ErrorCode, KernelInfo, Limits,
     NeighborInfo, Notification, PeerInfo, PeerState, PlanInfo, PreemptorInfo, ProbeInfo,
-    ProcessInfo, Publisher, Reply, Request, RibReply, RibRoute, RollbackReply, RoutesReply,
-    SeriesInfo, Server, ServerCounters, StatusReply, TargetInfo, ThreadInfo, UdpInfo, VersionReply,
+    ProcessInfo, Publisher, RecordingInfo, Reply, Request, RibReply, RibRoute, RollbackReply,
+    RoutesReply, SeriesInfo, Server, ServerCounters, StatusReply, TargetInfo, ThreadInfo, UdpInfo,
+    VersionReply,
 };
 use events::{
     Actor, Asn, EgressName, Entry, EntryKind, IncidentId, NeighborId, Owner, PeerKey, Plan, PlanId,
@@ -206,12 +207,19 @@ fn full_status() -> StatusReply {
             ipv6_routes: 4,
             stale: false,
             last_error: None,
+            session: Some(Box::default()),
         }],
         plans: vec![PlanInfo {
             plan: plan(),
             installed_for: Duration::from_millis(1200),
             lease_left: Duration::from_millis(28_800),
             verified: true,
+        }],
+        recordings: vec![RecordingInfo {
+            incident: "val-1-20260301T220000Z-1".to_owned(),
+            path: "/var/lib/netwatch/recordings/val-1-20260301T220000Z-1.nwrec".into(),
+            bytes: 70_000,
+            open: true,
         }],
     }
 }

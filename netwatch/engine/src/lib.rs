@@ -29,7 +29,7 @@ pub use pages::PATIENCE;
 const SIGNALS_KEPT: usize = 1024;
 
 /// What the engine is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Params {
     /// The tracker's.
     pub tracker: tracker::Params,
@@ -59,17 +59,47 @@ impl Engine {
     /// An engine that knows nothing yet.
     #[must_use]
     pub fn new(params: Params) -> Self {
+        let primary = params.correlator.egresses.first();
         Self {
+            pages: pages::Pages::new(primary.map(|egress| egress.name.clone())),
             tracker: Tracker::new(params.tracker),
             correlator: Correlator::new(params.correlator),
             remediator: Remediator::new(params.policy),
-            pages: pages::Pages::default(),
             now: Timestamp::ZERO,
             sequence: 0,
             effects: VecDeque::new(),
             next_effect: 0,
             told: VecDeque::new(),
         }
+    }
+
+    /// What it goes by.
+    #[must_use]
+    pub fn params(&self) -> Params {
+        Params {
+            tracker: self.tracker.params().clone(),
+            correlator: self.correlator.params().clone(),
+            policy: self.remediator.policy().clone(),
+        }
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_params(&mut self, params: Params) {
+        self.tracker.set_params(params.tracker);
+        self.correlator.set_params(params.correlator);
+        self.remediator.set_policy(params.policy);
+    }
+
+    /// The number of the newest input; zero before the first.
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The number of the newest effect, polled or not; zero before the first.
+    #[must_use]
+    pub const fn last_effect(&self) -> EffectId {
+        EffectId(self.next_effect)
     }
 
     /// Takes one input. The answer is what the flight recorder keeps.
@@ -80,22 +110,22 @@ impl Engine {
             Input::Tcp(event) => {
                 let mut signals = Vec::new();
                 self.tracker.handle(at, event, &mut signals);
-                self.signals(&signals);
+                self.signals(signals);
             }
             Input::Bgp(signal) => {
-                self.correlate(|c, out| c.bgp(at, signal, out));
+                self.correlator.bgp(at, signal);
                 self.remediate(|r, out| r.bgp(at, signal, out));
             }
             Input::Probe(result) => {
-                self.correlate(|c, out| c.probe(at, result, out));
+                self.correlator.probe(at, result);
                 self.remediate(|r, out| r.probe(at, result, out));
             }
             Input::Fib(change) => {
-                self.correlate(|c, out| c.fib(at, change, out));
+                self.correlator.fib(at, change);
                 self.remediate(|r, out| r.fib(at, change, out));
             }
             Input::Host(signal) => {
-                self.correlate(|c, out| c.host(at, signal, out));
+                self.correlator.host(at, signal);
                 self.remediate(|r, out| r.host(at, signal, out));
             }
             Input::Outcome(outcome) => {
@@ -144,6 +174,13 @@ impl Engine {
         self.told.pop_front()
     }
 
+    /// Something may be broken: samples of connections that go on as usual are wanted as well, for
+    /// half a second from now.
+    #[must_use]
+    pub fn attentive(&self) -> bool {
+        self.correlator.attentive()
+    }
+
     /// The TCP side, for `status`.
     #[must_use]
     pub const fn tracker(&self) -> &Tracker {
@@ -166,21 +203,24 @@ impl Engine {
         let at = self.now;
         let mut signals = Vec::new();
         self.tracker.handle_timeout(at, &mut signals);
-        self.signals(&signals);
+        self.signals(signals);
+        if self.correlator.weighs(at) {
+            self.correlator.delivered(self.tracker.delivered());
+        }
         self.correlate(|c, out| c.handle_timeout(at, out));
         self.remediate(|r, out| r.handle_timeout(at, out));
         self.page(|p, out| p.handle_timeout(at, out));
     }
 
-    fn signals(&mut self, signals: &[Signal]) {
+    fn signals(&mut self, signals: Vec<Signal>) {
         let at = self.now;
         for signal in signals {
+            self.correlator.signal(at, &signal);
+            self.remediate(|r, out| r.signal(at, &signal, out));
             if self.told.len() >= SIGNALS_KEPT {
                 self.told.pop_front();
             }
-            self.told.push_back(signal.clone());
-            self.correlate(|c, out| c.signal(at, signal, out));
-            self.remediate(|r, out| r.signal(at, signal, out));
+            self.told.push_back(signal);
         }
     }
 
@@ -314,6 +354,12 @@ fn journal_of(at: Timestamp, outcome: &Outcome) -> Option<Entry> {
                 }
             ),
         ),
+        Outcome::Nudged {
+            incident,
+            connections,
+            left,
+            error,
+        } => return nudged(at, incident, *connections, *left, error.as_deref()),
         Outcome::Installed { .. }
         | Outcome::InstallFailed { .. }
         | Outcome::Reverted { .. }
@@ -325,6 +371,32 @@ fn journal_of(at: Timestamp, outcome: &Outcome) -> Option<Entry> {
         received_at: None,
         actor: Actor::Pager,
         kind,
+        text,
+        evidence: Vec::new(),
+    })
+}
+
+fn nudged(
+    at: Timestamp,
+    incident: &events::IncidentId,
+    connections: u32,
+    left: u32,
+    error: Option<&str>,
+) -> Option<Entry> {
+    let mut text =
+        format!("{connections} backed-off connections were made to retransmit at once (RFC 6069)");
+    if left > 0 {
+        text.push_str(&format!("; {left} more were over the limit"));
+    }
+    if let Some(error) = error {
+        text.push_str(&format!("; failed: {error}"));
+    }
+    Some(Entry {
+        incident: incident.clone(),
+        at,
+        received_at: None,
+        actor: Actor::Routes,
+        kind: EntryKind::Note,
         text,
         evidence: Vec::new(),
     })

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use events::{
-    BgpSummary, Conclusion, Incident, IncidentId, Page, PageAction, PageDetails, Severity,
-    Timestamp, Verdict,
+    BgpSummary, Conclusion, EgressName, HostCause, Incident, IncidentId, Page, PageAction,
+    PageDetails, Severity, Timestamp, Verdict,
 };
 use remediation::RemediationStatus;
 use serde::{Deserialize, Serialize};
@@ -23,27 +23,49 @@ const EVIDENCE_LINES: usize = 20;
 /// The pages of all open incidents.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pages {
+    /// The preferred egress.
+    primary: Option<EgressName>,
     flows: BTreeMap<IncidentId, PageFlow>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct PageFlow {
     incident: Incident,
+    /// The worst that a page said: what heals is closed with the same.
+    severity: Severity,
     bgp: BgpSummary,
     remediation: Option<RemediationStatus>,
     /// The first page goes out at this time at the latest; `None`: it has.
     due: Option<Timestamp>,
     /// What the last page said.
-    said: Option<(Option<Verdict>, Option<RemediationStatus>)>,
+    said: Option<Said>,
+}
+
+/// What a page said: it is said again when it changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Said {
+    verdict: Option<Verdict>,
+    cause: Option<HostCause>,
+    severity: Severity,
+    remediation: Option<RemediationStatus>,
 }
 
 impl Pages {
+    /// Nothing to page. `primary` is the preferred egress.
+    pub const fn new(primary: Option<EgressName>) -> Self {
+        Self {
+            primary,
+            flows: BTreeMap::new(),
+        }
+    }
+
     /// A step in an incident's life.
     pub fn conclusion(&mut self, at: Timestamp, conclusion: &Conclusion, out: &mut Vec<Page>) {
         match conclusion {
             Conclusion::Suspected(_) => {}
             Conclusion::Confirmed { incident, bgp } | Conclusion::Updated { incident, bgp } => {
                 let worth_waking = incident.verdict.as_ref().is_some_and(pages);
+                let severity = severity(incident, self.primary.as_ref());
                 let flow = match self.flows.get_mut(&incident.id) {
                     Some(flow) => flow,
                     None if worth_waking && matches!(conclusion, Conclusion::Confirmed { .. }) => {
@@ -51,6 +73,7 @@ impl Pages {
                             .entry(incident.id.clone())
                             .or_insert_with(|| PageFlow {
                                 incident: incident.clone(),
+                                severity,
                                 bgp: bgp.clone(),
                                 remediation: None,
                                 due: Some(at + PATIENCE),
@@ -60,6 +83,7 @@ impl Pages {
                     None => return,
                 };
                 flow.incident = incident.clone();
+                flow.severity = flow.severity.max(severity);
                 flow.bgp = bgp.clone();
                 flow.page_if_settled(at, out);
             }
@@ -116,12 +140,15 @@ impl PageFlow {
                 .remediation
                 .as_ref()
                 .is_some_and(|r| *r != RemediationStatus::Installing),
-            Some((verdict, remediation)) => {
+            Some(said) => {
                 let ended = self
                     .remediation
                     .as_ref()
                     .is_some_and(RemediationStatus::is_settled);
-                *verdict != self.incident.verdict || (ended && *remediation != self.remediation)
+                said.verdict != self.incident.verdict
+                    || said.cause != self.incident.cause
+                    || said.severity < self.severity
+                    || (ended && said.remediation != self.remediation)
             }
         };
         if news {
@@ -131,7 +158,12 @@ impl PageFlow {
 
     fn trigger(&mut self, at: Timestamp, out: &mut Vec<Page>) {
         self.due = None;
-        self.said = Some((self.incident.verdict.clone(), self.remediation.clone()));
+        self.said = Some(Said {
+            verdict: self.incident.verdict.clone(),
+            cause: self.incident.cause.clone(),
+            severity: self.severity,
+            remediation: self.remediation.clone(),
+        });
         out.push(self.page(at, PageAction::Trigger, None));
     }
 
@@ -142,13 +174,17 @@ impl PageFlow {
             || "none yet: the page did not wait longer".to_owned(),
             ToString::to_string,
         );
+        let broke = match &incident.cause {
+            Some(cause) => format!("{verdict}: {cause}"),
+            None => verdict.to_string(),
+        };
         let summary = match healed_at {
             Some(healed) => format!(
-                "healed after {}: {verdict}",
+                "healed after {}: {broke}",
                 seconds(healed.since(incident.onset))
             ),
             None => format!(
-                "{verdict}: {} peers in {} prefixes affected; remediation: {remediation}",
+                "{broke}: {} peers in {} prefixes affected; remediation: {remediation}",
                 incident.affected.len(),
                 incident.prefixes.len(),
             ),
@@ -156,14 +192,14 @@ impl PageFlow {
         Page {
             incident: incident.id.clone(),
             action,
-            severity: severity(&verdict),
+            severity: self.severity,
             summary,
             component: component(&verdict),
             class: verdict.class().to_owned(),
             onset: incident.onset,
             at,
             details: PageDetails {
-                what_broke: verdict.to_string(),
+                what_broke: broke,
                 affected_peers: incident.affected.clone(),
                 affected_prefixes: incident.prefixes.clone(),
                 bgp: self.bgp.clone(),
@@ -184,16 +220,37 @@ const fn pages(verdict: &Verdict) -> bool {
     !matches!(verdict, Verdict::None)
 }
 
-const fn severity(verdict: &Verdict) -> Severity {
+/// The break of an egress is critical where it is the preferred one, or flows use it; that of a
+/// backup that nothing uses can wait for the morning.
+fn severity(incident: &Incident, primary: Option<&EgressName>) -> Severity {
+    let verdict = incident.verdict.as_ref().unwrap_or(&Verdict::None);
+    let spare = broken_egress(verdict).is_some_and(|egress| Some(egress) != primary)
+        && incident.affected.is_empty();
     match verdict {
+        _ if spare => Severity::Warning,
         Verdict::LocalLink { .. }
         | Verdict::Gateway { .. }
         | Verdict::UpstreamAs { .. }
+        | Verdict::AddressFamily { .. }
+        | Verdict::EgressOnly { .. }
         | Verdict::ReturnPath { .. }
         | Verdict::TotalIsolation => Severity::Critical,
         Verdict::RemoteAs { .. } | Verdict::Prefix { .. } => Severity::Error,
-        Verdict::SinglePeer { .. } | Verdict::HostStall => Severity::Warning,
+        Verdict::SinglePeer { .. } | Verdict::HostStall | Verdict::Latency { .. } => {
+            Severity::Warning
+        }
         Verdict::None => Severity::Info,
+    }
+}
+
+const fn broken_egress(verdict: &Verdict) -> Option<&EgressName> {
+    match verdict {
+        Verdict::LocalLink { egress }
+        | Verdict::Gateway { egress }
+        | Verdict::UpstreamAs { egress, .. }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress } => Some(egress),
+        _ => None,
     }
 }
 
@@ -202,6 +259,8 @@ fn component(verdict: &Verdict) -> String {
         Verdict::LocalLink { egress }
         | Verdict::Gateway { egress }
         | Verdict::UpstreamAs { egress, asn: None }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress }
         | Verdict::ReturnPath {
             egress: Some(egress),
         } => egress.to_string(),
@@ -210,6 +269,7 @@ fn component(verdict: &Verdict) -> String {
         Verdict::SinglePeer { peer } => peer.to_string(),
         Verdict::ReturnPath { egress: None } => "return path".to_owned(),
         Verdict::HostStall => "host".to_owned(),
+        Verdict::Latency { scope, .. } => scope.to_string(),
         Verdict::TotalIsolation => "network".to_owned(),
         Verdict::None => "none".to_owned(),
     }

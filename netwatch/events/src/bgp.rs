@@ -293,6 +293,9 @@ pub enum SessionDownReason {
         code: u8,
         /// Error subcode.
         subcode: u8,
+        /// What its operator says about a shutdown or reset (RFC 9003), control characters escaped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
     },
     /// We sent a NOTIFICATION.
     NotificationSent {

@@ -1,5 +1,6 @@
 //! What the kernel tells about disks.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,18 @@ pub enum BlockOperation {
     Discard,
     /// Anything else: zones, passthrough commands.
     Other,
+}
+
+impl fmt::Display for BlockOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+            Self::Discard => "discard",
+            Self::Other => "request",
+        })
+    }
 }
 
 /// A block request that was slow or failed.

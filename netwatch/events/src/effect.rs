@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EgressName, Entry, Page, Plan, PlanId, ProbeSource, RevertReason};
+use crate::{EgressName, Entry, IncidentId, Page, Plan, PlanId, Prefix, ProbeSource, RevertReason};
 
 /// An effect's number, the same in a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +53,16 @@ pub enum Effect {
         plan: PlanId,
         /// Why.
         reason: RevertReason,
+    },
+    /// The plan's routes are in: have the connections to these prefixes that wait for a backed-off
+    /// retransmission timer retransmit at once (RFC 6069).
+    Nudge {
+        /// Which plan.
+        plan: PlanId,
+        /// For which incident.
+        incident: IncidentId,
+        /// Where its routes lead.
+        prefixes: Vec<Prefix>,
     },
     /// Page.
     Page(Page),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BgpSignal, EgressName, FibChange, IncidentId, PlanId, ProbeResult, RevertReason, TcpEvent,
-    Timestamp,
+    BgpSignal, BlockOperation, EgressName, FibChange, IncidentId, PlanId, ProbeResult,
+    RevertReason, TcpEvent, Timestamp,
 };
 
 /// The health of this host and its links.
@@ -34,6 +34,43 @@ pub enum HostSignal {
     TimerLag {
         /// By so much.
         lag: Duration,
+    },
+    /// A disk was slow: a request took far longer than is usual for it.
+    DiskSlow {
+        /// The disk, such as `nvme0n1`.
+        device: String,
+        /// What the request did.
+        operation: BlockOperation,
+        /// When it completed.
+        ended_at: Timestamp,
+        /// From its insertion, or its issue where that is not known, to its completion.
+        took: Duration,
+        /// The 99th percentile of the device and operation, where enough were seen.
+        usual: Option<Duration>,
+    },
+    /// A watched thread waited long for a CPU.
+    RunQueueDelay {
+        /// The thread's name.
+        thread: String,
+        /// Its process id.
+        pid: u32,
+        /// When it got a CPU.
+        ended_at: Timestamp,
+        /// How long it waited.
+        waited: Duration,
+        /// The CPU was taken from it; otherwise it had slept and was woken.
+        preempted: bool,
+        /// Who had the CPU meanwhile.
+        by: Option<String>,
+    },
+    /// A step of the validator's consensus came late.
+    ConsensusDrift {
+        /// Which step, such as `prevote`.
+        step: String,
+        /// When it was done.
+        ended_at: Timestamp,
+        /// Later than usual by so much.
+        late: Duration,
     },
     /// Observations were lost: the detector's confidence sinks.
     Lost {
@@ -115,6 +152,17 @@ pub enum Outcome {
         route: String,
         /// It was put back.
         restored: bool,
+    },
+    /// Connections with a backed-off retransmission timer were looked for and nudged.
+    Nudged {
+        /// For which incident.
+        incident: IncidentId,
+        /// Connections that were nudged.
+        connections: u32,
+        /// Connections beyond the cap, which were not.
+        left: u32,
+        /// Why the others were not.
+        error: Option<String>,
     },
     /// An attempt to page began to leave this host.
     PageSent {

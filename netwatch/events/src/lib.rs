@@ -29,7 +29,10 @@ pub use block::{BlockOperation, BlockRequest};
 pub use conclusion::Conclusion;
 pub use effect::{Effect, EffectId, ProbeRequest};
 pub use fib::{FibChange, FibRoute};
-pub use incident::{Evidence, EvidenceSource, Incident, IncidentId, IncidentState, Verdict};
+pub use incident::{
+    Evidence, EvidenceSource, HostCause, Incident, IncidentId, IncidentState, LatencyCause,
+    LatencyScope, Verdict,
+};
 pub use input::{HostSignal, Input, LossStage, OperatorCommand, Outcome, Sequenced};
 pub use journal::{Actor, Entry, EntryKind};
 pub use message::{Datagram, Direction, Message};

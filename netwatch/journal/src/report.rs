@@ -285,12 +285,15 @@ fn culprit(verdict: &Verdict) -> Option<String> {
         Verdict::LocalLink { egress }
         | Verdict::Gateway { egress }
         | Verdict::UpstreamAs { egress, asn: None }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress }
         | Verdict::ReturnPath {
             egress: Some(egress),
         } => Some(format!("egress {egress}")),
         Verdict::Prefix { prefix } => Some(prefix.to_string()),
         Verdict::SinglePeer { peer } => Some(peer.to_string()),
         Verdict::HostStall => Some("this host".to_owned()),
+        Verdict::Latency { scope, .. } => Some(scope.to_string()),
         Verdict::ReturnPath { egress: None } | Verdict::TotalIsolation | Verdict::None => None,
     }
 }

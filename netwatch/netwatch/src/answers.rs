@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NeighborsReply, PageAttempt,
-    PageTestReply, PeerInfo, PeersReply, PlanInfo, Reply, Request, RibReply, RollbackReply,
-    RoutesReply, StatusReply, TargetInfo, VersionReply,
+    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NotificationInfo, PageAttempt,
+    PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply,
+    RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
-    PeerKey, PlanMode, ProbeOutcome, RouteAttributes,
+    PeerKey, PlanMode, ProbeOutcome, RouteAttributes, Timestamp,
 };
 use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
@@ -114,8 +114,8 @@ impl Daemon {
             Request::BgpNeighbors => {
                 let bgp = self.bgp.clone();
                 self.adapters.spawn(async move {
-                    let neighbors = neighbors(bgp.as_deref()).await;
-                    send(reply, Reply::BgpNeighbors(NeighborsReply { neighbors }));
+                    let answer = crate::bgp_stations::reply(bgp.as_deref()).await;
+                    send(reply, Reply::BgpNeighbors(answer));
                 });
             }
             Request::PageTest => self.page_test(reply),
@@ -143,6 +143,7 @@ impl Daemon {
             egresses: self.egresses(),
             neighbors: Vec::new(),
             plans: self.plans(),
+            recordings: self.recordings(),
         };
         let (collector, error) = (self.collector.clone(), self.collector_error.clone());
         let (bgp, prober) = (self.bgp.clone(), self.prober.clone());
@@ -179,6 +180,19 @@ impl Daemon {
             }
             send(reply, Reply::Status(Box::new(status)));
         });
+    }
+
+    fn recordings(&self) -> Vec<RecordingInfo> {
+        let recorder = self.recorder.iter();
+        recorder
+            .flat_map(recorder::Recorder::recordings)
+            .map(|info| RecordingInfo {
+                incident: info.incident,
+                path: info.path,
+                bytes: info.bytes,
+                open: info.open,
+            })
+            .collect()
     }
 
     fn rib(&self, query: Option<api::RibQuery>, page: rib::Page, reply: oneshot::Sender<Reply>) {
@@ -404,13 +418,15 @@ async fn targets(prober: &probing::Handle, egresses: &mut [EgressInfo]) {
     }
 }
 
-async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
+pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
     let Some(bgp) = bgp else { return Vec::new() };
     let now = clock::now();
-    bgp.neighbors()
+    let mut found: Vec<NeighborInfo> = bgp
+        .neighbors()
         .await
         .into_iter()
         .map(|status| NeighborInfo {
+            session: Some(Box::new(session(&status, now))),
             neighbor: events::NeighborId::session(status.address),
             asn: status.asn,
             egress: status.egress,
@@ -421,7 +437,49 @@ async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
             stale: status.stale,
             last_error: status.last_error,
         })
-        .collect()
+        .collect();
+    found.extend(crate::bgp_stations::neighbors(bgp).await);
+    found
+}
+
+fn session(status: &bgp_feed::NeighborStatus, now: Timestamp) -> SessionInfo {
+    let texts = |capabilities: &[bgp_feed::Capability]| {
+        let texts = capabilities.iter().map(crate::bgp_text::capability_text);
+        texts.collect()
+    };
+    let counters = status.counters;
+    SessionInfo {
+        dynamic: status.dynamic,
+        passive: status.passive,
+        hold_time: status.hold_time,
+        local_capabilities: texts(&status.local_capabilities),
+        peer_capabilities: texts(&status.peer_capabilities),
+        complete: status.complete,
+        restarting: status.restarting,
+        max_prefixes: status.max_prefixes,
+        near_max_prefixes: status.prefixes_warned,
+        refused: status.refused.is_some(),
+        refused_for: status.refused.flatten(),
+        md5: status.md5,
+        ttl_security: status.ttl_security,
+        sessions: counters.sessions,
+        updates: counters.updates,
+        route_refreshes: counters.route_refreshes,
+        attributes_discarded: counters.attributes_discarded,
+        treated_as_withdraw: counters.treated_as_withdraw,
+        session_resets: counters.session_resets,
+        last_notification: status
+            .last_notification
+            .as_ref()
+            .map(|said| NotificationInfo {
+                sent: said.sent,
+                code: said.code,
+                subcode: said.subcode,
+                name: bgp_core::error_name(said.code, said.subcode),
+                text: said.text.clone(),
+                ago: Some(now.since(said.at)),
+            }),
+    }
 }
 
 /// Where the asker is gone, so is the interest in the answer.

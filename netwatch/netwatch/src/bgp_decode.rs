@@ -51,10 +51,7 @@ struct Reading {
 
 impl Reading {
     fn of(arguments: &Decode) -> Result<Self> {
-        let mut add_path = Families::NONE;
-        for text in arguments.add_path.iter().filter(|text| *text != "-") {
-            add_path.insert(family(text)?);
-        }
+        let add_path = add_path(&arguments.add_path)?;
         let role = match arguments.neighbor_role.as_deref() {
             Some("provider") => Some(Role::Provider),
             Some("rs") => Some(Role::RouteServer),
@@ -115,6 +112,15 @@ impl Reading {
         }
         framer
     }
+}
+
+/// The families of `--add-path`.
+pub fn add_path(texts: &[String]) -> Result<Families> {
+    let mut families = Families::NONE;
+    for text in texts.iter().filter(|text| *text != "-") {
+        families.insert(family(text)?);
+    }
+    Ok(families)
 }
 
 /// By number or by name; SAFI 1, unicast, may be left out.

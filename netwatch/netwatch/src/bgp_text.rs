@@ -230,7 +230,8 @@ pub fn error(error: &AttributeError) -> String {
     }
 }
 
-fn capability_text(capability: &Capability) -> String {
+/// A capability in words.
+pub fn capability_text(capability: &Capability) -> String {
     fn families<'a>(names: impl Iterator<Item = String> + 'a) -> String {
         let names: Vec<String> = names.collect();
         names.join(", ")

@@ -15,7 +15,8 @@ use clap::{Args, Parser, Subcommand};
   netwatch run --config /etc/netwatch.toml      with egresses, BGP, failover, pager
   netwatch doctor --config /etc/netwatch.toml   what will work on this host
   netwatch top                                  peers, threads and disks, live
-  netwatch report                               the newest incident's timeline"
+  netwatch report                               the newest incident's timeline
+  netwatch replay                               decide it again, and compare"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -46,6 +47,8 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
     Trace(Trace),
     /// Print an incident's timeline from the journal
     Report(Report),
+    /// Feed an incident's recording through the engine again, and compare what it decides
+    Replay(ReplayIncident),
     /// Look at and take back the routes that the daemon installed
     #[command(after_help = "Examples:
   netwatch failover status              mode, kill switch, plans and leases
@@ -62,7 +65,8 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
   netwatch bgp neighbors          the routers, and the state of their sessions
   netwatch bgp rib 203.0.113.7    the routes for an address, by neighbour
   netwatch bgp rib 203.0.113.0/24 --json
-  netwatch bgp decode --file messages.bin   what a session would make of them")]
+  netwatch bgp decode --file messages.bin   what a session would make of them
+  netwatch bgp replay updates.gz            an archive's content and final tables")]
     Bgp {
         #[command(subcommand)]
         command: Bgp,
@@ -214,6 +218,43 @@ pub struct Report {
     pub json: bool,
 }
 
+/// Arguments of `netwatch replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netwatch replay                   the newest recording
+  netwatch replay ID --verbose      one incident's, with every effect
+  netwatch replay FILE --until 2s   a file, until 2 s after the incident's onset
+  netwatch replay ID --list-keys    the parameters that --what-if takes
+  netwatch replay ID --what-if correlator.thresholds.confirm=25 --what-if policy.settle=80ms
+
+Exit code: 0 if every effect is the recorded one, byte for byte (with --what-if: if it
+could be replayed), 1 if one differs, 2 if nothing could be replayed.")]
+pub struct ReplayIncident {
+    /// A file, an incident, or a part of its name; default: the newest recording
+    #[arg(value_name = "FILE|INCIDENT")]
+    pub recording: Option<String>,
+    /// Decide by another value, and show what would have been decided; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub what_if: Vec<String>,
+    /// List the parameters and their values in the recording
+    #[arg(long, conflicts_with = "what_if")]
+    pub list_keys: bool,
+    /// Stop so long after the incident's onset, such as 500ms or 2s
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Print every effect, not only the timeline
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// The directory of recordings; default: `recordings` in the configured `state_dir`
+    #[arg(long, value_name = "DIRECTORY")]
+    pub recordings: Option<PathBuf>,
+    #[command(flatten)]
+    pub configured: Configured,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Failover {
     /// Show mode, kill switch, plans, routes and their leases
@@ -257,6 +298,67 @@ pub enum Bgp {
     Rib(RibArguments),
     /// Decode BGP messages, and tell what a session would do with each of them
     Decode(Decode),
+    /// Replay a recording: what it says, and the tables that it leaves behind
+    Replay(Replay),
+}
+
+/// Formats of `netwatch bgp replay`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReplayFormat {
+    /// As it begins
+    Auto,
+    /// MRT archive (RFC 6396)
+    Mrt,
+    /// BMP stream (RFC 7854), or a capture of one
+    Bmp,
+    /// BGP messages, or a capture of sessions
+    Bgp,
+    /// Lines of RIS Live
+    Ris,
+}
+
+/// Arguments of `netwatch bgp replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads MRT archives, BMP streams, BGP messages, captures (pcap) of BMP and BGP, and
+lines of RIS Live, also compressed with gzip or bzip2, and tells the messages by
+type, routes by neighbour and family, treatments of errors (RFC 7606), what is
+damaged and where, and the final tables' digest.
+
+The digest is the SHA-256 of the lines of --dump, sorted; `--dump | LC_ALL=C sort |
+sha256sum` gives the same. docs/bgp-archives.md describes the lines.
+
+Examples:
+  netwatch bgp replay updates.20250520.0735.gz
+  curl -s https://data.ris.ripe.net/rrc00/latest-bview.gz | netwatch bgp replay - --json
+  netwatch bgp replay bmp.pcap --neighbor 192.0.2.1 --dump
+
+Exit code: 0 if all was read, 1 if something in it cannot be read, 2 if nothing can.")]
+pub struct Replay {
+    /// A file, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the file is
+    #[arg(long, value_enum, default_value_t = ReplayFormat::Auto)]
+    pub format: ReplayFormat,
+    /// Only routes of this neighbour; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub neighbor: Vec<std::net::IpAddr>,
+    /// Replay at most so many messages a second
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u64>,
+    /// Print the final routes, sorted, and the rest on standard error
+    #[arg(long)]
+    pub dump: bool,
+    /// In plain BGP messages, NLRI of this family has path identifiers
+    #[arg(long, value_name = "AFI/SAFI", value_delimiter = ',')]
+    pub add_path: Vec<String>,
+    /// In plain BGP messages, AS numbers have two octets
+    #[arg(long)]
+    pub two_byte_as: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `netwatch bgp rib`.

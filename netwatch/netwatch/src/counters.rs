@@ -94,6 +94,17 @@ impl Daemon {
             add("journal_pruned_total", j.pruned);
             add("journal_moved_aside_total", j.moved_aside);
         }
+        if let Some(recorder) = &self.recorder {
+            let r = recorder.counters();
+            add("recorder_records_total", r.records);
+            add("recorder_lost_total", r.lost);
+            add("recorder_checkpoints_total", r.checkpoints);
+            add("recorder_errors_total", r.errors);
+            add("recorder_memory_bytes", r.memory);
+            add("recordings_total", r.recordings);
+            add("recordings_removed_total", r.removed);
+            add("recordings_bytes", r.disk);
+        }
         if let Some(bgp) = &self.bgp {
             add("bgp_strangers_refused_total", bgp.refused_strangers());
         }
@@ -153,6 +164,8 @@ pub fn of_collector(collector: &Handle, add: &mut dyn FnMut(&str, u64)) {
     add("udp_datagrams_total{direction=\"send\"}", c.udp_sent);
     add("udp_datagrams_total{direction=\"receive\"}", c.udp_received);
     add("udp_sends_unrecorded_total", c.udp_unrecorded);
+    add("call_records_total", c.calls);
+    add("call_records_lost_total", c.calls_lost);
     add("call_records_delivered_total", c.records_delivered);
     add("call_records_dropped_total", c.records_dropped);
     add("collector_heartbeats_total", c.heartbeats);

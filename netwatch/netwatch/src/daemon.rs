@@ -25,6 +25,7 @@ use events::{
     OperatorCommand, Outcome, Prefix, TcpEvent, Timestamp, Verdict,
 };
 use nix::fcntl::{Flock, FlockArg};
+use recorder::Recorder;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,7 +33,7 @@ use tokio::task::JoinHandle;
 
 use crate::answers::View;
 use crate::narrate::Narrator;
-use crate::{leftover, maintenance, metrics, wiring};
+use crate::{leftover, maintenance, metrics, nudge, wiring};
 
 /// Batches from the kernel collector: each at most 1,000 events, sent every few milliseconds.
 const TCP_BATCHES: usize = 64;
@@ -48,6 +49,8 @@ const OUTCOMES: usize = 256;
 const QUERIES: usize = 32;
 /// A kill switch flips, a maintenance window begins or ends.
 const OPERATORS: usize = 16;
+/// Healthy connections are told of for so long once something may be broken.
+const ATTENTION: Duration = Duration::from_millis(500);
 /// How often the collector's losses are looked at.
 const LOSSES: Duration = Duration::from_secs(1);
 /// No more inputs than this between two calls of `handle_timeout`.
@@ -56,6 +59,9 @@ const AT_HAND: u64 = 10_000;
 const STOP_ROUTES: Duration = Duration::from_secs(3);
 /// A page that is on its way may take so long at the stop; the outbox keeps it for the next start.
 const STOP_PAGER: Duration = Duration::from_secs(3);
+
+/// A recording's last bytes may take so long at the stop.
+const STOP_RECORDER: Duration = Duration::from_secs(3);
 
 /// What adapters send.
 struct Inputs {
@@ -84,6 +90,9 @@ pub struct Daemon {
     pub(crate) routes: Option<routes::Routes>,
     pub(crate) pager: Option<Arc<paging::Handle>>,
     pub(crate) journal: Option<journal::Journal>,
+    pub(crate) recorder: Option<Recorder>,
+    /// Where what adapters did comes back to the engine.
+    outcomes: mpsc::Sender<Outcome>,
     events: api::Publisher,
     pub(crate) totals: Totals,
     pub(crate) view: View,
@@ -229,7 +238,7 @@ impl Daemon {
             .map(|pager| {
                 anyhow::Ok(paging::Pager::start(
                     wiring::pager(&config, pager)?,
-                    outcome_tx,
+                    outcome_tx.clone(),
                 )?)
             })
             .transpose()?;
@@ -259,7 +268,7 @@ impl Daemon {
         let bgp = config
             .bgp
             .as_ref()
-            .map(|bgp| bgp_feed::spawn(wiring::bgp(bgp), bgp_tx))
+            .map(|bgp| bgp_feed::spawn_with(wiring::bgp(bgp), wiring::stations(bgp), bgp_tx))
             .transpose()?;
         if let Some(bgp) = &bgp {
             bgp.watch(
@@ -279,8 +288,16 @@ impl Daemon {
         let (collector, collector_error) = collector(&config, &protected, tcp_tx)?;
         let collector = collector.map(Arc::new);
 
+        let engine = Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now()));
+        let recorder = (configured(&config) && config.recorder.enabled)
+            .then(|| {
+                Recorder::start(wiring::recorder(&config), &engine, started)
+                    .context("the flight recorder cannot start; free the place it needs, or set recorder.enabled = false")
+            })
+            .transpose()?;
         let mut daemon = Self {
-            engine: Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now())),
+            engine,
+            recorder,
             adapters: tokio::runtime::Handle::current(),
             started,
             collector,
@@ -290,6 +307,7 @@ impl Daemon {
             routes,
             pager,
             journal,
+            outcomes: outcome_tx,
             events: doors.events.clone(),
             totals: Totals {
                 swept: u64::try_from(swept.routes).unwrap_or(u64::MAX),
@@ -338,8 +356,12 @@ impl Daemon {
         }
         self.tell_losses();
         self.take_what_is_at_hand(inputs);
-        self.totals.inputs += 1;
-        self.engine.handle_timeout(clock::now());
+        self.handle(Input::Timeout);
+        if self.engine.attentive()
+            && let Some(collector) = &self.collector
+        {
+            collector.attend(clock::now() + ATTENTION);
+        }
         self.carry_out();
     }
 
@@ -370,7 +392,8 @@ impl Daemon {
         if now < self.losses_due {
             return;
         }
-        self.losses_due = now + LOSSES;
+        let soon = self.engine.attentive() || !self.blamed.is_empty();
+        self.losses_due = now + if soon { LOSSES / 10 } else { LOSSES };
         let Some(collector) = &self.collector else {
             return;
         };
@@ -388,7 +411,34 @@ impl Daemon {
                 "a watched thread waited for a CPU"
             );
         }
-        for (stage, total) in collector.losses() {
+        let delays: Vec<HostSignal> = waits
+            .iter()
+            .map(|wait| HostSignal::RunQueueDelay {
+                thread: wait.comm.clone(),
+                pid: wait.pid,
+                ended_at: wait.at,
+                waited: wait.waited,
+                preempted: wait.preempted,
+                by: (!wait.by_comm.is_empty()).then(|| wait.by_comm.clone()),
+            })
+            .chain(
+                collector
+                    .slow_requests()
+                    .into_iter()
+                    .map(|(request, usual)| HostSignal::DiskSlow {
+                        device: request.device,
+                        operation: request.operation,
+                        ended_at: request.at,
+                        took: request.queue.unwrap_or_default() + request.service,
+                        usual,
+                    }),
+            )
+            .collect();
+        let losses = collector.losses();
+        for signal in delays {
+            self.handle(Input::Host(signal));
+        }
+        for (stage, total) in losses {
             let before = self.losses.insert(stage, total).unwrap_or(0);
             if total > before {
                 self.handle(Input::Host(HostSignal::Lost {
@@ -415,7 +465,10 @@ impl Daemon {
     pub(crate) fn handle(&mut self, input: Input) {
         self.totals.inputs += 1;
         self.view.note(&input);
-        self.engine.handle(clock::now(), input);
+        let sequenced = self.engine.handle(clock::now(), input);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(&sequenced);
+        }
     }
 
     fn carry_out(&mut self) {
@@ -423,8 +476,11 @@ impl Daemon {
             self.narrator.tell(&signal);
         }
         let mut told = BTreeSet::new();
-        while let Some((_, effect)) = self.engine.poll_effect() {
+        while let Some((id, effect)) = self.engine.poll_effect() {
             self.totals.effects += 1;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.effect(id, &effect);
+            }
             match effect {
                 Effect::Probe(request) => {
                     if let Some(prober) = &self.prober
@@ -455,6 +511,15 @@ impl Daemon {
                 Effect::Install(_) | Effect::Revert { .. } | Effect::RenewLease { .. } => {
                     self.route_command(&effect);
                 }
+                Effect::Nudge {
+                    incident, prefixes, ..
+                } => nudge::spawn(
+                    &self.adapters,
+                    self.collector.clone(),
+                    self.outcomes.clone(),
+                    incident,
+                    prefixes,
+                ),
                 Effect::Page(page) => match &self.pager {
                     Some(pager) => pager.send(page),
                     None => {
@@ -466,6 +531,9 @@ impl Daemon {
                     self.tell(entry);
                 }
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.step(&self.engine, clock::now());
         }
         if !told.is_empty() {
             self.snapshots(&told);
@@ -488,7 +556,8 @@ impl Daemon {
                 self.totals.verdicts += 1;
                 if let Verdict::LocalLink { egress }
                 | Verdict::Gateway { egress }
-                | Verdict::UpstreamAs { egress, .. } = verdict
+                | Verdict::UpstreamAs { egress, .. }
+                | Verdict::EgressOnly { egress } = verdict
                 {
                     self.blame(&entry.incident, egress);
                 }
@@ -586,6 +655,11 @@ impl Daemon {
                 tracing::error!("routes could not be taken back in time; the watchdog will");
                 break;
             }
+        }
+        if let Some(recorder) = self.recorder.take()
+            && !recorder.stop(clock::now(), STOP_RECORDER)
+        {
+            tracing::warn!("the last recordings could not be closed in time");
         }
         if let Some(routes) = self.routes.take()
             && tokio::time::timeout(STOP_ROUTES, routes.close())

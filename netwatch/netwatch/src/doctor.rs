@@ -203,13 +203,15 @@ fn egresses(config: &Config, checks: &mut Vec<Check>) {
 /// Whether the listening addresses can be had: by the daemon that runs already, or by a new one.
 fn bgp(config: &Config, checks: &mut Vec<Check>) {
     let Some(bgp) = &config.bgp else { return };
-    for listen in &bgp.listen {
+    let stations = bgp.bmp.iter().flat_map(|bmp| &bmp.listen);
+    let listen = bgp.listen.iter().map(|listen| ("bgp.listen", listen));
+    for (key, listen) in listen.chain(stations.map(|listen| ("bgp.bmp.listen", listen))) {
         let error = std::net::TcpListener::bind(listen).err();
         let in_use = error
             .as_ref()
             .is_some_and(|e| e.kind() == std::io::ErrorKind::AddrInUse);
         checks.push(Check {
-            subject: format!("bgp.listen {listen}"),
+            subject: format!("{key} {listen}"),
             ok: error.is_none() || in_use,
             detail: match &error {
                 None => "free".to_owned(),

@@ -117,6 +117,8 @@ const FAMILIES: &[(&str, &str)] = &[
     ("messages_untimed_total", "Calls whose time is not known, by cause"),
     ("udp_datagrams_total", "Datagrams of watched threads, by direction"),
     ("udp_sends_unrecorded_total", "Sends not recorded one by one because the thread sends often"),
+    ("call_records_total", "Records of single calls that the kernel's programs made"),
+    ("call_records_lost_total", "Records of single calls that found no room in the kernel's ring"),
     ("call_records_delivered_total", "Records of single calls that were passed on"),
     ("call_records_dropped_total", "Records of single calls dropped because whoever wanted them was too slow"),
     // durations
@@ -143,6 +145,15 @@ const FAMILIES: &[(&str, &str)] = &[
     ("host_signals_dropped_total", "Signals of links and timers dropped because the engine's queue was full"),
     ("netlink_restarts_total", "Times that link and neighbour state was read anew"),
     ("timer_lags_total", "Times that the prober's timer was late"),
+    // the flight recorder
+    ("recorder_records_total", "Inputs and effects of the engine that were recorded"),
+    ("recorder_lost_total", "Parts of the record lost because the recorder's queue was full"),
+    ("recorder_checkpoints_total", "Copies of the engine's state in the record"),
+    ("recorder_errors_total", "Failures to write a recording"),
+    ("recorder_memory_bytes", "Memory of what happened lately"),
+    ("recordings_total", "Recordings of incidents begun"),
+    ("recordings_removed_total", "Recordings removed because there were too many bytes of them"),
+    ("recordings_bytes", "Bytes of all recordings on disk"),
     // the pager
     ("pages_queued_total", "Pages that were asked for"),
     ("pages_pending", "Pages that were not accepted yet"),
@@ -175,7 +186,7 @@ const FAMILIES: &[(&str, &str)] = &[
 
 /// Whether a counter counts what was lost on the way from the kernel to the engine, or was not seen.
 pub fn is_loss(name: &str) -> bool {
-    const LOSSES: [&str; 18] = [
+    const LOSSES: [&str; 19] = [
         "kernel_records_lost_total",
         "kernel_records_malformed_total",
         "bpf_program_skipped_total",
@@ -193,6 +204,7 @@ pub fn is_loss(name: &str) -> bool {
         "long_waits_dropped_total",
         "reconcile_failed_total",
         "messages_untimed_total",
+        "call_records_lost_total",
         "call_records_dropped_total",
     ];
     let family = name.split('{').next().unwrap_or(name);

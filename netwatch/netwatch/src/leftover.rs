@@ -106,6 +106,9 @@ mod tests {
                 bgp: BgpSummary::default(),
                 plan: None,
                 time_to_verdict: None,
+                dark_by: None,
+                cause: None,
+                related: Vec::new(),
             };
             journal.incident(incident, hour_ago);
         }

@@ -5,7 +5,9 @@ mod bgp;
 mod bgp_decode;
 mod bgp_input;
 mod bgp_json;
+mod bgp_replay;
 mod bgp_rib;
+mod bgp_stations;
 mod bgp_text;
 mod cli;
 mod counters;
@@ -18,7 +20,10 @@ mod leftover;
 mod maintenance;
 mod metrics;
 mod narrate;
+mod nudge;
 mod page;
+mod replay;
+mod replay_text;
 mod report;
 mod rib;
 mod show;
@@ -57,6 +62,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             client(trace::run(&arguments))
         }
         Command::Report(arguments) => report::run(&arguments),
+        Command::Replay(arguments) => Ok(replay::run(&arguments)),
         Command::Failover { command } => client(failover::run(&command)),
         Command::Page(arguments) => client(page::run(&arguments)),
         Command::Bgp { command } => client(bgp::run(&command)),

@@ -50,10 +50,26 @@ pub fn run(arguments: &Report) -> Result<ExitCode> {
         },
     };
     let report = reader.report(&id)?;
+    // Beside the journal, wherever that is.
+    let recordings = path.with_file_name(wiring::RECORDINGS);
+    let recording = recorder::find(&recordings, Some(&id.0)).ok();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report.json())?);
+        let mut json = report.json();
+        if let (Some(map), Some(recording)) = (json.as_object_mut(), recording) {
+            map.insert(
+                "recording".to_owned(),
+                recording.display().to_string().into(),
+            );
+        }
+        println!("{}", serde_json::to_string_pretty(&json)?);
     } else {
         print!("{}", report.text(style));
+        if let Some(recording) = recording {
+            println!(
+                "\nRecording       {} (netwatch replay)",
+                recording.display()
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -106,6 +106,22 @@ fn print(status: &StatusReply) {
         }
     });
     section("incidents", &status.incidents, incident);
+    let recordings = &status.recordings;
+    section(
+        "recordings, the newest first (netwatch replay)",
+        recordings.get(..MOST).unwrap_or(recordings),
+        |info| {
+            println!(
+                "  {:<48} {:>6} KiB{}",
+                info.incident,
+                info.bytes.div_ceil(1024),
+                if info.open { "  still recording" } else { "" }
+            );
+        },
+    );
+    if recordings.len() > MOST {
+        println!("  and {} more", recordings.len() - MOST);
+    }
 }
 
 fn section<T>(title: &str, rows: &[T], row: impl FnMut(&T)) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use config::Config;
-use events::{Asn, EgressName, PlanMode, Prefix};
+use events::{Asn, EgressName, PlanMode, Prefix, RibView};
 
 /// The host's name in pages, and the stem of incidents' names.
 pub fn host_name(config: &Config) -> String {
@@ -39,6 +39,27 @@ pub fn journal(config: &Config) -> PathBuf {
     config.host.state_dir.join("journal.db")
 }
 
+/// The directory of recordings in the state directory, beside the journal.
+pub const RECORDINGS: &str = "recordings";
+
+/// The incidents' recordings.
+pub fn recordings(config: &Config) -> PathBuf {
+    config.host.state_dir.join(RECORDINGS)
+}
+
+/// The flight recorder's settings.
+pub fn recorder(config: &Config) -> recorder::Settings {
+    let mib = |count: u32| u64::from(count) << 20;
+    let recorder = &config.recorder;
+    recorder::Settings {
+        directory: recordings(config),
+        before: recorder.before,
+        memory: usize::try_from(mib(recorder.memory_mib)).unwrap_or(usize::MAX),
+        recording: mib(recorder.recording_mib),
+        total: mib(recorder.total_mib),
+    }
+}
+
 /// The configuration of a command: the file given, or the defaults.
 pub fn load(file: Option<&Path>) -> Result<Config> {
     match file {
@@ -47,11 +68,17 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
     }
 }
 
-/// Addresses of the BGP neighbours: their routes are not for us to change.
+/// Addresses of the BGP neighbours and monitored routers: their routes are not for us to change.
 pub fn neighbors(config: &Config) -> Vec<Prefix> {
-    let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors);
-    neighbors
+    let bgp = || config.bgp.iter();
+    let single = bgp().flat_map(|bgp| &bgp.neighbors);
+    let groups = bgp().flat_map(|bgp| &bgp.dynamic);
+    let routers = bgp().filter_map(|bgp| bgp.bmp.as_ref());
+    let routers = routers.flat_map(|bmp| &bmp.routers);
+    single
         .map(|neighbor| Prefix::from(neighbor.address))
+        .chain(groups.map(|group| group.prefix))
+        .chain(routers.map(|router| Prefix::from(router.address)))
         .collect()
 }
 
@@ -147,6 +174,14 @@ fn policy(config: &Config) -> remediation::Policy {
                 asn: Some(Asn(a.asn)),
             })
             .collect(),
+        budget: remediation::Budget {
+            per_class: 1,
+            class_window: failover.class_interval,
+            per_hour: usize::from(failover.actions_per_hour),
+        },
+        hold_down: failover.hold_down,
+        hold_down_max: failover.hold_down_max,
+        nudge: failover.nudge,
         ..remediation::Policy::default()
     }
 }
@@ -200,16 +235,18 @@ pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
         router_id: bgp.router_id,
         listen: bgp.listen.clone(),
         hold_time: bgp.hold_time,
+        connect_retry: bgp.connect_retry,
+        send_hold: bgp.send_hold_time,
         neighbors: bgp
             .neighbors
             .iter()
             .map(|neighbor| bgp_feed::NeighborSettings {
                 address: neighbor.address,
-                port: bgp_feed::BGP_PORT,
+                port: neighbor.port,
+                interface: neighbor.interface.clone(),
                 asn: Asn(neighbor.asn),
-                egress: EgressName(neighbor.egress.clone()),
-                passive: true,
-                max_prefixes: 2_000_000,
+                passive: neighbor.passive,
+                peer: bgp_peer(&neighbor.peer),
             })
             .collect(),
         rib: bgp_feed::RibLimits {
@@ -226,6 +263,78 @@ pub fn bgp(bgp: &config::Bgp) -> bgp_feed::Settings {
                 file: rpki.file.clone(),
                 cache: rpki.cache,
             }),
+        dynamic: bgp
+            .dynamic
+            .iter()
+            .map(|group| bgp_feed::DynamicSettings {
+                prefix: group.prefix,
+                asn: group.asn.iter().copied().map(Asn).collect(),
+                limit: usize::from(group.limit),
+                peer: bgp_peer(&group.peer),
+            })
+            .collect(),
+    }
+}
+
+fn bgp_peer(peer: &config::BgpPeer) -> bgp_feed::PeerSettings {
+    use bgp_feed::Role;
+    bgp_feed::PeerSettings {
+        egress: EgressName(peer.egress.clone()),
+        max_prefixes: peer.max_prefixes,
+        max_prefixes_warn: peer.max_prefixes_warn,
+        max_prefixes_restart: peer.max_prefixes_restart,
+        add_path: bgp_feed::Families {
+            ipv4: peer.add_path.ipv4,
+            ipv6: peer.add_path.ipv6,
+        },
+        role: peer.role.map(|role| match role {
+            config::BgpRole::Provider => Role::Provider,
+            config::BgpRole::Customer => Role::Customer,
+            config::BgpRole::Peer => Role::Peer,
+            config::BgpRole::RouteServer => Role::RouteServer,
+            config::BgpRole::RouteServerClient => Role::RouteServerClient,
+        }),
+        role_strict: peer.role_strict,
+        password_file: peer.password_file.clone(),
+        ttl_security: peer.ttl_security,
+    }
+}
+
+/// Monitored routers and RIS Live.
+pub fn stations(bgp: &config::Bgp) -> bgp_feed::Stations {
+    let view = |view: &config::BmpView| match view {
+        config::BmpView::InPre => RibView::InPrePolicy,
+        config::BmpView::InPost => RibView::InPostPolicy,
+        config::BmpView::OutPre => RibView::OutPrePolicy,
+        config::BmpView::OutPost => RibView::OutPostPolicy,
+        config::BmpView::Loc => RibView::Loc,
+    };
+    let router = |router: &config::BmpRouter| bgp_feed::RouterSettings {
+        address: router.address,
+        connect: router.connect,
+        egress: EgressName(router.egress.clone()),
+        peers: router
+            .peers
+            .iter()
+            .map(|peer| (peer.address, EgressName(peer.egress.clone())))
+            .collect(),
+        views: router.views.iter().map(view).collect(),
+        max_prefixes: 2_000_000,
+    };
+    bgp_feed::Stations {
+        bmp: bgp
+            .bmp
+            .as_ref()
+            .map_or_else(Default::default, |bmp| bgp_feed::BmpSettings {
+                listen: bmp.listen.clone(),
+                routers: bmp.routers.iter().map(router).collect(),
+            }),
+        ris: bgp.ris.as_ref().map(|ris| bgp_feed::RisSettings {
+            url: ris.url.clone(),
+            prefixes: ris.prefixes.clone(),
+            egress: EgressName(ris.egress.clone()),
+            max_prefixes: 2_000_000,
+        }),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bgp_core::{Frame, Framer, MessageType, encode, encode_open};
+use bgp_core::{Families, Frame, Framer, MessageType, Open, encode};
 use common::exposition::exposition;
 use common::{Daemon, Host, Net, eventually, get, unprivileged};
 use events::Asn;
@@ -226,8 +226,12 @@ impl Router {
             stream,
             framer: Framer::default(),
         };
-        let hold = Duration::from_secs(90);
-        router.send(&encode_open(Asn(asn), hold, Ipv4Addr::new(192, 0, 2, 1)));
+        let open = Open {
+            four_octet_as: true,
+            families: Families::BOTH,
+            ..Open::new(Asn(asn), 90, Ipv4Addr::new(192, 0, 2, 1))
+        };
+        router.send(&open.encode());
         router
     }
 
@@ -789,7 +793,91 @@ fn routes_are_in_before_the_page_arrives_and_go_on_request() {
             .any(|event| event["event_action"] == "resolve")
             .then_some(())
     });
+    let status = running.ask(&["status", "--json"]).json();
+    let recordings = status["recordings"].as_array().expect("a list");
+    assert!(!recordings.is_empty());
+    assert_eq!(recordings[0]["open"], true, "{recordings:#?}");
+    // While it is still written to it can be replayed already.
+    let incident = first["dedup_key"].as_str().expect("text").to_owned();
+    let early = running.ask(&["replay", &incident, "--json"]).json();
+    assert_eq!(early["equal"], true, "{:#}", early["difference"]);
+    assert_eq!(early["closed"], Value::Null);
+
     assert_eq!(running.daemon.terminate(), 0, "{}", running.daemon.log());
     assert_eq!(running.host.net.ip("route show table all"), before);
     drop(streams);
+    replays(&running, &incident);
+}
+
+/// The recording that the daemon left, by the command.
+fn replays(running: &Running, incident: &str) {
+    let whole = running.ask(&["replay", incident, "--json"]).json();
+    assert_eq!(whole["equal"], true, "{:#}", whole["difference"]);
+    assert_eq!(whole["incident"], incident);
+    assert_eq!(whole["damage"], serde_json::json!([]));
+    assert_eq!(whole["closed"], "the daemon stopped");
+    let effects = whole["effects"].as_array().expect("a list");
+    let asked = |name: &str| {
+        effects
+            .iter()
+            .filter(|e| e["effect"]["effect"] == name)
+            .count()
+    };
+    assert_eq!((asked("install"), asked("revert")), (1, 1));
+    assert!(asked("page") >= 3 && asked("journal") > 8);
+    assert_eq!(whole["effects_compared"], effects.len());
+
+    let text = running.ask(&["replay", incident]).ok();
+    assert!(text.contains("EQUAL") && text.contains(incident), "{text}");
+    let text = running.ask(&["report", incident]).ok();
+    assert!(
+        text.contains(&format!("recordings/{incident}.nwrec")),
+        "{text}"
+    );
+    let keys = running.ask(&["replay", "--list-keys", incident]).ok();
+    assert!(keys.contains("correlator.thresholds.confirm"), "{keys}");
+
+    // In shadow mode nothing would have been installed; the file says what was.
+    let arguments = [
+        "replay",
+        incident,
+        "--what-if",
+        "policy.mode=shadow",
+        "--json",
+    ];
+    let other = running.ask(&arguments).json();
+    assert_eq!(other["changes"][0]["recorded"], "act");
+    let story = other["incidents"]
+        .as_array()
+        .and_then(|pairs| {
+            pairs
+                .iter()
+                .find(|pair| pair["recorded"]["incident"] == incident)
+        })
+        .expect("the incident");
+    assert!(story["recorded"]["route"].is_array(), "{story:#}");
+    assert_eq!(
+        story["what_if"]["verdict"][1],
+        story["recorded"]["verdict"][1]
+    );
+
+    let path = whole["recording"].as_str().expect("text");
+    let unusable = |arguments: &[&str], says: &str| {
+        let done = running.ask(&[&["replay"], arguments].concat());
+        assert_eq!(done.code, Some(2), "{done:#?}");
+        assert!(done.stderr.contains(says), "{done:#?}");
+    };
+    unusable(
+        &[path, "--what-if", "policy.setle=1s"],
+        "is `policy.settle` meant?",
+    );
+    unusable(&[path, "--until", "soon"], "--until takes");
+    unusable(&["nobody-1"], "neither a file nor an incident");
+    let short = running.host.directory.path().join("short.nwrec");
+    let bytes = std::fs::read(path).expect("bytes");
+    std::fs::write(&short, &bytes[..100]).expect("written");
+    unusable(&[&short.display().to_string()], "header");
+    std::fs::write(&short, &bytes[..bytes.len() - 200]).expect("written");
+    let torn = running.ask(&["replay", &short.display().to_string()]).ok();
+    assert!(torn.contains("DAMAGED") && torn.contains("EQUAL"), "{torn}");
 }

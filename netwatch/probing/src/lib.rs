@@ -32,6 +32,7 @@ mod counters;
 mod estimator;
 mod links;
 mod netlink;
+mod nudge;
 mod outstanding;
 mod packet;
 mod path;
@@ -45,6 +46,7 @@ mod worker;
 
 pub use check::{Check, check};
 pub use counters::Counters;
+pub use nudge::{Stalled, nudge};
 pub use path::PathStatus;
 pub use prober::{Handle, NotAccepted, Prober};
 pub use results::{ResultSink, Results, results};

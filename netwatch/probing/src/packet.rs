@@ -185,7 +185,7 @@ const fn errno_v6(code: u8) -> i32 {
 }
 
 /// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes
         .chunks(2)
         .map(|c| match *c {

@@ -684,7 +684,11 @@ fn subject(signal: &HostSignal) -> Option<(&EgressName, Option<IpAddr>)> {
         HostSignal::Neighbor {
             egress, gateway, ..
         } => Some((egress, Some(*gateway))),
-        HostSignal::TimerLag { .. } | HostSignal::Lost { .. } => None,
+        HostSignal::TimerLag { .. }
+        | HostSignal::DiskSlow { .. }
+        | HostSignal::RunQueueDelay { .. }
+        | HostSignal::ConsensusDrift { .. }
+        | HostSignal::Lost { .. } => None,
     }
 }
 

@@ -137,6 +137,13 @@ impl Facts {
             .map(|known| known.route.prefix)
     }
 
+    /// Some known path to a peer leads through an AS, or none is known.
+    pub(crate) fn may_be_behind(&self, peer: PeerKey, asn: Asn) -> bool {
+        self.bgp.get(&peer).is_none_or(|known| {
+            known.is_empty() || known.values().any(|k| k.route.as_path.contains(&asn))
+        })
+    }
+
     /// The AS that originates the route to an address: of an anchor the configured one.
     pub(crate) fn origin(&self, address: IpAddr, policy: &Policy) -> Option<Asn> {
         policy
@@ -160,8 +167,8 @@ impl Facts {
 
     /// Whether flows to addresses in `prefix` would work this way, there and back, as far as probes
     /// from the flows' own source tell that were sent after the onset:
-    /// a target in the prefix decides, else one of the same origin AS, else (`generic`) two anchors
-    /// anywhere of the same family.
+    /// a target in the prefix decides, else, where the break is a whole egress (`generic`), one of the
+    /// same origin AS, else two anchors anywhere of the same family.
     pub(crate) fn proof(
         &self,
         policy: &Policy,
@@ -187,10 +194,25 @@ impl Facts {
             }
         }
         match (inside, same_origin) {
+            // What is wrong with one prefix, or behind one AS, is not wrong with its neighbours.
+            (proof, _) if !generic => proof,
             (Proof::Untested, Proof::Untested) if generic && alive >= 2 => Proof::Alive,
             (Proof::Untested, Proof::Untested) if alive == 0 && dead >= 2 => Proof::Dead,
             (Proof::Untested, proof) | (proof, _) => proof,
         }
+    }
+}
+
+impl Facts {
+    /// Two anchors or more answer this way, with the flows' source.
+    pub(crate) fn anchors_answer(&self, policy: &Policy, way: &Way<'_>) -> bool {
+        self.probes
+            .flow_targets(way.egress, way.source, way.onset, way.until)
+            .filter(|(target, proof)| {
+                *proof == Proof::Alive && policy.anchors.iter().any(|a| a.address == *target)
+            })
+            .count()
+            >= 2
     }
 }
 

@@ -151,25 +151,28 @@ pub(crate) fn draft_for(
         return draft;
     };
     let peers: BTreeSet<PeerKey> = match verdict {
-        Verdict::LocalLink { .. } | Verdict::Gateway { .. } | Verdict::UpstreamAs { .. } => {
+        Verdict::LocalLink { .. }
+        | Verdict::Gateway { .. }
+        | Verdict::UpstreamAs { .. }
+        | Verdict::AddressFamily { .. }
+        | Verdict::EgressOnly { .. } => {
             let affected = incident.affected.iter().copied();
             if wide {
                 let others = facts
                     .peers()
+                    .filter(|peer| of_families(incident, *peer))
                     .filter(|peer| !flows.alive_since(*peer, incident.onset));
                 affected.chain(others).collect()
             } else {
                 affected.collect()
             }
         }
+        // Those that fail behind it, whether it is their origin or on the way to them.
         Verdict::RemoteAs { asn } => incident
             .affected
             .iter()
             .copied()
-            .filter(|peer| {
-                let origin = facts.origin(peer.0, policy);
-                origin.is_none() || origin == Some(*asn)
-            })
+            .filter(|peer| facts.may_be_behind(*peer, *asn))
             .collect(),
         Verdict::Prefix { prefix } => incident
             .affected
@@ -180,10 +183,11 @@ pub(crate) fn draft_for(
         Verdict::SinglePeer { .. }
         | Verdict::ReturnPath { .. }
         | Verdict::HostStall
+        | Verdict::Latency { .. }
         | Verdict::TotalIsolation
         | Verdict::None => return draft,
     };
-    let onset = incident.onset;
+    let onset = incident.proof_from();
     let mut routes: BTreeMap<(Prefix, u32), RouteSpec> = BTreeMap::new();
     for peer in peers {
         match target(peer, verdict, facts, policy)
@@ -214,6 +218,21 @@ pub fn draft(incident: &Incident, policy: &Policy, facts: &Facts) -> Draft {
     draft_for(incident, policy, facts, &Flows::default(), true, None)
 }
 
+/// What is not known to fail in an address family in which something fails. A verdict on one family
+/// leaves the other alone.
+fn of_families(incident: &Incident, peer: PeerKey) -> bool {
+    match incident.verdict {
+        Some(Verdict::AddressFamily { ipv6, .. }) => peer.0.is_ipv6() == ipv6,
+        _ => {
+            incident.affected.is_empty()
+                || incident
+                    .affected
+                    .iter()
+                    .any(|other| other.0.is_ipv6() == peer.0.is_ipv6())
+        }
+    }
+}
+
 fn target<'a>(
     peer: PeerKey,
     verdict: &Verdict,
@@ -228,7 +247,9 @@ fn target<'a>(
     let broken = match verdict {
         Verdict::LocalLink { egress }
         | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. } => {
+        | Verdict::UpstreamAs { egress, .. }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress } => {
             // Without any route a lost link may have taken it away.
             if route.is_some() && current.as_ref() != Some(egress) {
                 return Err(Skipped::NotAffected);
@@ -270,7 +291,21 @@ fn route_for(
     let whole = Prefix::from(target.peer.0);
     if let (Some(now), Some(broken)) = (late, &target.broken) {
         let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
-        if proof_of(broken, prefix, onset.max(now - LATE_WINDOW), None) == Proof::Alive {
+        let since = onset.max(now - LATE_WINDOW);
+        let way = Way {
+            egress: broken,
+            source: target.source,
+            onset: since,
+            until: None,
+        };
+        let well = proof_of(broken, prefix, since, None) == Proof::Alive
+            || (generic && facts.anchors_answer(policy, &way));
+        if well {
+            return Err(Skipped::PrimaryAnswers);
+        }
+    } else if let (false, Some(broken)) = (generic, &target.broken) {
+        let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
+        if proof_of(broken, prefix, onset, None) == Proof::Alive {
             return Err(Skipped::PrimaryAnswers);
         }
     }

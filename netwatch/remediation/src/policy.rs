@@ -86,6 +86,16 @@ pub struct Policy {
     pub min_transmitted: usize,
     /// How long a route is kept after the primary healed; doubled for each such revert within an hour.
     pub hold_down: Duration,
+    /// The longest that it is kept.
+    #[serde(default = "hold_down_max")]
+    pub hold_down_max: Duration,
+    /// Once routes are in, backed-off connections are made to retransmit at once (RFC 6069).
+    #[serde(default)]
+    pub nudge: bool,
+}
+
+const fn hold_down_max() -> Duration {
+    Duration::from_secs(600)
 }
 
 impl Default for Policy {
@@ -113,6 +123,8 @@ impl Default for Policy {
             in_flight: Duration::from_millis(300),
             min_transmitted: 3,
             hold_down: Duration::from_secs(2),
+            hold_down_max: hold_down_max(),
+            nudge: false,
         }
     }
 }

@@ -322,16 +322,8 @@ fn only_prefixes_whose_way_back_is_alive_are_moved() {
     }
     world.at(ONSET + 100).confirm("i", upstream(), &[0, 2, 3]);
     let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
-    // 198.18/20 by its origin's proof; 198.19/16 tested and dead; IPv6 of the same origins.
-    assert_eq!(
-        routes,
-        [
-            "198.18.0.0/20",
-            "203.0.113.0/24",
-            "2001:db8:5::/48",
-            "2001:db8:6::/48"
-        ]
-    );
+    // 198.18/20 by its origin's proof; 198.19/16 tested and dead; of IPv6 nothing is known to fail.
+    assert_eq!(routes, ["198.18.0.0/20", "203.0.113.0/24"]);
 }
 
 #[test]
@@ -344,9 +336,14 @@ fn a_remote_as_needs_proof_of_its_own() {
     );
     world.at(ONSET + 200);
     world.probe("b", PEERS[0].0, ProbeSource::Flow, true);
-    world.at(ONSET + 205);
+    // The proof of the other prefix is waited for.
+    world.at(ONSET + 260);
     let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
-    assert_eq!(routes, ["198.18.0.0/20", "203.0.113.0/24"]);
+    assert_eq!(
+        routes,
+        ["203.0.113.0/24"],
+        "its origin's other prefix may be dead"
+    );
 
     let verdict = Verdict::Prefix {
         prefix: prefix("198.18.0.0/20"),

@@ -256,7 +256,9 @@ impl Routes {
                     .filter_map(|(peer, source)| source.map(|source| (*peer, source)))
                     .collect(),
             ),
-            Effect::Probe(_) | Effect::Page(_) | Effect::Journal(_) => return Ok(()),
+            Effect::Probe(_) | Effect::Nudge { .. } | Effect::Page(_) | Effect::Journal(_) => {
+                return Ok(());
+            }
         };
         self.commands
             .try_send(command)

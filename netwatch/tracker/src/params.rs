@@ -35,13 +35,17 @@ pub struct Params {
 pub struct RttParams {
     /// Measurements before anything is judged: 8.
     pub warm_up: u32,
-    /// Time constant of the baseline: 60 s.
-    pub time_constant: Duration,
-    /// Time constant during a spike, so that a lasting change becomes the new baseline: 10 min.
-    pub spike_time_constant: Duration,
-    /// A spike is above this share of the baseline, in percent: 200 ...
-    pub factor_percent: u32,
-    /// ... and above the baseline by this: 30 ms.
+    /// Measurements that the baseline is made of are so far apart: 1 s. The newest 32 count, so a
+    /// lasting change becomes the baseline within half a minute ...
+    pub spacing: Duration,
+    /// ... and during a spike so far: 30 s, so that it takes minutes.
+    pub spike_spacing: Duration,
+    /// A spike is above the median by so many standard deviations, as the median absolute deviation
+    /// estimates them: 6 ...
+    pub deviations: u32,
+    /// ... and by this share of the median, in percent: 25 ...
+    pub share_percent: u32,
+    /// ... and by this: 30 ms.
     pub margin: Duration,
     /// Consecutive measurements that it takes, for a spike and for its end: 3.
     pub consecutive: u32,
@@ -69,9 +73,10 @@ impl Default for RttParams {
     fn default() -> Self {
         Self {
             warm_up: 8,
-            time_constant: Duration::from_secs(60),
-            spike_time_constant: Duration::from_secs(600),
-            factor_percent: 200,
+            spacing: Duration::from_secs(1),
+            spike_spacing: Duration::from_secs(30),
+            deviations: 6,
+            share_percent: 25,
             margin: Duration::from_millis(30),
             consecutive: 3,
         }

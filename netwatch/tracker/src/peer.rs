@@ -24,6 +24,8 @@ pub(crate) struct Peer {
     pub retransmits: RetransmitCounts,
     pub failures: FailureCounts,
     pub overdue_total: u64,
+    /// When data was sent of which an acknowledgement is known, by the smoothed round-trip time.
+    pub delivered: Option<Timestamp>,
     pub active_at: Timestamp,
 }
 

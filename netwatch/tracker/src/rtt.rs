@@ -7,12 +7,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::RttParams;
 
-/// A peer's baseline. Round-trip times are nanoseconds inside: integers replay exactly.
+/// Measurements that the baseline is made of.
+const KEPT: usize = 32;
+/// The newest measurements, of which a new baseline can be made at once.
+const RECENT: usize = 8;
+/// The standard deviation of normally distributed values over their median absolute deviation, in
+/// thousandths.
+const SIGMA_PERMILLE: u64 = 1483;
+
+/// A peer's baseline: the median of measurements of the last half minute and their median absolute
+/// deviation. Round-trip times are microseconds inside: integers replay exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Baseline {
-    nanos: u64,
-    measured: u32,
-    updated_at: Timestamp,
+    /// A ring.
+    kept: Vec<u32>,
+    next: usize,
+    /// A ring of the newest, however close together.
+    recent: Vec<u32>,
+    recent_next: usize,
+    median: u32,
+    deviation: u32,
+    kept_at: Timestamp,
     streak: u32,
     spiking: bool,
 }
@@ -35,19 +50,15 @@ impl Baseline {
         smoothed: Duration,
         params: &RttParams,
     ) -> Option<Turn> {
-        let (raw, smoothed) = (nanos(raw), nanos(smoothed));
-        if self.measured < params.warm_up.max(1) {
-            self.measured += 1;
-            let weight = u64::from(self.measured);
-            self.nanos = towards(self.nanos, smoothed, 1, weight);
-            self.updated_at = at;
+        let (raw, smoothed) = (micros(raw), micros(smoothed));
+        put(&mut self.recent, &mut self.recent_next, RECENT, smoothed);
+        if !self.warm(params) {
+            self.keep(at, smoothed);
             return None;
         }
-        let margin = nanos(params.margin);
-        let scaled = (u128::from(self.nanos) * u128::from(params.factor_percent) / 100) as u64;
-        let above = scaled.max(self.nanos.saturating_add(margin));
+        let above = self.above(params);
         // Half way back, so that a time at the threshold does not flap.
-        let below = self.nanos + (above - self.nanos.min(above)) / 2;
+        let below = self.median + (above - self.median) / 2;
         let contradicts = if self.spiking {
             raw < below && smoothed < below
         } else {
@@ -59,54 +70,93 @@ impl Baseline {
             self.spiking = !self.spiking;
             return Some(if self.spiking {
                 Turn::Spike {
-                    baseline: Duration::from_nanos(self.nanos),
+                    baseline: self.usual(),
                 }
             } else {
                 Turn::Normal
             });
         }
-        if !contradicts {
-            self.learn(at, smoothed, above, params);
+        let spacing = if self.spiking {
+            params.spike_spacing
+        } else {
+            params.spacing
+        };
+        if !contradicts && at.since(self.kept_at) >= spacing {
+            self.keep(at, smoothed);
         }
         None
     }
 
+    /// The newest measurements are the baseline from now on: the path is another one.
+    pub(crate) fn renew(&mut self, at: Timestamp) -> Option<Turn> {
+        self.kept = self.recent.clone();
+        self.next = 0;
+        self.kept_at = at;
+        self.summarise();
+        self.streak = 0;
+        std::mem::take(&mut self.spiking).then_some(Turn::Normal)
+    }
+
     pub(crate) fn value(&self, params: &RttParams) -> Option<Duration> {
-        (self.measured >= params.warm_up.max(1)).then(|| Duration::from_nanos(self.nanos))
+        self.warm(params).then(|| self.usual())
     }
 
     pub(crate) const fn spiking(&self) -> bool {
         self.spiking
     }
 
-    fn learn(&mut self, at: Timestamp, smoothed: u64, above: u64, params: &RttParams) {
-        let constant = nanos(if self.spiking {
-            params.spike_time_constant
-        } else {
-            params.time_constant
-        })
-        .max(8);
-        // After a long silence one measurement weighs an eighth at most.
-        let elapsed = nanos(at.since(self.updated_at)).min(constant / 8);
-        let measured = if self.spiking {
-            smoothed
-        } else {
-            smoothed.min(above)
-        };
-        self.nanos = towards(self.nanos, measured, elapsed, constant);
-        self.updated_at = self.updated_at.max(at);
+    fn usual(&self) -> Duration {
+        Duration::from_micros(self.median.into())
+    }
+
+    fn warm(&self, params: &RttParams) -> bool {
+        self.kept.len() >= (params.warm_up.max(1) as usize).min(KEPT)
+    }
+
+    /// A spike is above this.
+    fn above(&self, params: &RttParams) -> u32 {
+        let deviation = u64::from(self.deviation) * SIGMA_PERMILLE / 1000;
+        let share = u64::from(self.median) * u64::from(params.share_percent) / 100;
+        let most = (deviation * u64::from(params.deviations))
+            .max(share)
+            .max(micros(params.margin).into());
+        u32::try_from(u64::from(self.median) + most).unwrap_or(u32::MAX)
+    }
+
+    fn keep(&mut self, at: Timestamp, value: u32) {
+        put(&mut self.kept, &mut self.next, KEPT, value);
+        self.kept_at = at;
+        self.summarise();
+    }
+
+    fn summarise(&mut self) {
+        self.median = middle(self.kept.clone());
+        let median = self.median;
+        self.deviation = middle(self.kept.iter().map(|v| v.abs_diff(median)).collect());
     }
 }
 
-/// From `value` towards `target` by `part / whole` of the distance.
-fn towards(value: u64, target: u64, part: u64, whole: u64) -> u64 {
-    let share =
-        |distance: u64| (u128::from(distance) * u128::from(part) / u128::from(whole.max(1))) as u64;
-    if target >= value {
-        value + share(target - value)
-    } else {
-        value - share(value - target)
+fn put(ring: &mut Vec<u32>, next: &mut usize, length: usize, value: u32) {
+    if ring.len() < length {
+        ring.push(value);
+        return;
     }
+    if let Some(place) = ring.get_mut(*next) {
+        *place = value;
+    }
+    *next = (*next + 1) % length;
+}
+
+fn middle(mut values: Vec<u32>) -> u32 {
+    let half = values.len() / 2;
+    if values.is_empty() {
+        return 0;
+    }
+    *values.select_nth_unstable(half).1
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn nanos(duration: Duration) -> u64 {
@@ -145,6 +195,41 @@ mod tests {
             let at = Timestamp::from_millis(self.now);
             self.baseline
                 .observe(at, ms(raw), ms(smoothed), &self.params)
+        }
+    }
+
+    #[test]
+    fn a_path_that_wavers_by_nature_needs_more() {
+        let mut world = World::warm(40);
+        for n in 0..40 * 20 {
+            let rtt = 30 + 40 * (n / 20 % 2);
+            assert_eq!(world.see(rtt, rtt), None);
+        }
+        for _ in 0..10 {
+            assert_eq!(world.see(110, 110), None, "six deviations are more");
+        }
+    }
+
+    #[test]
+    fn one_outlier_does_not_move_the_median() {
+        let mut world = World::warm(40);
+        world.now += 2000;
+        let _ = world.see(5000, 5000);
+        assert_eq!(world.baseline.value(&world.params), Some(ms(40)));
+    }
+
+    #[test]
+    fn a_new_path_is_the_baseline_at_once() {
+        let mut world = World::warm(20);
+        for _ in 0..10 {
+            let _ = world.see(120, 120);
+        }
+        assert!(world.baseline.spiking());
+        let at = Timestamp::from_millis(world.now);
+        assert_eq!(world.baseline.renew(at), Some(Turn::Normal));
+        assert_eq!(world.baseline.value(&world.params), Some(ms(120)));
+        for _ in 0..10 {
+            assert_eq!(world.see(120, 120), None);
         }
     }
 

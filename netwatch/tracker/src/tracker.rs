@@ -51,6 +51,31 @@ fn freshness(params: &Params, connection: &Connection, at: Timestamp) -> Duratio
     params.sample_freshness.max(age / 8)
 }
 
+/// When a connection's oldest byte becomes overdue. `None`: no sample at hand can tell.
+fn due(
+    connection: &Connection,
+    peers: &BTreeMap<PeerKey, Peer>,
+    params: &Params,
+    at: Timestamp,
+) -> Option<Timestamp> {
+    if !matches!(connection.phase, Phase::Healthy | Phase::Doubtful) {
+        return None;
+    }
+    let (start, limit) = connection.clock.running(Duration::ZERO, params)?;
+    let seen_at = connection.clock.seen_at();
+    // By then this sample tells nothing, and each newer one arms anew.
+    let stale =
+        |deadline: Timestamp| deadline.since(seen_at) > freshness(params, connection, deadline);
+    if stale(start + limit) {
+        return None;
+    }
+    let allowance = peers
+        .get(&connection.peer())
+        .map_or(Duration::ZERO, |p| p.allowance.value(at, params));
+    let deadline = start + limit + allowance;
+    (!stale(deadline)).then_some(deadline)
+}
+
 impl Tracker {
     /// A tracker that knows nothing yet.
     #[must_use]
@@ -65,6 +90,17 @@ impl Tracker {
             peers_crowded_until: Timestamp::ZERO,
             counters: Counters::default(),
         }
+    }
+
+    /// What it goes by.
+    #[must_use]
+    pub const fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_params(&mut self, params: Params) {
+        self.params = params;
     }
 
     /// Takes in one event. `at` is the engine's time and never decreases; `event.at` is the
@@ -191,6 +227,29 @@ impl Tracker {
             .collect()
     }
 
+    /// A peer's path is another one: its newest round-trip times are the baseline from now on.
+    pub fn rebase(&mut self, at: Timestamp, peer: PeerKey, out: &mut Vec<Signal>) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let normal = state.baseline.renew(at);
+        if let (Some(Turn::Normal), Some(sample)) = (normal, state.rtt) {
+            out.push(Signal {
+                at,
+                peer,
+                kind: SignalKind::RttNormal { rtt: sample.srtt },
+            });
+        }
+    }
+
+    /// When each peer was last sent new data that it acknowledged, by address: the time of the
+    /// acknowledgement less the smoothed round-trip time.
+    pub fn delivered(&self) -> impl Iterator<Item = (PeerKey, Timestamp)> {
+        self.peers
+            .iter()
+            .filter_map(|(key, peer)| Some((*key, peer.delivered?)))
+    }
+
     /// What was done so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -267,6 +326,9 @@ impl Tracker {
         connection.active_at = at;
         if let Some(peer) = peer.as_mut() {
             peer.active_at = at;
+            peer.delivered = peer
+                .delivered
+                .max(sample.acked_at.map(|acked_at| acked_at - sample.srtt));
             if let Some(excess) = progress.excess {
                 peer.allowance.observe(at, excess, params);
             }
@@ -287,6 +349,11 @@ impl Tracker {
                     kind,
                 }));
             }
+        }
+        // Nothing that a healthy connection shows changes its phase: most samples end here.
+        if connection.phase == Phase::Healthy {
+            self.rearm(at, id);
+            return;
         }
         if let (Some(sent_at), Some(episode)) = (progress.sent, connection.episode)
             && sent_at > episode.transmitted_at + SAME_TRANSMISSION
@@ -341,25 +408,14 @@ impl Tracker {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if let Some(deadline) = connection.deadline.take() {
-            self.deadlines.remove(&(deadline, id));
-        }
-        if !matches!(connection.phase, Phase::Healthy | Phase::Doubtful) {
+        let due = due(connection, &self.peers, &self.params, at);
+        if due == connection.deadline {
             return;
         }
-        let allowance = self
-            .peers
-            .get(&connection.peer())
-            .map_or(Duration::ZERO, |p| p.allowance.value(at, &self.params));
-        if let Some((start, limit)) = connection.clock.running(allowance, &self.params) {
-            let deadline = start + limit;
-            // By then this sample tells nothing, and each newer one arms anew.
-            if deadline.since(connection.clock.seen_at())
-                > freshness(&self.params, connection, deadline)
-            {
-                return;
-            }
-            connection.deadline = Some(deadline);
+        if let Some(deadline) = std::mem::replace(&mut connection.deadline, due) {
+            self.deadlines.remove(&(deadline, id));
+        }
+        if let Some(deadline) = due {
             self.deadlines.insert((deadline, id));
         }
     }

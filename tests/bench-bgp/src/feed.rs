@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use lab::result::Measure;
+use results::Measure;
 
 use crate::Bench;
 use crate::receivers::{self, Kind, ROUTER, ROUTER_ADDRESS, Receiver};
@@ -27,7 +27,12 @@ struct Outcome {
 }
 
 /// Metric, what its case ends with, unit, and where it is.
-type Figure = (&'static str, &'static str, &'static str, fn(&Outcome) -> f64);
+type Figure = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&Outcome) -> f64,
+);
 
 /// Sends the table to all, several times in turns; medians.
 pub fn compare(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {

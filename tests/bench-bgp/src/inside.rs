@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use bgp_core::{HEADER_LENGTH, NeighborConfig, Rib, decode_update, view_update};
 use bgp_feed::{NeighborSettings, RibLimits, RpkiSettings, Settings};
 use events::{Asn, BgpSignal, NeighborId, PeerKey, Prefix};
-use lab::result::Measure;
+use results::Measure;
 use tokio::sync::mpsc;
 
 use crate::Bench;
@@ -137,20 +137,25 @@ pub fn churn(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let (sink, mut signals) = mpsc::channel::<BgpSignal>(4096);
+    let mut peer = bgp_feed::PeerSettings::new("a".into());
+    peer.max_prefixes = 4_000_000;
     let settings = Settings {
         local_as: Asn(64999),
         router_id: Ipv4Addr::new(192, 0, 2, 9),
         listen: vec![SocketAddr::new(NEIGHBOR, 0)],
         hold_time: Duration::from_secs(90),
+        connect_retry: Duration::from_secs(10),
+        send_hold: None,
+        dynamic: Vec::new(),
         rib: RibLimits::default(),
         rpki: RpkiSettings::default(),
         neighbors: vec![NeighborSettings {
             address: NEIGHBOR,
             port: 179,
             asn: Asn(table.asn),
-            egress: "a".into(),
+            interface: None,
             passive: true,
-            max_prefixes: 4_000_000,
+            peer,
         }],
     };
     let handle = {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use lab::ns::Space;
-use lab::result::{Check, Document, Measure};
+use results::{Check, Document, Measure};
 
 use crate::receivers::ROUTER_ADDRESS;
 use crate::table::Table;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lab::ns::Space;
-use lab::result::{Check, Document, Measure};
+use results::{Check, Document, Measure};
 
 use crate::daemon::Daemon;
 use crate::stats;

@@ -1,8 +1,8 @@
 //! CPU time and memory of the daemon, time in its programs, and its pipeline's delay, at 1, 100 and
 //! 1,000 busy peers.
 
-use lab::result::Measure;
 use lab::sys;
+use results::Measure;
 
 use crate::bench::{Bench, spread};
 use crate::daemon::{Counters, Daemon, possible_cpus};

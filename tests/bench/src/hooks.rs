@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::result::Measure;
 use lab::sys;
+use results::Measure;
 
 use crate::bench::{Bench, spread};
 use crate::bpf::{Cost, Program, Stats, TRACING};

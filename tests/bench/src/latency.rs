@@ -1,8 +1,8 @@
 //! Latency and throughput with the daemon and with the bpftrace script, against neither: blocks
 //! alternate off, on, on, off, and differences are taken between neighbours.
 
-use lab::result::Measure;
 use lab::sys;
+use results::Measure;
 
 use crate::bench::Bench;
 use crate::bpftrace::Bpftrace;

@@ -24,8 +24,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lab::result::{Check, Document};
 use lab::sys;
+use results::{Check, Document};
 
 use crate::bench::Bench;
 

@@ -2,7 +2,7 @@
 
 use super::job::{Job, Outcome};
 use super::verdict::shortened;
-use crate::report::Check;
+use results::Check;
 
 /// Seconds that the daemon runs before it is told to end.
 const SECONDS: u32 = 6;

@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::report::{Check, Document};
 use crate::setup;
 use crate::shell::{root, step};
 use archive::Archive;
@@ -30,6 +29,7 @@ use machine::Machine;
 use modules::Module;
 use packages::Cache;
 use programs::TestProgram;
+use results::{Check, Document};
 
 const HOST: &str = "host";
 const ALL: &str = "all";
@@ -74,7 +74,9 @@ impl Kernels {
                 .checks
                 .push(Check::new("kernels", false, format!("{error:#}")));
         }
-        document.write(file.as_deref())?;
+        if let Some(file) = &file {
+            document.write(file)?;
+        }
         summarize(&document)
     }
 

@@ -1,7 +1,7 @@
 //! From what a test printed to a check.
 
 use super::job::{KILLED, Outcome};
-use crate::report::{Check, Measure};
+use results::{Check, Measure};
 
 /// Characters of a failure's output that a check shows.
 const SHOWN: usize = 3_000;
@@ -44,12 +44,7 @@ pub fn is_skipped(check: &Check) -> bool {
 
 /// What a kernel's run adds up to.
 pub fn measures(kernel: &str, outcomes: &[Outcome], checks: &[Check]) -> Vec<Measure> {
-    let of = |metric: &str, value: usize| Measure {
-        metric: metric.to_owned(),
-        case: kernel.to_owned(),
-        unit: "count".to_owned(),
-        value: value as f64,
-    };
+    let of = |metric: &str, value: usize| Measure::single(metric, kernel, "count", value as f64);
     let fields = |wrong: bool| {
         outcomes
             .iter()
@@ -144,7 +139,7 @@ mod tests {
             ("fields_compared", 2.0),
             ("fields_wrong", 1.0),
         ]
-        .map(|(name, value)| (name.to_owned(), value));
+        .map(|(name, value)| (name.to_owned(), Some(value)));
         assert_eq!(values, expected);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bgp_feed::{Handle, NeighborSettings, NeighborStatus, Settings};
+use bgp_feed::{Handle, NeighborSettings, NeighborStatus, PeerSettings, Settings};
 use events::{Asn, BgpSignal, NeighborId, PeerKey, RouteChange, RouteFact, SessionDownReason};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -30,14 +30,20 @@ pub fn settings(listen: &str, neighbor: &str, asn: u32) -> Settings {
         hold_time: Duration::from_secs(90),
         rib: bgp_feed::RibLimits::default(),
         rpki: bgp_feed::RpkiSettings::default(),
+        connect_retry: Duration::from_secs(2),
+        send_hold: None,
         neighbors: vec![NeighborSettings {
             address: ip(neighbor),
             port: bgp_feed::BGP_PORT,
+            interface: None,
             asn: Asn(asn),
-            egress: "a".into(),
             passive: true,
-            max_prefixes: 1000,
+            peer: PeerSettings {
+                max_prefixes: 1000,
+                ..PeerSettings::new("a".into())
+            },
         }],
+        dynamic: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bgp_core::{Frame, Framer, MessageType, encode, encode_open};
+use bgp_core::{Families, Frame, Framer, GracefulRestart, MessageType, Open, encode};
 use events::Asn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -14,6 +14,17 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Raw {
     stream: TcpStream,
     framer: Framer,
+}
+
+/// An OPEN with both families and graceful restart.
+pub fn open(asn: u32) -> Open {
+    Open {
+        four_octet_as: true,
+        families: Families::BOTH,
+        route_refresh: true,
+        graceful_restart: Some(GracefulRestart::default()),
+        ..Open::new(Asn(asn), 90, Ipv4Addr::new(192, 0, 2, 1))
+    }
 }
 
 impl Raw {
@@ -27,11 +38,9 @@ impl Raw {
         }
     }
 
-    /// Connects and goes as far as Established, with the OPEN that the feed itself would send.
+    /// Connects and goes as far as Established, with [`open`].
     pub async fn establish(from: &str, to: SocketAddr, asn: u32) -> Self {
-        let hold = Duration::from_secs(90);
-        let open = encode_open(Asn(asn), hold, Ipv4Addr::new(192, 0, 2, 1));
-        Self::establish_with(from, to, &open).await
+        Self::establish_with(from, to, &open(asn).encode()).await
     }
 
     pub async fn establish_with(from: &str, to: SocketAddr, open: &[u8]) -> Self {

@@ -146,6 +146,7 @@ fn ibgp_over_ipv4_table_changes_loss_and_return() {
         let shutdown = SessionDownReason::NotificationReceived {
             code: 6,
             subcode: 2,
+            text: None,
         };
         assert_eq!(reason, shutdown);
         feed.handle.stop().await;
@@ -264,7 +265,7 @@ fn when_both_connect_one_session_stays() {
 fn too_many_prefixes_stop_the_session() {
     namespace::run(|| async {
         let mut few = settings(FEED, ROUTER, LOCAL_AS);
-        few.neighbors[0].max_prefixes = 3;
+        few.neighbors[0].peer.max_prefixes = 3;
         let mut feed = Feed::start(few);
         let _bird = start(&session(&feed));
         feed.up().await;

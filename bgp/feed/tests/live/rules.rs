@@ -1,17 +1,16 @@
 //! Peers that break the rules, and slow receivers.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use bgp_core::{MessageType, encode, encode_open};
+use bgp_core::{MessageType, encode};
 use bgp_feed::{RibQuery, StartError};
 use events::{Asn, BgpSignal, SessionDownReason};
 use tokio::sync::mpsc;
 
 use crate::feed::{Feed, LOCAL_AS, ip, settings};
 use crate::namespace::{self, FEED, ROUTER, STRANGER};
-use crate::raw::Raw;
+use crate::raw::{Raw, open};
 
 /// UPDATE: 203.0.113.0/24 with AS_PATH `asn` and next hop 192.0.2.1.
 fn update(asn: u32) -> Vec<u8> {
@@ -46,11 +45,7 @@ fn broken_messages_end_their_session_only() {
             },
             (1, 2),
         ),
-        (
-            "OPEN again",
-            encode_open(Asn(LOCAL_AS), Duration::from_secs(9), Ipv4Addr::LOCALHOST),
-            (5, 3),
-        ),
+        ("OPEN again", open(LOCAL_AS).encode(), (5, 3)),
     ];
     namespace::run(|| async move {
         let mut feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
@@ -167,7 +162,7 @@ fn a_full_sink_delays_signals_and_loses_neither_them_nor_the_session() {
         let status = feed.status().await;
         assert!(status.uptime.is_some(), "{status:?}");
         assert!(
-            status.updates < u64::from(CHANGES),
+            status.counters.updates < u64::from(CHANGES),
             "the queues were not full"
         );
         let mut next = 1;
@@ -246,7 +241,8 @@ fn treat_as_withdraw_really_withdraws_and_is_counted() {
         peer.send(&bad).await;
         assert_eq!(feed.change("203.0.113.0/24").await.new, None);
         let status = feed.status().await;
-        assert_eq!((status.attribute_errors, status.ipv4_prefixes), (1, 0));
+        let withdrawn = status.counters.treated_as_withdraw;
+        assert_eq!((withdrawn, status.ipv4_prefixes), (1, 0));
         assert!(status.uptime.is_some());
         // Dropping the handle stops the feed as well.
         drop(feed);

@@ -68,6 +68,9 @@ fn incident(verdict: Option<Verdict>) -> Incident {
         bgp: events::BgpSummary::default(),
         plan: None,
         time_to_verdict: None,
+        dark_by: None,
+        cause: None,
+        related: Vec::new(),
     }
 }
 
@@ -82,7 +85,7 @@ fn bgp() -> BgpSummary {
 
 /// Runs a story, with the engine's timeouts in between; the answer is what went out, and when.
 fn run(story: Vec<(u64, Step)>) -> (Pages, Vec<(u64, Page)>) {
-    let mut pages = Pages::default();
+    let mut pages = Pages::new(Some(EgressName::from("a")));
     let mut sent = Vec::new();
     for (at, step) in story {
         let mut out = Vec::new();
@@ -336,7 +339,11 @@ fn a_suspicion_that_came_to_nothing_wakes_nobody() {
         (VERDICT + 9000, Timeout),
     ]);
     assert_eq!(sent, []);
-    assert_eq!(pages, Pages::default(), "nothing is kept either");
+    assert_eq!(
+        pages,
+        Pages::new(Some(EgressName::from("a"))),
+        "nothing is kept either"
+    );
     // Late evidence on an incident that never was worth a page opens none.
     pages_are(
         vec![
@@ -356,7 +363,7 @@ fn the_text_tells_the_story() {
         (VERDICT + 10, Status(S::InstalledVerifying)),
         (VERDICT + 5000, Healed),
     ]);
-    assert_eq!(pages, Pages::default());
+    assert_eq!(pages, Pages::new(Some(EgressName::from("a"))));
     let [(_, trigger), (_, resolve)] = &sent[..] else {
         panic!("{sent:#?}");
     };
@@ -449,4 +456,33 @@ fn every_verdict_has_a_severity_a_component_and_a_short_summary() {
         assert!(page.summary.starts_with(&verdict.to_string()));
         assert!(page.summary.len() <= 1024);
     }
+}
+
+#[test]
+fn a_backup_that_nothing_uses_wakes_nobody() {
+    let spare = Verdict::Gateway {
+        egress: EgressName::from("b"),
+    };
+    let mut pages = Pages::new(Some(EgressName::from("a")));
+    let mut out = Vec::new();
+    let mut unused = incident(Some(spare));
+    unused.affected.clear();
+    let told = |incident: &Incident| Conclusion::Updated {
+        incident: incident.clone(),
+        bgp: BgpSummary::default(),
+    };
+    let confirmed = Conclusion::Confirmed {
+        incident: unused.clone(),
+        bgp: BgpSummary::default(),
+    };
+    pages.conclusion(ms(VERDICT), &confirmed, &mut out);
+    pages.handle_timeout(ms(VERDICT) + PATIENCE, &mut out);
+    pages.conclusion(ms(VERDICT + 300), &told(&unused), &mut out);
+    let severities: Vec<Severity> = out.iter().map(|page| page.severity).collect();
+    assert_eq!(severities, [Severity::Warning]);
+    // Flows have moved to it meanwhile: somebody must know now.
+    let used = incident(unused.verdict.clone());
+    pages.conclusion(ms(VERDICT + 400), &told(&used), &mut out);
+    let severities: Vec<Severity> = out.iter().map(|page| page.severity).collect();
+    assert_eq!(severities, [Severity::Warning, Severity::Critical]);
 }

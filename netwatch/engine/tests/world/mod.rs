@@ -655,7 +655,7 @@ impl World {
                     }),
                 );
             }
-            Effect::RenewLease { .. } | Effect::Journal(_) => {}
+            Effect::RenewLease { .. } | Effect::Nudge { .. } | Effect::Journal(_) => {}
         }
     }
 }

@@ -70,6 +70,9 @@ pub fn incident(id: &str) -> Incident {
         bgp: events::BgpSummary::default(),
         plan: None,
         time_to_verdict: Some(Duration::from_micros(171_900)),
+        dark_by: None,
+        cause: None,
+        related: Vec::new(),
     }
 }
 

@@ -47,6 +47,15 @@ impl Remediator {
             self.say(incident, RemediationStatus::InstalledVerifying, out);
         }
         let targets = self.probed_of(&prefixes);
+        if self.policy.nudge
+            && let Some(incident) = incidents.last()
+        {
+            out.push(Output::Effect(Effect::Nudge {
+                plan: id,
+                incident: incident.clone(),
+                prefixes: prefixes.clone(),
+            }));
+        }
         let egresses = ways.into_iter().map(|(egress, _)| egress).collect();
         self.request_probes(targets, dedup(egresses), out);
     }

@@ -62,6 +62,17 @@ impl Remediator {
         }
     }
 
+    /// What it goes by.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Goes by something else from now on; what was learned stays.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// The correlator concluded something.
     pub fn conclusion(&mut self, at: Timestamp, conclusion: &Conclusion, out: &mut Vec<Output>) {
         match conclusion {
@@ -162,7 +173,8 @@ impl Remediator {
                     self.revert(at, *plan, RevertReason::InstallFailed, out);
                 }
             }
-            Outcome::PageSent { .. }
+            Outcome::Nudged { .. }
+            | Outcome::PageSent { .. }
             | Outcome::PageAccepted { .. }
             | Outcome::PageFailed { .. } => {}
         }

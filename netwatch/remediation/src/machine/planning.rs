@@ -313,7 +313,8 @@ impl Remediator {
         let Some(verdict) = case.incident.verdict.clone() else {
             return false;
         };
-        let (onset, charged, class) = (case.incident.onset, case.charged, verdict.class());
+        let onset = case.incident.proof_from();
+        let (charged, class) = (case.charged, verdict.class());
         let plan = Plan {
             id: PlanId(self.next_plan),
             incident: id.clone(),
@@ -485,7 +486,9 @@ pub(super) fn broken(verdict: &Verdict) -> Option<EgressName> {
     match verdict {
         Verdict::LocalLink { egress }
         | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. } => Some(egress.clone()),
+        | Verdict::UpstreamAs { egress, .. }
+        | Verdict::AddressFamily { egress, .. }
+        | Verdict::EgressOnly { egress } => Some(egress.clone()),
         _ => None,
     }
 }
@@ -496,11 +499,14 @@ pub(super) fn forbids(verdict: &Verdict) -> Option<&'static str> {
         Verdict::LocalLink { .. }
         | Verdict::Gateway { .. }
         | Verdict::UpstreamAs { .. }
+        | Verdict::AddressFamily { .. }
+        | Verdict::EgressOnly { .. }
         | Verdict::RemoteAs { .. }
         | Verdict::Prefix { .. } => None,
         Verdict::SinglePeer { .. } => Some("one peer is down, not a path: no route is changed"),
         Verdict::ReturnPath { .. } => Some("return path: a route change repairs the way out only"),
         Verdict::HostStall => Some("this host was stalled: the network is not blamed"),
+        Verdict::Latency { .. } => Some("round-trip times rose, nothing is lost"),
         Verdict::TotalIsolation => Some("every egress is dead: routes stay as they are"),
         Verdict::None => Some("no fault found"),
     }

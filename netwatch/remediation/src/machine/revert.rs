@@ -12,7 +12,7 @@ impl Remediator {
             self.healed.pop_front();
         }
         let doublings = u32::try_from(self.healed.len()).unwrap_or(u32::MAX).min(16);
-        let hold = (self.policy.hold_down * (1 << doublings)).min(MAX_HOLD_DOWN);
+        let hold = (self.policy.hold_down * (1 << doublings)).min(self.policy.hold_down_max);
         let mut held = false;
         for id in self.serving(incident) {
             if let Some(active) = self.plans.get_mut(&id)

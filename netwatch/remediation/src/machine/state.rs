@@ -13,8 +13,6 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const MAX_CASES: usize = 64;
 /// A case may be extended as more prefixes turn out to be affected or proven.
 pub(super) const MAX_PLANS_PER_CASE: usize = 3;
-/// The longest that a healed plan's routes are kept against flapping.
-pub(super) const MAX_HOLD_DOWN: Duration = Duration::from_secs(600);
 /// Flow-source probes through the backup over so long, all lost, mean that it failed.
 pub(super) const BACKUP_WINDOW: Duration = Duration::from_millis(1_000);
 /// Fewer lost probes in that window mean nothing.

@@ -341,6 +341,9 @@ pub fn incident(id: &str, verdict: Verdict, affected: &[usize]) -> Incident {
         bgp: BgpSummary::default(),
         plan: None,
         time_to_verdict: None,
+        dark_by: None,
+        cause: None,
+        related: Vec::new(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Results as `--json` writes them, and as people read them.
+//! What a run measured and checked: as `--json` writes it, and as people read it.
 
 use std::path::Path;
 use std::process::Command;
@@ -143,7 +143,7 @@ pub fn merged(checks: Vec<Check>) -> Vec<Check> {
 }
 
 /// Something that was expected.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What.
     pub name: String,
