@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use events::{
-    BgpSignal, Conclusion, EgressName, Entry, FibChange, HostSignal, Incident, PeerKey,
+    BgpSignal, Conclusion, EgressName, Entry, FibChange, HostSignal, Incident, Learned, PeerKey,
     ProbeRequest, ProbeResult, ProbeSource, Signal, Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -146,9 +146,12 @@ impl Correlator {
     pub fn bgp(&mut self, at: Timestamp, signal: &BgpSignal) {
         match signal {
             BgpSignal::Change(change) => self.log.change(at, change, &self.routes),
+            // Of a collector far away nothing follows for the egress.
             BgpSignal::SessionDown {
                 neighbor, egress, ..
-            } => self.log.session_lost(at, egress, *neighbor),
+            } if neighbor.learned != Learned::RisLive => {
+                self.log.session_lost(at, egress, *neighbor);
+            }
             _ => {}
         }
         self.routes.signal(signal);

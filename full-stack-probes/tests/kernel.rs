@@ -383,8 +383,17 @@ fn the_oldest_lost_byte_keeps_its_age_and_the_kernels_retransmissions_their_clas
             };
             let probe = position(RetransmitClass::TailLossProbe);
             let one = position(RetransmitClass::Timeout { count: 1 });
-            let two = position(RetransmitClass::Timeout { count: 2 });
-            assert!(probe < one && one < two, "{classes:?}");
+            assert!(probe < one, "{classes:?}");
+            // The kernel counts a timeout also where the retransmission then fails for a copy that
+            // is still on its way through the host: a count may be left out, none comes twice.
+            let counts: Vec<_> = classes
+                .iter()
+                .filter_map(|class| match class {
+                    RetransmitClass::Timeout { count } => Some(*count),
+                    _ => None,
+                })
+                .collect();
+            assert!(counts.len() > 1 && counts.is_sorted(), "{classes:?}");
 
             peer.appear();
             let healed = clock::now();

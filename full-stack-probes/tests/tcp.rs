@@ -324,10 +324,13 @@ fn retransmissions(peer: &Peer, watch: &mut Watch) {
         .collect();
     let position = |wanted| classes.iter().position(|class| *class == wanted);
     let probe = position(RetransmitClass::TailLossProbe);
-    let one = position(RetransmitClass::Timeout { count: 1 });
-    let two = position(RetransmitClass::Timeout { count: 2 });
+    // A count is left out where a copy of the segment is still on its way through the host: the
+    // kernel counts the timeout and sends nothing.
+    let timeout = |class: &RetransmitClass| matches!(class, RetransmitClass::Timeout { .. });
+    let one = classes.iter().position(timeout);
+    let two = classes.iter().rposition(timeout);
     assert!(
-        probe.is_some() && probe < one && one < two,
+        probe.is_some() && probe < one && one <= two && two == Some(classes.len() - 1),
         "{classes:?}: a tail loss probe, then timeouts"
     );
     let overdue: Vec<_> = watch

@@ -66,7 +66,7 @@ Exit code: 0 if the daemon answered, 1 otherwise.")]
   netwatch bgp rib 203.0.113.7    the routes for an address, by neighbour
   netwatch bgp rib 203.0.113.0/24 --json
   netwatch bgp decode --file messages.bin   what a session would make of them
-  netwatch bgp replay updates.gz            an archive's content and final tables")]
+  netwatch bgp replay updates.gz            an archive's final tables")]
     Bgp {
         #[command(subcommand)]
         command: Bgp,
@@ -330,7 +330,8 @@ sha256sum` gives the same. docs/bgp-archives.md describes the lines.
 
 Examples:
   netwatch bgp replay updates.20250520.0735.gz
-  curl -s https://data.ris.ripe.net/rrc00/latest-bview.gz | netwatch bgp replay - --json
+  curl -s https://data.ris.ripe.net/rrc00/latest-bview.gz |
+    netwatch bgp replay - --json
   netwatch bgp replay bmp.pcap --neighbor 192.0.2.1 --dump
 
 Exit code: 0 if all was read, 1 if something in it cannot be read, 2 if nothing can.")]

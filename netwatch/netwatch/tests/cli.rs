@@ -35,6 +35,8 @@ fn every_command_has_help_with_examples() {
         &["bgp", "neighbors"],
         &["bgp", "rib"],
         &["bgp", "decode"],
+        &["bgp", "replay"],
+        &["replay"],
         &["check-config"],
     ] {
         let help = netwatch(&[command, &["--help"]].concat()).ok();
