@@ -334,7 +334,8 @@ Examples:
     netwatch bgp replay - --json
   netwatch bgp replay bmp.pcap --neighbor 192.0.2.1 --dump
 
-Exit code: 0 if all was read, 1 if something in it cannot be read, 2 if nothing can.")]
+Exit code: 0 if all was read, 1 if something in it cannot be read, 2 if nothing
+can.")]
 pub struct Replay {
     /// A file, or - for standard input
     #[arg(value_name = "FILE")]

@@ -136,7 +136,12 @@ impl Rib {
             generation: neighbor.generation,
         };
         let Some(path) = path_id else {
-            let old = neighbor.table.insert(prefix, entry);
+            // Paths with identifiers are of an earlier session.
+            let paths: Vec<u32> = neighbor.table.paths(&prefix).map(|(id, _)| id).collect();
+            for path in paths {
+                self.drop_path(index, prefix, path);
+            }
+            let old = self.neighbors.get_mut(index)?.table.insert(prefix, entry);
             self.replaced(index, prefix, old, Some(entry), Why::Told, outcome);
             return None;
         };
@@ -159,7 +164,6 @@ impl Rib {
 
     pub(super) fn withdraw(&mut self, index: usize, nlri: Nlri, why: Why, outcome: &mut Outcome) {
         let Nlri { prefix, path_id } = nlri;
-        let now = self.clock;
         let Some(neighbor) = self.neighbors.get_mut(index) else {
             return;
         };
@@ -178,12 +182,21 @@ impl Rib {
             }
             return;
         };
+        self.drop_path(index, prefix, path);
+        self.choose(index, prefix, why, outcome);
+    }
+
+    /// Takes a path away, without a word about the prefix's best.
+    fn drop_path(&mut self, index: usize, prefix: Prefix, path: u32) {
+        let now = self.clock;
+        let Some(neighbor) = self.neighbors.get_mut(index) else {
+            return;
+        };
         if let Some(old) = neighbor.table.remove_path(&prefix, path) {
             let change = change(neighbor, prefix, Some(path), old, now);
             self.history.push(change);
             self.forget(index, old.attributes);
         }
-        self.choose(index, prefix, why, outcome);
     }
 
     /// Makes the best of the paths the prefix's route.
