@@ -114,7 +114,7 @@ pub struct Summary {
     pub neighbors: BTreeMap<NeighborId, NeighborCounts>,
     /// Treatments of errors.
     pub treatments: Treatments,
-    /// What is wrong, [`MAX_PROBLEMS`] at most.
+    /// What is wrong, 100 at most.
     pub problems: Vec<Problem>,
     /// How many there were.
     pub problem_count: u64,

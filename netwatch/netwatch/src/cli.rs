@@ -225,7 +225,7 @@ pub struct Report {
   netwatch replay ID --verbose      one incident's, with every effect
   netwatch replay FILE --until 2s   a file, until 2 s after the incident's onset
   netwatch replay ID --list-keys    the parameters that --what-if takes
-  netwatch replay ID --what-if correlator.thresholds.confirm=25 --what-if policy.settle=80ms
+  netwatch replay ID --what-if correlator.thresholds.confirm=25
 
 Exit code: 0 if every effect is the recorded one, byte for byte (with --what-if: if it
 could be replayed), 1 if one differs, 2 if nothing could be replayed.")]
