@@ -227,8 +227,8 @@ pub struct Report {
   netwatch replay ID --list-keys    the parameters that --what-if takes
   netwatch replay ID --what-if correlator.thresholds.confirm=25
 
-Exit code: 0 if every effect is the recorded one, byte for byte (with --what-if: if it
-could be replayed), 1 if one differs, 2 if nothing could be replayed.")]
+Exit code: 0 if every effect is the recorded one, byte for byte (with --what-if:
+if it could be replayed), 1 if one differs, 2 if nothing could be replayed.")]
 pub struct ReplayIncident {
     /// A file, an incident, or a part of its name; default: the newest recording
     #[arg(value_name = "FILE|INCIDENT")]
