@@ -106,25 +106,29 @@ fn the_recorder_needs_room_for_one_recording() {
     );
 }
 
-/// The shipped file names every key that the reader knows, and the documentation too.
+/// The shipped file names every key that these complaints about unknown ones list, and the
+/// documentation too.
+fn shipped_and_documented(problems: &[String]) {
+    for problem in problems {
+        let (_, known) = problem.split_once("known keys here: ").unwrap();
+        for key in known.split(", ") {
+            assert!(SHIPPED.contains(key), "netwatch.toml lacks {key}");
+            assert!(
+                include_str!("../../docs/configuration.md").contains(&format!("`{key}`")),
+                "docs/configuration.md lacks {key}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_shipped_file_and_the_documentation_are_complete() {
-    let document = include_str!("../../docs/configuration.md");
     let nonsense = format!(
         "zzz = 1\n[host]\nzzz = 1\n[tcp]\nzzz = 1\n[watch]\nzzz = 1\n[block]\nzzz = 1\n[[egress]]\nname = 'a'\ninterface = 'a'\nzzz = 1\n[probe]\nzzz = 1\nanchors = [{{ address = '192.0.2.1', asn = 1, zzz = 1 }}]\n[bgp]\nlocal_as = 1\nrouter_id = '192.0.2.1'\nzzz = 1\n[bgp.rpki]\nfile = 'vrps.json'\nzzz = 1\n[[bgp.neighbor]]\naddress = '192.0.2.1'\nasn = 1\negress = 'a'\nzzz = 1\n[[bgp.dynamic]]\nprefix = '192.0.2.0/24'\nasn = [1]\negress = 'a'\nzzz = 1\n[failover]\nzzz = 1\n[[failover.maintenance]]\nstart = 2026-03-01T22:00:00Z\nend = 2026-03-01T23:00:00Z\nzzz = 1\n[pager]\nrouting_key = '{KEY}'\nzzz = 1\n[metrics]\nlisten = '127.0.0.1:1'\nzzz = 1\n[recorder]\nzzz = 1\n"
     );
     let found = problems(&nonsense);
     assert_eq!(found.len(), 17, "{found:#?}");
-    for problem in found {
-        let (_, known) = problem.split_once("known keys here: ").unwrap();
-        for key in known.split(", ") {
-            assert!(SHIPPED.contains(key), "netwatch.toml lacks {key}");
-            assert!(
-                document.contains(&format!("`{key}`")),
-                "docs/configuration.md lacks {key}"
-            );
-        }
-    }
+    shipped_and_documented(&found);
 }
 
 #[test]
@@ -726,22 +730,12 @@ fn monitored_routers_and_ris_live() {
     );
 
     // The shipped file and the documentation have every key.
-    let document = include_str!("../../docs/configuration.md");
     let unknown = format!(
         "{router}egress = \"a\"\nzzz = 1\n[[bgp.bmp.router.peer]]\naddress = \"192.0.2.8\"\negress = \"a\"\nzzz = 1\n[bgp.ris]\negress = \"a\"\nzzz = 1\n"
     );
     let found = problems(&of(&unknown));
     assert_eq!(found.len(), 3, "{found:#?}");
-    for problem in found {
-        let (_, known) = problem.split_once("known keys here: ").unwrap();
-        for key in known.split(", ") {
-            assert!(SHIPPED.contains(key), "netwatch.toml lacks {key}");
-            assert!(
-                document.contains(&format!("`{key}`")),
-                "configuration.md lacks {key}"
-            );
-        }
-    }
+    shipped_and_documented(&found);
 }
 
 #[test]

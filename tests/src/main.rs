@@ -104,22 +104,14 @@ struct Common {
 
 fn main() -> ExitCode {
     sys::catch_signals();
-    let result = match Cli::parse().command {
+    results::exit_code(match Cli::parse().command {
         Command::Run(args) => reported("lab", args.common.json.as_deref(), || run_scenarios(&args)),
         Command::Demo(args) => reported("demo", args.common.json.as_deref(), || demo(&args)),
         Command::Null(args) => reported("lab-null", args.json.as_deref(), || null(&args)),
         Command::Role {
             role: RoleCommand::Validator { file },
         } => lab::chatter::validator_main(&file).map(|()| true),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 /// Writes a failure that came before anything ran into the file, too.

@@ -84,21 +84,13 @@ struct Bench {
 
 fn main() -> ExitCode {
     sys::catch_signals();
-    let result = match Cli::parse().command {
+    results::exit_code(match Cli::parse().command {
         Command::Detect(bench) => bench.run("detect", Bench::detect),
         Command::Failover(bench) => bench.run("failover", Bench::failover),
         Command::Role {
             role: Role::Validator { file },
         } => lab::chatter::validator_main(&file).map(|()| true),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 /// Long cuts, each with many monitors side by side.

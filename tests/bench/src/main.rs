@@ -99,22 +99,14 @@ enum Part {
 
 fn main() -> ExitCode {
     sys::catch_signals();
-    let result = match Cli::parse().command {
+    results::exit_code(match Cli::parse().command {
         Command::Overhead(arguments) => overhead(&arguments),
         Command::Soak(arguments) => reported("soak", &arguments.common, false, |bench| {
             soak::run(bench, arguments.minutes)
         }),
         Command::Worker => worker::run().map(|()| true),
         Command::Peers { count } => load::peers_main(count).map(|()| true),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 /// Runs parts and writes the file, whatever happens. Whether all checks hold.

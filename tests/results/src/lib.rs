@@ -1,9 +1,22 @@
 //! What a run measured and checked: as `--json` writes it, and as people read it.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use serde::Serialize;
+
+/// How a program ends: an error is told on stderr; it and a failed check are a failure.
+#[must_use]
+pub fn exit_code(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A measured quantity.
 #[derive(Clone, Debug, Serialize)]
