@@ -6,7 +6,6 @@
 //! The keys are documented in `docs/configuration.md`; `netwatch.toml` beside this crate shows all
 //! of them.
 
-mod duration;
 mod maintenance;
 mod neighbor;
 mod parse;

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use toml::value::Datetime;
 
-use crate::{Problem, duration};
+use crate::Problem;
 
 /// Collects problems while a document is read.
 pub(crate) struct Report<'t> {
@@ -224,10 +224,10 @@ impl<'t> Item<'t> {
             return None;
         };
         let (low, high) = (
-            duration::show(*allowed.start()),
-            duration::show(*allowed.end()),
+            clock::write_duration(*allowed.start()),
+            clock::write_duration(*allowed.end()),
         );
-        match duration::parse(text) {
+        match clock::read_duration(text) {
             Some(value) if allowed.contains(&value) => Some(value),
             Some(_) => {
                 self.report.add(
@@ -241,7 +241,7 @@ impl<'t> Item<'t> {
                 self.report.add(
                     self.offset,
                     &self.key,
-                    format!("`{text}` is not a duration: write a whole number and ms, s, m or h, {low} to {high}"),
+                    format!("`{text}` is not a duration: write a whole number and us, ms, s, m or h, {low} to {high}"),
                 );
                 None
             }

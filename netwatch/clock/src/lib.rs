@@ -1,6 +1,11 @@
-//! The host's clocks, read at the edges only: pure crates take time as an argument.
+//! The host's clocks, read at the edges only: pure crates take time as an argument. And durations as
+//! people write them.
+
+mod duration;
 
 use events::Timestamp;
+
+pub use duration::{read_duration, write_duration};
 
 /// `CLOCK_MONOTONIC`, the clock of the kernel's own timestamps.
 #[must_use]

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use api::{Client, Reply, Request, RibQuery, RibReply, RibRoute};
@@ -217,7 +216,7 @@ fn shown(at: Timestamp) -> String {
 /// RFC 3339, a time of today, or so long ago.
 fn moment(text: &str) -> Result<Timestamp> {
     if let Some(ago) = text.strip_prefix('-') {
-        return Ok(clock::now() - span(ago).with_context(|| unknown(text))?);
+        return Ok(clock::now() - clock::read_duration(ago).with_context(|| unknown(text))?);
     }
     if let Ok(wall) = text.parse::<jiff::Timestamp>() {
         return Ok(clock::monotonic(wall));
@@ -238,21 +237,10 @@ fn unknown(text: &str) -> String {
     )
 }
 
-fn span(text: &str) -> Option<Duration> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(millis).map(Duration::from_millis)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

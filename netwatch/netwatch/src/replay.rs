@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use recorder::{Changes, Options, Reader, Replayed, Story, find, keys, read_duration, stories};
+use recorder::{Changes, Options, Reader, Replayed, Story, find, keys, stories};
 use serde_json::{Value, json};
 
 use crate::cli::ReplayIncident;
@@ -43,7 +43,7 @@ fn replayed(arguments: &ReplayIncident) -> Result<ExitCode> {
         .until
         .as_deref()
         .map(|text| {
-            read_duration(text)
+            clock::read_duration(text)
                 .map(|after| header.onset + after)
                 .with_context(|| {
                     format!(

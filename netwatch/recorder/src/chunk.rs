@@ -227,7 +227,7 @@ impl Encoder {
         self.until = input.at;
     }
 
-    /// An effect was polled. The answer is its JSON.
+    /// An effect was polled.
     pub fn effect(&mut self, id: EffectId, effect: &Effect) {
         let json = json(effect);
         self.push(&Wire::Effect {

@@ -29,4 +29,4 @@ pub use recorder::{Counters, Recorder, Settings};
 pub use replay::{Difference, Options, Replayed, Told, replay};
 pub use ring::Ring;
 pub use story::{Story, stories};
-pub use what_if::{Changes, Key, WhatIfError, keys, read_duration};
+pub use what_if::{Changes, Key, WhatIfError, keys};

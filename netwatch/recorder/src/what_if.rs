@@ -128,7 +128,7 @@ fn collect(name: &str, value: &Value, keys: &mut Vec<Key>) {
     };
     match value {
         Value::Object(fields) => match duration(value) {
-            Some(duration) => leaf("duration", write_duration(duration)),
+            Some(duration) => leaf("duration", clock::write_duration(duration)),
             None => {
                 for (field, value) in fields {
                     let dot = if name.is_empty() { "" } else { "." };
@@ -152,43 +152,11 @@ fn duration(value: &Value) -> Option<Duration> {
     Some(Duration::new(seconds, nanos))
 }
 
-const UNITS: [(&str, u64); 6] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-];
-
-fn write_duration(duration: Duration) -> String {
-    let nanos = duration.as_nanos();
-    if nanos == 0 {
-        return "0s".to_owned();
-    }
-    let (unit, size) = UNITS
-        .iter()
-        .rev()
-        .find(|(_, size)| nanos.is_multiple_of(u128::from(*size)))
-        .unwrap_or(&UNITS[0]);
-    format!("{}{unit}", nanos / u128::from(*size))
-}
-
-/// A duration as people write it: `80ms`, `2s`, `5m`; a whole number and `ns`, `us`, `ms`, `s`, `m` or `h`.
-#[must_use]
-pub fn read_duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (count, unit) = text.split_at(digits);
-    let (_, size) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    let nanos = count.parse::<u64>().ok()?.checked_mul(*size)?;
-    Some(Duration::from_nanos(nanos))
-}
-
 fn read(kind: &str, text: &str) -> Result<Value, String> {
     let value = match kind {
         "duration" => {
             let duration =
-                read_duration(text).ok_or("it takes a duration such as 80ms, 2s or 5m")?;
+                clock::read_duration(text).ok_or("it takes a duration such as 80ms, 2s or 5m")?;
             serde_json::to_value(duration).ok()
         }
         "number" => text
