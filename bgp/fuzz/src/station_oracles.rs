@@ -76,7 +76,13 @@ pub fn mrt(record: &MrtRecord, ours: &Result<MrtContent<'_>, MrtError>) {
             MrtContent::Routes(routes),
             MrtMessage::TableDumpV2Message(TableDumpV2Message::RibAfi(theirs)),
         ) => {
-            assert_eq!(routes.len(), theirs.rib_entries.len());
+            // It leaves out entries whose attributes it cannot read.
+            let left_out = routes.len() - theirs.rib_entries.len();
+            let faulty = routes.iter().filter(|route| !route.errors.is_empty());
+            assert!(left_out <= faulty.count());
+            if left_out > 0 {
+                return;
+            }
             for (ours, entry) in routes.iter().zip(&theirs.rib_entries) {
                 assert_eq!(ours.nlri.prefix, theirs.prefix.prefix.trunc());
                 assert_eq!(ours.nlri.path_id, entry.path_id);
