@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use events::{BgpSignal, NeighborId, PeerKey};
 
-use super::change::{Outcome, Why, first_prefix};
+use super::change::{Outcome, Why, first_prefix, older};
 use super::{Neighbor, Rib};
-use crate::nlri::{Family, Nlri};
+use crate::nlri::Family;
 use crate::open::GracefulRestart;
 
 impl Rib {
@@ -107,19 +107,7 @@ impl Rib {
         let Some(neighbor) = self.neighbors.get(index) else {
             return;
         };
-        let mut gone = Vec::new();
-        for (prefix, entry) in neighbor.table.iter_from(first_prefix(family), true) {
-            let before = gone.len();
-            let paths = neighbor.table.paths(&prefix);
-            let older = paths.filter(|(_, path)| path.generation < oldest);
-            gone.extend(older.map(|(path, _)| Nlri {
-                prefix,
-                path_id: Some(path),
-            }));
-            if gone.len() == before && entry.generation < oldest {
-                gone.push(Nlri::from(prefix));
-            }
-        }
+        let (gone, _) = older(&neighbor.table, first_prefix(family), oldest, usize::MAX);
         // What would be told of withdrawals is not: nobody withdrew anything.
         let mut outcome = Outcome::default();
         for nlri in gone {
