@@ -54,8 +54,8 @@ pub use outbox::Outbox;
 pub use path::{AsPath, Segment, SegmentKind};
 pub use refresh::{RefreshKind, RouteRefresh};
 pub use rib::{
-    END_OF_RIB_WAIT, MaxPrefixes, NeighborConfig, Rib, RibCursor, RibLimits, RibMemory, RibPage,
-    RibQuery, RibRequest, RibRoute, RibWalk, TableStatus,
+    END_OF_RIB_WAIT, MaxPrefixes, NeighborConfig, Rib, RibLimits, RibMemory, RibPage, RibRequest,
+    RibWalk, TableStatus,
 };
 pub use role::{OtcRule, Role, RouteLeak};
 pub use rtr::{RTR_PORT, RtrClient, RtrError, RtrErrorCode, RtrIntervals, RtrPdu, RtrStep};

@@ -27,7 +27,7 @@ use crate::table::{Entry, Table};
 use crate::validation::Vrps;
 
 pub use memory::RibMemory;
-pub use query::{RibCursor, RibPage, RibQuery, RibRequest, RibRoute, RibWalk};
+pub use query::{RibPage, RibRequest, RibWalk};
 
 /// How long a new session has for its End-of-RIB; then what it did not announce again is withdrawn.
 /// Neighbours without graceful restart need not send the marker at all.

@@ -9,6 +9,7 @@
 //! Every channel is bounded. A sink that is full holds up the RIB's task only: sessions go on reading
 //! and keep their timers, and facts that wait are replaced by newer ones. Nothing is ever announced.
 
+mod accept;
 pub mod archive;
 mod archive_capture;
 pub mod archive_replay;
@@ -34,11 +35,11 @@ use std::time::Duration;
 
 use bgp_core::SessionConfig;
 pub use bgp_core::{
-    Capability, Families, HistoryLimits, RibCursor, RibLimits, RibMemory, RibPage, RibQuery,
-    RibRequest, RibRoute, Role, State, Vrp, Vrps,
+    Capability, Families, HistoryLimits, RibLimits, RibMemory, RibPage, RibRequest, Role, State,
+    Vrp, Vrps,
 };
 pub use bmp::{BmpSettings, RouterSettings, RouterStatus, RouterTable};
-use events::{Asn, BgpSignal, PeerKey, Prefix, Timestamp};
+use events::{Asn, BgpSignal, PeerKey, Prefix, RibQuery, RibRoute, Timestamp};
 pub use ris::{RisSettings, RisStatus};
 pub use rpki::RpkiSettings;
 pub use settings::{

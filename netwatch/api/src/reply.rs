@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use events::{
     Asn, EgressName, Entry, FibRoute, Incident, NeighborId, Owner, PeerKey, Plan, PlanId, PlanMode,
-    Prefix, ProbeSource, ProbeTarget, RouteAttributes, Timestamp,
+    Prefix, ProbeSource, ProbeTarget, RibCursor, RibQuery, RibRoute, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{KernelInfo, RibCursor, RibQuery, millis};
+use crate::{KernelInfo, millis};
 
 /// A reply: one line of JSON, its kind in `reply`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -402,24 +402,8 @@ pub struct RibReply {
     /// A neighbour's table lacks routes for want of memory: what is missing here may exist.
     #[serde(default)]
     pub partial: bool,
-    /// The tables' sizes.
+    /// Without a query the tables' sizes.
     pub neighbors: Vec<NeighborInfo>,
-}
-
-/// One route of one neighbour.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RibRoute {
-    /// Whose.
-    pub neighbor: NeighborId,
-    /// The uplink that it stands for.
-    pub egress: EgressName,
-    /// Which of the neighbour's paths to the prefix (RFC 7911), if it sends several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_id: Option<u32>,
-    /// The route.
-    pub route: RouteAttributes,
-    /// The session is lost.
-    pub stale: bool,
 }
 
 /// Incidents.

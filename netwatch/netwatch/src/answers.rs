@@ -10,7 +10,7 @@ use api::{
 };
 use events::{
     BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
-    PeerKey, PlanMode, ProbeOutcome, RouteAttributes, Timestamp,
+    PeerKey, PlanMode, ProbeOutcome, RibQuery, RouteAttributes, Timestamp,
 };
 use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
@@ -151,7 +151,9 @@ impl Daemon {
             let kernel = tokio::task::spawn_blocking(move || {
                 crate::kernel::info(collector.as_deref(), error)
             });
-            status.neighbors = neighbors(bgp.as_deref()).await;
+            if let Some(bgp) = bgp.as_deref() {
+                status.neighbors = neighbors(bgp).await;
+            }
             status.kernel = kernel.await.unwrap_or_else(|error| api::KernelInfo {
                 off: Some(error.to_string()),
                 ..api::KernelInfo::default()
@@ -195,17 +197,19 @@ impl Daemon {
             .collect()
     }
 
-    fn rib(&self, query: Option<api::RibQuery>, page: rib::Page, reply: oneshot::Sender<Reply>) {
+    fn rib(&self, query: Option<RibQuery>, page: rib::Page, reply: oneshot::Sender<Reply>) {
         let Some(bgp) = self.bgp.clone() else {
             let message = "no BGP speaker is configured: add [bgp] to the configuration";
             return send(reply, Reply::error(ErrorCode::Unavailable, message));
         };
         self.adapters.spawn(async move {
-            let mut found = match query {
+            let found = match query {
                 Some(query) => rib::answer(&bgp, query, page).await,
-                None => RibReply::default(),
+                None => RibReply {
+                    neighbors: neighbors(&bgp).await,
+                    ..RibReply::default()
+                },
             };
-            found.neighbors = neighbors(Some(&bgp)).await;
             send(reply, Reply::BgpRib(found));
         });
     }
@@ -418,11 +422,17 @@ async fn targets(prober: &probing::Handle, egresses: &mut [EgressInfo]) {
     }
 }
 
-pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
-    let Some(bgp) = bgp else { return Vec::new() };
+async fn neighbors(bgp: &bgp_feed::Handle) -> Vec<NeighborInfo> {
+    let mut found = sessions(bgp).await;
+    let (routers, ris) = (bgp.routers().await, bgp.ris().await);
+    found.extend(crate::bgp_stations::tables(&routers, ris.as_ref()));
+    found
+}
+
+/// Neighbours with sessions of ours.
+pub(crate) async fn sessions(bgp: &bgp_feed::Handle) -> Vec<NeighborInfo> {
     let now = clock::now();
-    let mut found: Vec<NeighborInfo> = bgp
-        .neighbors()
+    bgp.neighbors()
         .await
         .into_iter()
         .map(|status| NeighborInfo {
@@ -437,9 +447,7 @@ pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInf
             stale: status.stale,
             last_error: status.last_error,
         })
-        .collect();
-    found.extend(crate::bgp_stations::neighbors(bgp).await);
-    found
+        .collect()
 }
 
 fn session(status: &bgp_feed::NeighborStatus, now: Timestamp) -> SessionInfo {

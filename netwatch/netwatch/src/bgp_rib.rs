@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use api::{Client, Reply, Request, RibQuery, RibReply, RibRoute};
-use events::{NeighborId, OriginValidation, Timestamp};
+use api::{Client, Reply, Request, RibReply};
+use events::{NeighborId, OriginValidation, RibQuery, RibRoute, Timestamp};
 use jiff::tz::TimeZone;
 
 use crate::cli::RibArguments;

@@ -5,8 +5,7 @@ use crate::nlri::Nlri;
 use crate::path::{AsPath, Segment, SegmentKind};
 use crate::update::Update;
 use crate::update::{Announcement, Context};
-use events::Asn;
-use events::RouteAttributes;
+use events::{Asn, RibQuery, RouteAttributes};
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 
@@ -790,6 +789,49 @@ fn of_several_paths_the_best_is_told() {
     );
     rib.expire(at(10_000));
     assert_eq!(rib.attribute_sets(), 1);
+}
+
+/// Between BoRR and EoRR nothing is worse for not having been sent again yet.
+#[test]
+fn a_refresh_does_not_change_which_of_several_paths_is_best() {
+    let mut rib = rib(9);
+    watch(&mut rib, &["10.0.0.1"]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &path("10.0.0.0/8", 7, &[1]), 1);
+    apply(&mut rib, 1, &path("10.0.0.0/8", 8, &[2, 3]), 1);
+    apply(&mut rib, 1, &end(), 1);
+    rib.refresh_began(A, 1, Family::Ipv4);
+    assert!(apply(&mut rib, 1, &path("10.0.0.0/8", 8, &[2, 3]), 2).is_empty());
+    assert!(apply(&mut rib, 1, &path("10.0.0.0/8", 7, &[1]), 3).is_empty());
+    assert!(rib.refresh_ended(A, 1, Family::Ipv4).is_empty());
+    // What the last session announced is worse.
+    rib.session_up(A, 2, &negotiated(), at(4));
+    assert_eq!(
+        apply(&mut rib, 2, &path("10.0.0.0/8", 8, &[2, 3]), 5),
+        [
+            "10.0.0.0/8 [1] -> 10.0.0.0/8 [2 3] for 10.0.0.1",
+            "10.0.0.1 by a: 10.0.0.0/8 [2 3]"
+        ]
+    );
+}
+
+/// The past of paths stays theirs when a session without path identifiers comes.
+#[test]
+fn a_route_without_identifier_takes_the_place_of_paths_and_of_no_route() {
+    let mut rib = rib(9);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &path("10.0.0.0/8", 7, &[1]), 1);
+    apply(&mut rib, 1, &path("10.0.0.0/8", 8, &[2, 3]), 1);
+    rib.session_up(A, 2, &negotiated(), at(4));
+    apply(&mut rib, 2, &announce(&["10.0.0.0/8"], &[4]), 5);
+    assert_eq!(
+        pages(&rib, &request(RibQuery::All, None, 9)),
+        ["a 10.0.0.0/8 [4]"]
+    );
+    assert_eq!(
+        pages(&rib, &request(RibQuery::All, Some(3), 9)),
+        ["a 10.0.0.0/8#7 [1]", "a 10.0.0.0/8#8 [2 3]"]
+    );
 }
 
 #[test]
