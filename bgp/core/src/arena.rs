@@ -168,6 +168,11 @@ impl Arena {
             + (self.free.capacity() + self.uncounted.capacity()) * size_of::<u32>()
     }
 
+    /// How much of that new sets would take in place of those that went.
+    pub const fn slack(&self) -> usize {
+        self.free.len() * size_of::<Slot>()
+    }
+
     /// How many routes cross each link and each AS, of those that any crosses.
     pub fn links(&mut self) -> &HashMap<LinkKey, u32, FixedState> {
         self.count_all();

@@ -34,6 +34,7 @@ mod table;
 mod update;
 mod validation;
 mod values;
+mod views;
 
 pub use attributes::{AttributeError, Attributes, ErrorLevel, Origin};
 pub use bmp_station::{Station, StationAction, StationCounts, StationPeer};
@@ -68,3 +69,4 @@ pub use update::{
 };
 pub use validation::{Vrp, Vrps};
 pub use values::{AttributeValue, attribute_name, attribute_values};
+pub use views::Views;

@@ -58,7 +58,10 @@ impl Acceptor {
     /// Logs now and then that a connection is refused.
     pub fn refuse(&mut self, address: IpAddr, why: &str) {
         let now = clock::now();
-        if self.logged.is_none_or(|last| now.since(last) >= STRANGER_LOG) {
+        if self
+            .logged
+            .is_none_or(|last| now.since(last) >= STRANGER_LOG)
+        {
             self.logged = Some(now);
             warn!(%address, "{} connection refused: {why}", self.protocol);
         }

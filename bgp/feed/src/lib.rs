@@ -53,6 +53,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use neighbor::Neighbor;
+pub use neighbor::NoRefresh;
 use neighbors::{Dynamic, Neighbors};
 use protection::Password;
 pub use store::RibStatus;
@@ -372,6 +373,23 @@ impl Handle {
             .await
             .ok()?;
         receiver.await.ok()
+    }
+
+    /// Asks a neighbour for its routes (RFC 2918); the families that it is asked for. What is there
+    /// stays meanwhile.
+    ///
+    /// # Errors
+    /// Says why it cannot be asked.
+    pub async fn refresh(
+        &self,
+        neighbor: events::NeighborId,
+        families: Families,
+    ) -> Result<Families, NoRefresh> {
+        let (answer, receiver) = oneshot::channel();
+        let request = Request::Refresh(neighbor, families, answer);
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| NoRefresh::Ended)?;
+        receiver.await.map_err(|_| NoRefresh::Ended)?
     }
 
     /// How the RIB fares. `None` if the feed has ended.

@@ -126,10 +126,10 @@ fn incoming(stream: TcpStream, neighbor: &Arc<Neighbor>, shared: &Shared) {
     session.step(Event::StartPassive, clock::now(), jitter());
     let id = shared.next.fetch_add(1, Ordering::Relaxed);
     match neighbor.admit(id, false, clock::now()) {
-        Ok(stop) => {
+        Ok(orders) => {
             let connection = Connection::new(id, Arc::clone(neighbor), stream, session);
             let (reports, shutdown) = (shared.reports.clone(), shared.shutdown.clone());
-            tokio::spawn(connection.run(reports, stop, shutdown));
+            tokio::spawn(connection.run(reports, orders, shutdown));
         }
         Err(refusal) => {
             info!(neighbor = %address, %refusal, "BGP connection refused");
@@ -219,11 +219,11 @@ async fn run(
     shared: &Shared,
 ) -> Option<Session> {
     let id = shared.next.fetch_add(1, Ordering::Relaxed);
-    let stop = neighbor.admit(id, true, clock::now()).ok()?;
+    let orders = neighbor.admit(id, true, clock::now()).ok()?;
     let connection = Connection::new(id, Arc::clone(neighbor), stream, session);
     let (reports, shutdown) = (shared.reports.clone(), shared.shutdown.clone());
     // A task of its own: it must outlive this one to say goodbye when the feed stops.
-    tokio::spawn(connection.run(reports, stop, shutdown))
+    tokio::spawn(connection.run(reports, orders, shutdown))
         .await
         .ok()
 }

@@ -38,8 +38,8 @@ pub use kernel::{
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,
     NotificationInfo, PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo,
-    RecordingInfo, Reply, RibReply, RisInfo, RollbackReply, RouterInfo, RoutesReply, SessionInfo,
-    StatusReply, TargetInfo, VersionReply,
+    RecordingInfo, RefreshReply, Reply, RibReply, RisInfo, RollbackReply, RouterInfo, RoutesReply,
+    SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
-pub use request::Request;
+pub use request::{AddressFamily, Request};
 pub use server::{BindError, Call, Limits, Publisher, Server, ServerCounters};

@@ -10,7 +10,7 @@ use events::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{KernelInfo, millis};
+use crate::{AddressFamily, KernelInfo, millis};
 
 /// A reply: one line of JSON, its kind in `reply`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub enum Reply {
     Routes(RoutesReply),
     /// To [`Request::Rollback`](crate::Request::Rollback).
     Rollback(RollbackReply),
+    /// To [`Request::BgpRefresh`](crate::Request::BgpRefresh).
+    BgpRefresh(RefreshReply),
     /// To [`Request::BgpRib`](crate::Request::BgpRib).
     BgpRib(RibReply),
     /// To [`Request::BgpNeighbors`](crate::Request::BgpNeighbors).
@@ -310,6 +312,9 @@ pub struct NeighborInfo {
     pub ipv6_routes: u64,
     /// The session is lost; the routes are what was last known.
     pub stale: bool,
+    /// Routes were left out for want of memory: what is missing may exist.
+    #[serde(default)]
+    pub partial: bool,
     /// The newest error, in words.
     pub last_error: Option<String>,
     /// More about a session of ours; absent for neighbours that others tell of.
@@ -381,6 +386,13 @@ pub struct NotificationInfo {
     /// How long ago.
     #[serde(rename = "ago_ms", with = "millis::option")]
     pub ago: Option<Duration>,
+}
+
+/// What a neighbour was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshReply {
+    /// The families.
+    pub asked: Vec<AddressFamily>,
 }
 
 /// What the RIB holds.

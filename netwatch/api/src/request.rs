@@ -48,6 +48,14 @@ pub enum Request {
     },
     /// The BGP neighbours.
     BgpNeighbors,
+    /// Ask a neighbour for its routes (RFC 2918).
+    BgpRefresh {
+        /// Whom.
+        neighbor: NeighborId,
+        /// `"ipv4"` or `"ipv6"`; absent: what the session carries.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        family: Option<AddressFamily>,
+    },
     /// Send a test page through every egress.
     PageTest,
     /// Turn this connection into a stream of [`Notification`](crate::Notification)s.
@@ -58,7 +66,7 @@ pub enum Request {
 
 impl Request {
     /// The values of `request`.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "status",
         "peers",
         "incidents",
@@ -66,6 +74,7 @@ impl Request {
         "rollback",
         "bgp_rib",
         "bgp_neighbors",
+        "bgp_refresh",
         "page_test",
         "subscribe",
         "version",
@@ -82,11 +91,21 @@ impl Request {
             Self::Rollback { .. } => "rollback",
             Self::BgpRib { .. } => "bgp_rib",
             Self::BgpNeighbors => "bgp_neighbors",
+            Self::BgpRefresh { .. } => "bgp_refresh",
             Self::PageTest => "page_test",
             Self::Subscribe => "subscribe",
             Self::Version => "version",
         }
     }
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum AddressFamily {
+    Ipv4,
+    Ipv6,
 }
 
 #[cfg(test)]
@@ -117,6 +136,13 @@ mod tests {
                 r#"{"request":"bgp_rib","query":"203.0.113.0/24"}"#,
             ),
             (Request::BgpNeighbors, r#"{"request":"bgp_neighbors"}"#),
+            (
+                Request::BgpRefresh {
+                    neighbor: NeighborId::session([192, 0, 2, 1].into()),
+                    family: Some(AddressFamily::Ipv6),
+                },
+                r#"{"request":"bgp_refresh","neighbor":"192.0.2.1","family":"ipv6"}"#,
+            ),
             (Request::PageTest, r#"{"request":"page_test"}"#),
             (Request::Subscribe, r#"{"request":"subscribe"}"#),
             (Request::Version, r#"{"request":"version"}"#),

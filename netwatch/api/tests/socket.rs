@@ -205,6 +205,7 @@ fn full_status() -> StatusReply {
             ipv4_routes: 8,
             ipv6_routes: 4,
             stale: false,
+            partial: true,
             last_error: None,
             session: Some(Box::default()),
         }],

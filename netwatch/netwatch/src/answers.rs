@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NotificationInfo, PageAttempt,
-    PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply,
-    RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
+    AddressFamily, Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NotificationInfo,
+    PageAttempt, PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, RefreshReply, Reply,
+    Request, RibReply, RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo,
+    VersionReply,
 };
 use events::{
-    BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
-    PeerKey, PlanMode, ProbeOutcome, RibQuery, RouteAttributes, Timestamp,
+    BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, NeighborId,
+    OperatorCommand, PeerKey, PlanMode, ProbeOutcome, RibQuery, RouteAttributes, Timestamp,
 };
 use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
 
 use crate::daemon::Daemon;
 use crate::{metrics, rib, wiring};
+
+const NO_SPEAKER: &str = "no BGP speaker is configured: add [bgp] to the configuration";
 
 /// Facts that the engine was told, for people.
 #[derive(Debug, Default)]
@@ -118,6 +121,7 @@ impl Daemon {
                     send(reply, Reply::BgpNeighbors(answer));
                 });
             }
+            Request::BgpRefresh { neighbor, family } => self.refresh(neighbor, family, reply),
             Request::PageTest => self.page_test(reply),
             Request::Subscribe | Request::Version => {
                 send(reply, Reply::Version(VersionReply { version: version() }));
@@ -199,8 +203,7 @@ impl Daemon {
 
     fn rib(&self, query: Option<RibQuery>, page: rib::Page, reply: oneshot::Sender<Reply>) {
         let Some(bgp) = self.bgp.clone() else {
-            let message = "no BGP speaker is configured: add [bgp] to the configuration";
-            return send(reply, Reply::error(ErrorCode::Unavailable, message));
+            return send(reply, Reply::error(ErrorCode::Unavailable, NO_SPEAKER));
         };
         self.adapters.spawn(async move {
             let found = match query {
@@ -211,6 +214,26 @@ impl Daemon {
                 },
             };
             send(reply, Reply::BgpRib(found));
+        });
+    }
+
+    fn refresh(
+        &self,
+        neighbor: NeighborId,
+        family: Option<AddressFamily>,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        let Some(bgp) = self.bgp.clone() else {
+            return send(reply, Reply::error(ErrorCode::Unavailable, NO_SPEAKER));
+        };
+        self.adapters.spawn(async move {
+            let answer = match bgp.refresh(neighbor, rib::families(family)).await {
+                Ok(asked) => Reply::BgpRefresh(RefreshReply {
+                    asked: rib::names(asked),
+                }),
+                Err(why) => Reply::error(ErrorCode::Failed, format!("{neighbor}: {why}")),
+            };
+            send(reply, answer);
         });
     }
 
@@ -445,6 +468,7 @@ pub(crate) async fn sessions(bgp: &bgp_feed::Handle) -> Vec<NeighborInfo> {
             ipv4_routes: count(status.ipv4_prefixes),
             ipv6_routes: count(status.ipv6_prefixes),
             stale: status.stale,
+            partial: status.partial,
             last_error: status.last_error,
         })
         .collect()

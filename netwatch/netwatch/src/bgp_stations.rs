@@ -86,6 +86,7 @@ fn info(
         ipv4_routes: count(table.ipv4),
         ipv6_routes: count(table.ipv6),
         stale: table.stale,
+        partial: table.partial,
         last_error: None,
         session: None,
     }

@@ -296,6 +296,8 @@ pub enum Bgp {
     Neighbors(Query),
     /// Show the routes for an address or a prefix, by neighbour, now or at an earlier time
     Rib(RibArguments),
+    /// Ask a neighbour for all its routes again (RFC 2918)
+    Refresh(RefreshArguments),
     /// Decode BGP messages, and tell what a session would do with each of them
     Decode(Decode),
     /// Replay a recording: what it says, and the tables that it leaves behind
@@ -398,6 +400,43 @@ pub struct RibArguments {
     pub limit: Option<u64>,
     #[command(flatten)]
     pub query: Query,
+}
+
+/// Arguments of `netwatch bgp refresh`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is forgotten meanwhile. Where the neighbour marks begin and end (RFC 7313),
+what it did not send again is withdrawn at the end.
+
+Example:
+  netwatch bgp refresh 192.0.2.1 --family ipv4
+
+Exit code: 0 if the neighbour was asked, 1 if it cannot be, and why.")]
+pub struct RefreshArguments {
+    /// The neighbour's address
+    #[arg(value_name = "NEIGHBOR")]
+    pub neighbor: String,
+    /// Only this family; default: all that the session carries
+    #[arg(long, value_enum)]
+    pub family: Option<FamilyName>,
+    #[command(flatten)]
+    pub query: Query,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FamilyName {
+    Ipv4,
+    Ipv6,
+}
+
+impl From<FamilyName> for api::AddressFamily {
+    fn from(name: FamilyName) -> Self {
+        match name {
+            FamilyName::Ipv4 => Self::Ipv4,
+            FamilyName::Ipv6 => Self::Ipv6,
+        }
+    }
 }
 
 /// Arguments of `netwatch bgp decode`.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use api::RibReply;
+use api::{AddressFamily, RibReply};
+use bgp_feed::Families;
 use events::{NeighborId, RibCursor, RibQuery, Timestamp};
 
 /// Routes of a page where nobody says how many, and the most.
@@ -61,4 +62,19 @@ pub async fn count(bgp: &bgp_feed::Handle, counters: &mut BTreeMap<String, u64>)
         let value = u64::try_from(value).unwrap_or(u64::MAX);
         counters.insert(format!("netwatch_bgp_{name}"), value);
     }
+}
+
+/// One family, or both.
+pub const fn families(family: Option<AddressFamily>) -> Families {
+    Families {
+        ipv4: !matches!(family, Some(AddressFamily::Ipv6)),
+        ipv6: !matches!(family, Some(AddressFamily::Ipv4)),
+    }
+}
+
+/// The reverse of [`families`].
+pub fn names(families: Families) -> Vec<AddressFamily> {
+    let ipv4 = families.ipv4.then_some(AddressFamily::Ipv4);
+    let ipv6 = families.ipv6.then_some(AddressFamily::Ipv6);
+    ipv4.into_iter().chain(ipv6).collect()
 }

@@ -109,7 +109,7 @@ impl Rib {
     ) -> Option<MaxPrefixes> {
         let Nlri { prefix, path_id } = nlri;
         let family = Family::of_prefix(&prefix);
-        let short = self.is_short();
+        let short = self.neighbors.get(index).is_some_and(|n| self.is_short(n));
         let unwatched = || peers_within(&self.watched, &prefix).next().is_none();
         if short && unwatched() {
             self.leave_out(index, nlri, outcome);
@@ -398,8 +398,10 @@ impl Rib {
     /// A route that there is no memory for.
     fn leave_out(&mut self, index: usize, nlri: Nlri, outcome: &mut Outcome) {
         self.withdraw(index, nlri, Why::LeftOut, outcome);
+        let now = self.clock;
         if let Some(neighbor) = self.neighbors.get_mut(index) {
-            neighbor.partial = true;
+            let family = Family::of_prefix(&nlri.prefix);
+            neighbor.lack.left_out(family, now);
         }
     }
 }

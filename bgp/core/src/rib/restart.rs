@@ -49,6 +49,7 @@ impl Rib {
             neighbor.generation += 1;
             let generation = neighbor.generation;
             neighbor.refreshing.insert(family, generation);
+            neighbor.lack.refresh_began(family, None);
         }
     }
 
@@ -69,6 +70,7 @@ impl Rib {
         {
             neighbor.sweeps.push((first_prefix(family), generation));
             self.sweep(id, &mut signals);
+            self.refresh_is_over(id, family, &mut signals);
         }
         signals
     }

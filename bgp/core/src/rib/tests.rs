@@ -1012,3 +1012,67 @@ fn a_large_stale_table_is_swept_in_pieces() {
         ]
     );
 }
+
+/// A table that lacks routes is asked for when there is memory, and whole when nothing was left out.
+#[test]
+fn what_was_left_out_comes_back_with_a_refresh_when_there_is_memory() {
+    let limits = RibLimits {
+        memory: Some(60_000),
+        history: crate::history::HistoryLimits {
+            bytes: 0,
+            age: Duration::ZERO,
+        },
+    };
+    let mut rib = Rib::bounded(limits, 1, at(0));
+    rib.add(NeighborConfig {
+        id: A,
+        egress: "a".into(),
+        max_prefixes: 100_000,
+    });
+    watch(&mut rib, &["192.0.2.1"]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    let prefixes: Vec<String> = (0..2000)
+        .map(|number| format!("10.{}.{}.0/24", number / 256, number % 256))
+        .collect();
+    for (prefix, number) in prefixes.iter().zip(1..) {
+        apply(&mut rib, 1, &announce(&[prefix], &[1, number]), 1);
+    }
+    apply(&mut rib, 1, &end(), 1);
+    assert!(rib.status(A).partial && rib.memory().short);
+    rib.expire(at(20));
+    assert!(rib.take_refreshes().is_empty(), "there is no memory yet");
+    for prefix in &prefixes {
+        apply(&mut rib, 1, &withdraw(&[prefix]), 21);
+    }
+    rib.expire(at(32));
+    rib.expire(at(40));
+    assert!(!rib.memory().short, "{:?}", rib.memory());
+    let ipv4 = Families {
+        ipv4: true,
+        ipv6: false,
+    };
+    assert_eq!(rib.take_refreshes(), [(A, ipv4)]);
+    rib.expire(at(60));
+    assert!(rib.take_refreshes().is_empty(), "not again so soon");
+    // Too much again: it stays partial.
+    rib.refresh_began(A, 1, Family::Ipv4);
+    for (prefix, number) in prefixes.iter().zip(1..) {
+        apply(&mut rib, 1, &announce(&[prefix], &[1, number]), 61);
+    }
+    rib.refresh_ended(A, 1, Family::Ipv4);
+    assert!(rib.status(A).partial);
+    for prefix in &prefixes {
+        apply(&mut rib, 1, &withdraw(&[prefix]), 62);
+    }
+    rib.expire(at(100));
+    rib.expire(at(700));
+    assert_eq!(rib.take_refreshes(), [(A, ipv4)]);
+    // A neighbour without marks: what it sent in two minutes is all.
+    rib.refresh_asked(A, 1, Family::Ipv4);
+    apply(&mut rib, 1, &announce(&["10.0.0.0/24"], &[1]), 701);
+    rib.expire(at(819));
+    assert!(rib.status(A).partial);
+    assert_eq!(said(&rib.expire(at(821))), ["192.0.2.1 by a: none"]);
+    assert!(!rib.status(A).partial);
+    assert_eq!(rib.deadline(), None);
+}
