@@ -65,7 +65,7 @@ pub use session::{
 };
 pub use update::{
     Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
-    decode as decode_update, decode_own as decode_own_update, view as view_update,
+    decode as decode_update, view as view_update,
 };
 pub use validation::{Vrp, Vrps};
 pub use values::{AttributeValue, attribute_name, attribute_values};

@@ -467,6 +467,9 @@ pub struct Decode {
     /// A file with the messages
     #[arg(long)]
     pub file: Option<PathBuf>,
+    /// What the messages are; of BMP, UPDATEs are read as the router's Peer Up says
+    #[arg(long, value_enum, default_value_t = DecodeFormat::Bgp)]
+    pub format: DecodeFormat,
     /// NLRI of this family has path identifiers (ipv4/unicast or 1/1, ipv6/unicast or 2/1)
     #[arg(long, value_name = "AFI/SAFI", num_args = 1.., value_delimiter = ',')]
     pub add_path: Vec<String>,
@@ -489,6 +492,15 @@ pub struct Decode {
     /// Print JSON, one object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Formats of `netwatch bgp decode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DecodeFormat {
+    /// Messages of a session
+    Bgp,
+    /// Messages of a monitored router (RFC 7854)
+    Bmp,
 }
 
 /// Arguments of `netwatch watchdog`.

@@ -198,7 +198,14 @@ pub fn refresh(make: Make) {
         marked && (asked || sends_again && number(n, "updates") > updates)
     });
     assert_eq!(number(&neighbor, "sessions"), 1, "{neighbor:#}");
+    lab.established();
+    for prefix in PREFIXES.into_iter().chain([PREFIX6]) {
+        assert!(lab.route(prefix).is_some(), "{prefix}");
+    }
     // And netwatch's own request.
+    if !make.answers_refresh() {
+        return;
+    }
     let before = number(&lab.established(), "updates");
     let asked = lab.ask(&["bgp", "refresh", "192.0.2.1", "--json"]);
     assert_eq!(asked["asked"], serde_json::json!(["ipv4", "ipv6"]));

@@ -183,6 +183,12 @@ impl Make {
         matches!(self, Self::Bird | Self::GoBgp)
     }
 
+    /// Whether it sends its routes when it is asked for them. OpenBGPD 7.7 says that the family is
+    /// not negotiated, which it is; ExaBGP 4.2.21 resets the session.
+    pub const fn answers_refresh(self) -> bool {
+        matches!(self, Self::Bird | Self::Frr | Self::GoBgp)
+    }
+
     /// Shuts the session down with a reason.
     pub fn shutdown(self, plan: &Plan) -> Vec<String> {
         match self {
