@@ -1,11 +1,12 @@
 //! `[bgp.bmp]` and `[bgp.ris]`: routes of other routers.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use crate::Egress;
-use crate::parse::{listener, prefixes};
+use crate::parse::{listener, path, prefixes};
 use crate::read::{At, Item, Report, Section};
 
 /// The BMP station.
@@ -71,6 +72,8 @@ impl BmpView {
 pub struct Ris {
     /// Where it is.
     pub url: String,
+    /// A PEM file of authorities that are trusted besides the host's.
+    pub ca_file: Option<PathBuf>,
     /// What is asked for.
     pub prefixes: Vec<IpNet>,
     /// The egress that its routes stand for.
@@ -199,6 +202,7 @@ pub(crate) fn ris(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -
         url.problem(report, "must begin with wss:// (or ws://)");
     }
     let prefixes = prefixes(s.take("prefixes"), report);
+    let ca_file = path(s.take("ca_file"), report);
     let name = s
         .require(
             "egress",
@@ -211,6 +215,7 @@ pub(crate) fn ris(s: &mut Section<'_>, egress: &[Egress], report: &Report<'_>) -
             || "wss://ris-live.ripe.net/v1/ws/?client=netwatch".to_owned(),
             |url| url.value,
         ),
+        ca_file,
         prefixes: prefixes.into_iter().map(|prefix| prefix.value).collect(),
         egress: name?,
     })

@@ -35,6 +35,9 @@ struct Bgp {
     /// A tenth of the synthetic table, one run each
     #[arg(long)]
     quick: bool,
+    /// Only these parts: decode, lookup, churn, queries, feed
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    only: Vec<String>,
     /// Write results and checks to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -118,6 +121,9 @@ impl Bgp {
         let mut bench = program("bench-bgp", "netwatch-bench-bgp", None, self.json)?;
         if self.quick {
             bench.arg("--quick");
+        }
+        if !self.only.is_empty() {
+            bench.arg("--only").arg(self.only.join(","));
         }
         run(&mut bench)
     }

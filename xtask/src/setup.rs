@@ -16,6 +16,7 @@ const BPF_LINKER: &str = "0.13.0";
 const TOOLCHAIN: &str = "/opt/netwatch-toolchain";
 /// What the build and the lab call.
 const PACKAGES: &[&str] = &[
+    "bgpdump",
     "bird2",
     "bpftool",
     "ca-certificates",

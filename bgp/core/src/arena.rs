@@ -1,12 +1,15 @@
 //! Interned attributes, and how many routes cross each AS link.
 
+use std::collections::VecDeque;
+
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use std::hash::BuildHasher;
 
 use crate::links::{self, LinkKey};
 
-/// Sets whose counts may differ from the links' before the links are counted anew.
+/// Sets whose counts may differ from the links'. With more, the oldest are counted, a few at a time:
+/// by then most routes have come that share a set.
 const UNCOUNTED: usize = 1024;
 /// What the allocator adds to each set, about.
 const ALLOCATION: usize = 16;
@@ -25,7 +28,7 @@ pub(crate) struct Arena {
     bytes: usize,
     links: HashMap<LinkKey, u32, FixedState>,
     /// Sets whose `routes` are no longer what `counted` says; some are there more than once.
-    uncounted: Vec<u32>,
+    uncounted: VecDeque<u32>,
     scratch: Vec<LinkKey>,
 }
 
@@ -112,7 +115,7 @@ impl Arena {
     pub fn add_route(&mut self, id: u32) {
         if let Some(slot) = self.slots.get_mut(id as usize) {
             if slot.routes == slot.counted {
-                self.uncounted.push(id);
+                self.uncounted.push_back(id);
             }
             slot.routes += 1;
         }
@@ -125,7 +128,7 @@ impl Arena {
             return;
         };
         if slot.routes == slot.counted {
-            self.uncounted.push(id);
+            self.uncounted.push_back(id);
         }
         slot.routes = slot.routes.saturating_sub(1);
         if slot.kept == 0 && slot.routes == 0 {
@@ -168,6 +171,11 @@ impl Arena {
             + (self.free.capacity() + self.uncounted.capacity()) * size_of::<u32>()
     }
 
+    /// How much of that new sets would take in place of those that went.
+    pub const fn slack(&self) -> usize {
+        self.free.len() * size_of::<Slot>()
+    }
+
     /// How many routes cross each link and each AS, of those that any crosses.
     pub fn links(&mut self) -> &HashMap<LinkKey, u32, FixedState> {
         self.count_all();
@@ -175,13 +183,18 @@ impl Arena {
     }
 
     fn count_some(&mut self) {
-        if self.uncounted.len() >= UNCOUNTED {
-            self.count_all();
+        // One comes in with each call at most.
+        for _ in 0..2 {
+            if self.uncounted.len() > UNCOUNTED
+                && let Some(id) = self.uncounted.pop_front()
+            {
+                self.count(id);
+            }
         }
     }
 
     fn count_all(&mut self) {
-        while let Some(id) = self.uncounted.pop() {
+        while let Some(id) = self.uncounted.pop_front() {
             self.count(id);
         }
     }

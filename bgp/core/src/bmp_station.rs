@@ -15,9 +15,10 @@ use crate::bmp::{
     BmpError, BmpFrame, BmpMessage, Information, Monitored, PeerDownReason, PeerHeader, PeerType,
     PeerUp, Statistic, decode,
 };
+use crate::fault::Fault;
 use crate::nlri::Families;
 use crate::session::Negotiated;
-use crate::update::{self, Context, Update};
+use crate::update::{self, Context, Update, UpdateView};
 
 /// Peers that one router may tell of.
 pub const MAX_PEERS: usize = 4096;
@@ -134,6 +135,13 @@ impl Station {
                 view,
             },
         }
+    }
+
+    /// An UPDATE as its table has it, before [`Self::handle`]; `None`: there was no Peer Up.
+    #[must_use]
+    pub fn view<'a>(&self, monitored: &Monitored<'a>) -> Option<Result<UpdateView<'a>, Fault>> {
+        let peer = self.peers.get(&key(&monitored.peer))?;
+        Some(read(monitored, &context(&peer.up, monitored)))
     }
 
     /// Takes a message.
@@ -263,15 +271,7 @@ impl Station {
             self.counts.after_refused += 1;
             return;
         }
-        let decoded = match header.view {
-            RibView::InPrePolicy | RibView::InPostPolicy => {
-                update::decode(monitored.update, &context)
-            }
-            RibView::OutPrePolicy | RibView::OutPostPolicy | RibView::Loc => {
-                update::decode_own(monitored.update, &context)
-            }
-        };
-        match decoded {
+        match read(monitored, &context).map(|view| view.to_update()) {
             Ok(update) => {
                 let errors = u64::try_from(update.errors.len()).unwrap_or(0);
                 self.counts.attribute_errors += errors;
@@ -285,6 +285,15 @@ impl Station {
                 };
                 actions.push(StationAction::Down(id, reason));
             }
+        }
+    }
+}
+
+fn read<'a>(monitored: &Monitored<'a>, context: &Context) -> Result<UpdateView<'a>, Fault> {
+    match monitored.peer.view {
+        RibView::InPrePolicy | RibView::InPostPolicy => update::view(monitored.update, context),
+        RibView::OutPrePolicy | RibView::OutPostPolicy | RibView::Loc => {
+            update::view_own(monitored.update, context)
         }
     }
 }

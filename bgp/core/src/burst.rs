@@ -2,10 +2,10 @@
 //!
 //! After SWIFT (Holterbach et al., SIGCOMM 2017). A link's score is the weighted geometric mean of
 //! its *withdrawal share* (of the burst's prefixes, those that lost the link) and its *path share* (of
-//! the prefixes that had the link, those that lost it), 3 : 1: early in a burst the path share of
-//! the true link is still small, while its withdrawal share is near 1 from the beginning. A prefix
-//! has lost the links of its path before the burst that its path now lacks; links on both paths are
-//! no candidates.
+//! the prefixes that had the link, those that lost it), 3 : 1 as in its authors' code: early in a
+//! burst the path share of the true link is still small, while its withdrawal share is near 1 from
+//! the beginning. A prefix has lost the links of its path before the burst that its path now lacks;
+//! links on both paths are no candidates.
 //!
 //! A burst begins when more prefixes change within ten seconds than [`threshold`]: SWIFT's 1,500
 //! for a full table, and in proportion for smaller ones. It ends when hardly any do.
@@ -232,7 +232,13 @@ impl Bursts {
         let remaining = arena.links();
         let all = f64::from(u32::try_from(self.moved.len()).unwrap_or(u32::MAX));
         let (mut links, mut ases) = (Vec::new(), Vec::new());
-        for (key, &withdrawn) in &self.lost {
+        // Nearly all of the many links are of a few prefixes, and are not looked up: UPDATEs wait.
+        let least = all * LEAST_SCORE.powi(4).cbrt();
+        let many = self
+            .lost
+            .iter()
+            .filter(|(_, lost)| f64::from(**lost) >= least);
+        for (key, &withdrawn) in many {
             let remaining = remaining.get(key).copied().unwrap_or(0);
             let withdrawal_share = f64::from(withdrawn) / all;
             let path_share = f64::from(withdrawn) / (f64::from(withdrawn) + f64::from(remaining));

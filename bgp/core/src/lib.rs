@@ -34,6 +34,7 @@ mod table;
 mod update;
 mod validation;
 mod values;
+mod views;
 
 pub use attributes::{AttributeError, Attributes, ErrorLevel, Origin};
 pub use bmp_station::{Station, StationAction, StationCounts, StationPeer};
@@ -54,8 +55,8 @@ pub use outbox::Outbox;
 pub use path::{AsPath, Segment, SegmentKind};
 pub use refresh::{RefreshKind, RouteRefresh};
 pub use rib::{
-    END_OF_RIB_WAIT, MaxPrefixes, NeighborConfig, Rib, RibCursor, RibLimits, RibMemory, RibPage,
-    RibQuery, RibRequest, RibRoute, RibWalk, TableStatus,
+    END_OF_RIB_WAIT, MaxPrefixes, NeighborConfig, Rib, RibLimits, RibMemory, RibPage, RibRequest,
+    RibWalk, TableStatus,
 };
 pub use role::{OtcRule, Role, RouteLeak};
 pub use rtr::{RTR_PORT, RtrClient, RtrError, RtrErrorCode, RtrIntervals, RtrPdu, RtrStep};
@@ -64,7 +65,8 @@ pub use session::{
 };
 pub use update::{
     Announcement, AnnouncementView, Context, MessageAttributes, Update, UpdateView,
-    decode as decode_update, decode_own as decode_own_update, view as view_update,
+    decode as decode_update, view as view_update,
 };
 pub use validation::{Vrp, Vrps};
 pub use values::{AttributeValue, attribute_name, attribute_values};
+pub use views::Views;

@@ -104,6 +104,14 @@ impl Families {
         }
     }
 
+    /// Takes one away.
+    pub const fn remove(&mut self, family: Family) {
+        match family {
+            Family::Ipv4 => self.ipv4 = false,
+            Family::Ipv6 => self.ipv6 = false,
+        }
+    }
+
     /// Those of both.
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {

@@ -25,9 +25,10 @@ use crate::nlri::{Families, Family};
 use crate::session::Negotiated;
 use crate::table::{Entry, Table};
 use crate::validation::Vrps;
+use memory::Lack;
 
 pub use memory::RibMemory;
-pub use query::{RibCursor, RibPage, RibQuery, RibRequest, RibRoute, RibWalk};
+pub use query::{RibPage, RibRequest, RibWalk};
 
 /// How long a new session has for its End-of-RIB; then what it did not announce again is withdrawn.
 /// Neighbours without graceful restart need not send the marker at all.
@@ -66,8 +67,8 @@ pub struct TableStatus {
     pub stale: bool,
     /// Families whose End-of-RIB has come in this session.
     pub complete: Families,
-    /// Routes were left out for want of memory. They come back with a route refresh or the next
-    /// session, should there be memory then.
+    /// Routes were left out for want of memory. They come back with a route refresh, which is asked
+    /// for when there is memory again, or with the next session.
     pub partial: bool,
 }
 
@@ -110,7 +111,7 @@ struct Neighbor {
     sweeps: Vec<(Prefix, u32)>,
     /// When sessions began and ended.
     sessions: VecDeque<(Timestamp, bool)>,
-    partial: bool,
+    lack: Lack,
     /// What it takes, when last looked at.
     bytes: usize,
 }
@@ -134,7 +135,7 @@ impl Neighbor {
             end_of_rib_due: None,
             sweeps: Vec::new(),
             sessions: VecDeque::new(),
-            partial: false,
+            lack: Lack::default(),
             bytes: 0,
         }
     }
@@ -169,6 +170,8 @@ pub struct Rib {
     revalidate: VecDeque<(NeighborId, PeerKey)>,
     history: History,
     limits: RibLimits,
+    /// Whom to ask for a refresh.
+    refreshes: Vec<(NeighborId, Families)>,
     /// What all neighbours take, when last looked at.
     bytes: usize,
     seed: u64,
@@ -258,7 +261,7 @@ impl Rib {
             // Of a feed that has changes alone (families: none) no table is ever complete.
             let whole = neighbor.families != Families::NONE;
             neighbor.end_of_rib_due = whole.then_some(now + END_OF_RIB_WAIT);
-            neighbor.partial = false;
+            neighbor.lack = Lack::default();
             neighbor.note_session(now, true);
             signals.push(BgpSignal::SessionUp {
                 neighbor: id,
@@ -311,7 +314,12 @@ impl Rib {
         let at_once = (!self.revalidate.is_empty()).then_some(Timestamp::ZERO);
         let each = self.neighbors.iter().flat_map(|neighbor| {
             let sweep = (!neighbor.sweeps.is_empty()).then_some(Timestamp::ZERO);
-            [sweep, neighbor.end_of_rib_due, neighbor.bursts.deadline()]
+            [
+                sweep,
+                neighbor.end_of_rib_due,
+                neighbor.bursts.deadline(),
+                neighbor.lack.deadline(),
+            ]
         });
         each.flatten().chain(at_once).min()
     }
@@ -335,6 +343,7 @@ impl Rib {
                 self.sweep(id, &mut signals);
             }
             self.tell_burst(id, &mut signals);
+            self.repair(id, &mut signals);
         }
         self.forget_history();
         self.revalidate_some(&mut signals);
@@ -357,7 +366,7 @@ impl Rib {
             prefixes: report.prefixes,
             links: report.links,
             ases: report.ases,
-            partial: neighbor.partial,
+            partial: neighbor.lack.is_partial(),
         }));
     }
 
@@ -374,14 +383,17 @@ impl Rib {
             ipv6,
             stale: neighbor.session.is_none() && ipv4 + ipv6 > 0,
             complete: neighbor.complete,
-            partial: neighbor.partial,
+            partial: neighbor.lack.is_partial(),
         }
     }
 
     /// How many neighbours' tables lack routes for want of memory.
     #[must_use]
     pub fn partial_neighbors(&self) -> usize {
-        self.neighbors.iter().filter(|n| n.partial).count()
+        self.neighbors
+            .iter()
+            .filter(|n| n.lack.is_partial())
+            .count()
     }
 
     /// How many different sets of attributes are stored, those that only the history remembers

@@ -27,6 +27,8 @@ pub(crate) struct Table {
     paths: BTreeMap<(Prefix, u32), Entry>,
     /// How many of the paths are IPv4.
     paths_v4: usize,
+    /// The most prefixes that there were, IPv4 and IPv6: the tries keep the memory of those.
+    peak: (usize, usize),
 }
 
 /// What the standard library's map takes for each path, about: its nodes are two thirds full.
@@ -43,8 +45,16 @@ impl Table {
     /// Gives back what was there.
     pub fn insert(&mut self, prefix: Prefix, entry: Entry) -> Option<Entry> {
         match prefix {
-            Prefix::V4(prefix) => self.v4.insert(prefix, entry),
-            Prefix::V6(prefix) => self.v6.insert(prefix, entry),
+            Prefix::V4(prefix) => {
+                let old = self.v4.insert(prefix, entry);
+                self.peak.0 = self.peak.0.max(self.v4.len());
+                old
+            }
+            Prefix::V6(prefix) => {
+                let old = self.v6.insert(prefix, entry);
+                self.peak.1 = self.peak.1.max(self.v6.len());
+                old
+            }
         }
     }
 
@@ -134,6 +144,15 @@ impl Table {
     /// Bytes of memory that it takes.
     pub fn mem_size(&self) -> usize {
         self.v4.mem_size() + self.v6.mem_size() + self.paths.len() * PATH_BYTES
+    }
+
+    /// How much of that new prefixes would take in place of those that went.
+    pub fn slack(&self) -> usize {
+        let free = |bytes: usize, length: usize, peak: usize| {
+            bytes.saturating_mul(peak - length) / peak.max(1)
+        };
+        free(self.v4.mem_size(), self.v4.len(), self.peak.0)
+            + free(self.v6.mem_size(), self.v6.len(), self.peak.1)
     }
 
     /// Routes of a family in the order of their prefixes, from a prefix on or from the one behind it.

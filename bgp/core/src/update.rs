@@ -229,15 +229,6 @@ pub fn decode(body: &[u8], context: &Context) -> Result<Update, Fault> {
     view(body, context).map(|view| view.to_update())
 }
 
-/// Decodes the body of an UPDATE that shows a router's own table (Adj-RIB-Out before policy or
-/// Loc-RIB): routes that the router originates need no next hop there.
-///
-/// # Errors
-/// Those of [`view`].
-pub fn decode_own(body: &[u8], context: &Context) -> Result<Update, Fault> {
-    check(body, context, true).map(|view| view.to_update())
-}
-
 /// Checks the body of an UPDATE whole, without decoding what can be decoded later.
 ///
 /// # Errors
@@ -247,6 +238,12 @@ pub fn decode_own(body: &[u8], context: &Context) -> Result<Update, Fault> {
 /// in a message with attributes but without a reachable prefix.
 pub fn view<'a>(body: &'a [u8], context: &Context) -> Result<UpdateView<'a>, Fault> {
     check(body, context, false)
+}
+
+/// [`view`], of an UPDATE that shows a router's own table (Adj-RIB-Out before policy or Loc-RIB):
+/// routes that the router originates need no next hop there.
+pub(crate) fn view_own<'a>(body: &'a [u8], context: &Context) -> Result<UpdateView<'a>, Fault> {
+    check(body, context, true)
 }
 
 /// `own`: the routes may be the sender's own, without a next hop.

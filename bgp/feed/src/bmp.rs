@@ -22,14 +22,13 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::accept::Acceptor;
 use crate::store::{Report, ReportKind};
 use crate::transport::{Shared, stopped};
 
 const READ_CHUNK: usize = 64 * 1024;
 /// Time between attempts to connect, and for one.
 const CONNECT_RETRY: Duration = Duration::from_secs(10);
-/// Strangers are logged at most that often.
-const STRANGER_LOG: Duration = Duration::from_secs(10);
 /// BMP says nothing while nothing happens: TCP has to find out that a router is gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Tables that one router may bring into the RIB, those that are gone included.
@@ -208,30 +207,13 @@ pub(crate) type Routers = Arc<BTreeMap<IpAddr, Arc<Router>>>;
 
 /// Accepts routers until the feed stops.
 pub(crate) async fn listen(listener: TcpListener, routers: Routers, shared: Shared) {
-    let mut shutdown = shared.shutdown.clone();
-    let mut logged: Option<Timestamp> = None;
-    loop {
-        let accepted = tokio::select! {
-            () = stopped(&mut shutdown) => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, source) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "BMP: accept failed");
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+    let mut acceptor = Acceptor::new(listener, shared.shutdown.clone(), "BMP");
+    while let Some((stream, source)) = acceptor.next().await {
         let address = source.ip().to_canonical();
         if let Some(router) = routers.get(&address) {
             tokio::spawn(run(stream, Arc::clone(router), shared.clone()));
-            continue;
-        }
-        let now = clock::now();
-        if logged.is_none_or(|last| now.since(last) >= STRANGER_LOG) {
-            logged = Some(now);
-            warn!(%address, "BMP connection refused: no such bgp.bmp.router is configured");
+        } else {
+            acceptor.refuse(address, "no such bgp.bmp.router is configured");
         }
     }
 }

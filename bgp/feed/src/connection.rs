@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_core::{Action, AttributeError, Event, Framer, Session, State, Stop};
+use bgp_core::{Action, AttributeError, Event, Family, Framer, Session, State, Stop};
 use events::{SessionDownReason, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::neighbor::{Neighbor, describe, resets};
+use crate::neighbor::{Neighbor, Orders, describe, resets};
 use crate::protection::unacknowledged;
 use crate::store::{Report, ReportKind};
 use crate::transport::{jitter, stopped};
@@ -66,7 +66,7 @@ impl Connection {
     pub async fn run(
         mut self,
         reports: mpsc::Sender<Report>,
-        mut stop: mpsc::Receiver<Stop>,
+        mut orders: Orders,
         mut shutdown: watch::Receiver<bool>,
     ) -> Session {
         if let Err(error) = self.stream.set_nodelay(true) {
@@ -84,9 +84,10 @@ impl Connection {
                 () = stopped(&mut shutdown) => {
                     self.step(Stop::Shutdown.into(), clock::now());
                 }
-                why = stop.recv() => {
+                why = orders.stop.recv() => {
                     self.step(why.unwrap_or(Stop::Shutdown).into(), clock::now());
                 }
+                Some(family) = orders.refresh.recv() => self.ask(family),
                 () = sleep(wait), if deadline.is_some() => self.timer(paused, &mut chunk).await,
                 permit = reports.reserve(), if !self.backlog.is_empty() => match permit {
                     Ok(permit) => {
@@ -305,6 +306,15 @@ impl Connection {
             }
             Action::Refresh { family, ended } => self.report(ReportKind::Refresh { family, ended }),
             Action::Close { reason } => self.ended = Some(reason),
+        }
+    }
+
+    /// Asks for a family's routes (RFC 2918).
+    fn ask(&mut self, family: Family) {
+        if let Some(message) = self.session.refresh_request(family) {
+            self.unsent.extend_from_slice(&message);
+            info!(neighbor = %self.neighbor.id.address, ?family, "BGP route refresh asked for");
+            self.report(ReportKind::RefreshAsked(family));
         }
     }
 

@@ -9,6 +9,7 @@
 //! Every channel is bounded. A sink that is full holds up the RIB's task only: sessions go on reading
 //! and keep their timers, and facts that wait are replaced by newer ones. Nothing is ever announced.
 
+mod accept;
 pub mod archive;
 mod archive_capture;
 pub mod archive_replay;
@@ -34,11 +35,11 @@ use std::time::Duration;
 
 use bgp_core::SessionConfig;
 pub use bgp_core::{
-    Capability, Families, HistoryLimits, RibCursor, RibLimits, RibMemory, RibPage, RibQuery,
-    RibRequest, RibRoute, Role, State, Vrp, Vrps,
+    Capability, Families, HistoryLimits, RibLimits, RibMemory, RibPage, RibRequest, Role, State,
+    Vrp, Vrps,
 };
 pub use bmp::{BmpSettings, RouterSettings, RouterStatus, RouterTable};
-use events::{Asn, BgpSignal, PeerKey, Prefix, Timestamp};
+use events::{Asn, BgpSignal, PeerKey, Prefix, RibQuery, RibRoute, Timestamp};
 pub use ris::{RisSettings, RisStatus};
 pub use rpki::RpkiSettings;
 pub use settings::{
@@ -52,6 +53,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use neighbor::Neighbor;
+pub use neighbor::NoRefresh;
 use neighbors::{Dynamic, Neighbors};
 use protection::Password;
 pub use store::RibStatus;
@@ -371,6 +373,23 @@ impl Handle {
             .await
             .ok()?;
         receiver.await.ok()
+    }
+
+    /// Asks a neighbour for its routes (RFC 2918); the families that it is asked for. What is there
+    /// stays meanwhile.
+    ///
+    /// # Errors
+    /// Says why it cannot be asked.
+    pub async fn refresh(
+        &self,
+        neighbor: events::NeighborId,
+        families: Families,
+    ) -> Result<Families, NoRefresh> {
+        let (answer, receiver) = oneshot::channel();
+        let request = Request::Refresh(neighbor, families, answer);
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| NoRefresh::Ended)?;
+        receiver.await.map_err(|_| NoRefresh::Ended)?
     }
 
     /// How the RIB fares. `None` if the feed has ended.

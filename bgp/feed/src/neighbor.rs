@@ -62,6 +62,34 @@ struct Connection {
     negotiated: Option<Negotiated>,
     stopped: bool,
     stop: mpsc::Sender<Stop>,
+    refresh: mpsc::Sender<Family>,
+}
+
+/// What a connection is told to do.
+pub(crate) struct Orders {
+    pub stop: mpsc::Receiver<Stop>,
+    /// Ask for a family's routes.
+    pub refresh: mpsc::Receiver<Family>,
+}
+
+/// Why a neighbour cannot be asked for its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRefresh {
+    /// Nor does a station (BMP, RIS Live) have a way back.
+    #[error("netwatch has no session of its own with that neighbour")]
+    Unknown,
+    /// There is nobody to ask.
+    #[error("the session is not established")]
+    NoSession,
+    /// It did not say that it takes requests.
+    #[error("the neighbour does not offer route refresh (RFC 2918)")]
+    Incapable,
+    /// Not negotiated.
+    #[error("the session does not carry that address family")]
+    Family,
+    /// The feed has ended.
+    #[error("the BGP feed has ended")]
+    Ended,
 }
 
 impl Connection {
@@ -140,7 +168,7 @@ impl Neighbor {
         connection: u64,
         outgoing: bool,
         now: Timestamp,
-    ) -> Result<mpsc::Receiver<Stop>, Refusal> {
+    ) -> Result<Orders, Refusal> {
         let mut slot = self.slot();
         if slot.is_refused(now) {
             return Err(Refusal::TooManyPrefixes);
@@ -160,7 +188,9 @@ impl Neighbor {
             }
         }
         // One message is enough to stop a connection.
-        let (stop, receiver) = mpsc::channel(1);
+        let (stop, stopped) = mpsc::channel(1);
+        // And one for each family: it is being asked already.
+        let (refresh, refreshed) = mpsc::channel(Family::ALL.len());
         slot.connections.insert(
             connection,
             Connection {
@@ -170,9 +200,39 @@ impl Neighbor {
                 negotiated: None,
                 stopped: false,
                 stop,
+                refresh,
             },
         );
-        Ok(receiver)
+        Ok(Orders {
+            stop: stopped,
+            refresh: refreshed,
+        })
+    }
+
+    /// Asks for the routes of these families, as far as the session carries them: which it does.
+    pub fn refresh(&self, families: Families) -> Result<Families, NoRefresh> {
+        let slot = self.slot();
+        let up = |other: &&Connection| other.state == State::Established && !other.stopped;
+        let connection = slot.connections.values().find(up);
+        let connection = connection.ok_or(NoRefresh::NoSession)?;
+        if !slot
+            .peer_open
+            .as_ref()
+            .is_some_and(|open| open.route_refresh)
+        {
+            return Err(NoRefresh::Incapable);
+        }
+        let spoken = connection.negotiated.as_ref();
+        let spoken = spoken.map_or(Families::NONE, |n| n.context.families);
+        let asked = families.intersection(spoken);
+        if asked == Families::NONE {
+            return Err(NoRefresh::Family);
+        }
+        for family in Family::ALL.into_iter().filter(|f| asked.contains(*f)) {
+            // Full: it is being asked already.
+            let _ = connection.refresh.try_send(family);
+        }
+        Ok(asked)
     }
 
     /// The connection is in OpenConfirm: of two that collide one stays (RFC 4271 section 6.8).
@@ -337,10 +397,7 @@ impl Neighbor {
                 warn!(neighbor = %self.id.address, ?family, prefixes, limit,
                     "BGP neighbour is near max_prefixes: at the limit the session is stopped");
             } else if !near && slot.warned.contains(family) {
-                match family {
-                    Family::Ipv4 => slot.warned.ipv4 = false,
-                    Family::Ipv6 => slot.warned.ipv6 = false,
-                }
+                slot.warned.remove(family);
             }
         }
     }
@@ -397,6 +454,7 @@ impl Neighbor {
             prefixes_warned: slot.warned != Families::NONE,
             refused: refused.map(|refused| refused.until.map(|until| until.since(now))),
             stale: table.stale,
+            partial: table.partial,
             restarting: slot
                 .restart_until
                 .filter(|until| *until > now)

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use bgp_core::ris::{self, RisMessage, RisPeer};
 use bgp_core::{Context, Negotiated, NeighborConfig, TableStatus};
 use events::{Asn, EgressName, Learned, NeighborId, Prefix, SessionDownReason, Timestamp};
 use futures_util::{SinkExt, StreamExt};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -40,6 +42,8 @@ const MAX_PEERS: usize = 4096;
 pub struct RisSettings {
     /// Where it is: `wss://` or `ws://`.
     pub url: String,
+    /// A PEM file of authorities that are trusted besides the host's.
+    pub ca_file: Option<PathBuf>,
     /// UPDATEs of these, of their more and their less specifics; empty: of all prefixes.
     pub prefixes: Vec<Prefix>,
     /// The egress that its peers' routes stand for.
@@ -195,6 +199,8 @@ pub(crate) async fn run(client: Arc<Client>, shared: Shared) {
 enum Ended {
     #[error("bgp.ris.url: {0}")]
     Url(String),
+    #[error("bgp.ris.ca_file {0:?}: {1}")]
+    Authorities(PathBuf, String),
     #[error("cannot connect to {0}: {1}")]
     Connect(String, std::io::Error),
     #[error("no answer within {CONNECT:?}")]
@@ -227,7 +233,7 @@ impl Session {
             .into_client_request()
             .map_err(|error| Ended::Url(error.to_string()))?;
         let opened = async {
-            let stream = open(&settings.url, request.uri()).await?;
+            let stream = open(&settings, request.uri()).await?;
             let limits = WebSocketConfig::default()
                 .max_message_size(Some(ris::MAX_LINE))
                 .max_frame_size(Some(ris::MAX_LINE));
@@ -382,13 +388,16 @@ const fn id(peer: &RisPeer) -> NeighborId {
 
 /// A TCP connection, with TLS for `wss`.
 async fn open(
-    url: &str,
+    settings: &RisSettings,
     uri: &tokio_tungstenite::tungstenite::http::Uri,
 ) -> Result<Box<dyn Wire>, Ended> {
     let tls = match uri.scheme_str() {
         Some("wss") => true,
         Some("ws") => false,
-        _ => return Err(Ended::Url(format!("{url} is neither wss:// nor ws://"))),
+        _ => {
+            let text = format!("{} is neither wss:// nor ws://", settings.url);
+            return Err(Ended::Url(text));
+        }
     };
     let host = uri.host().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -400,15 +409,24 @@ async fn open(
     }
     let name = ServerName::try_from(bare.to_owned())
         .map_err(|_| Ended::Url(format!("{bare} is no server's name")))?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls_config()?));
+    let connector =
+        tokio_rustls::TlsConnector::from(Arc::new(tls_config(settings.ca_file.as_deref())?));
     let stream = connector.connect(name, stream).await.map_err(failed)?;
     Ok(Box::new(stream))
 }
 
-/// TLS by the host's own certificates.
-fn tls_config() -> Result<rustls::ClientConfig, Ended> {
+/// TLS by the host's authorities, and those of a file.
+fn tls_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, Ended> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca_file {
+        let bad = |error: String| Ended::Authorities(path.to_owned(), error);
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|e| bad(e.to_string()))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+            roots.add(certificate).map_err(|e| bad(e.to_string()))?;
+        }
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -44,6 +44,8 @@ pub struct NeighborStatus {
     pub refused: Option<Option<Duration>>,
     /// The table is what was last known: the session is lost.
     pub stale: bool,
+    /// Routes were left out for want of memory.
+    pub partial: bool,
     /// It restarts gracefully (RFC 4724), and has so long to be back.
     pub restarting: Option<Duration>,
     /// End-of-RIB has come for every family of the session.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_core::{
-    Family, GracefulRestart, Negotiated, NeighborConfig, Outbox, Rib, RibLimits, RibMemory,
-    RibPage, RibRequest, RibWalk, Stop, TableStatus, Update, Vrps,
+    Families, Family, GracefulRestart, Negotiated, NeighborConfig, Outbox, Rib, RibLimits,
+    RibMemory, RibPage, RibRequest, RibWalk, Stop, TableStatus, Update, Views, Vrps,
 };
 use events::{BgpSignal, NeighborId, PeerKey, SessionDownReason, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout_at};
-use tracing::error;
+use tracing::{error, warn};
 
-use crate::neighbor::Neighbor;
+use crate::neighbor::{Neighbor, NoRefresh};
 use crate::neighbors::Neighbors;
 use crate::status::NeighborStatus;
 
@@ -49,6 +49,8 @@ pub(crate) enum ReportKind {
         family: Family,
         ended: bool,
     },
+    /// The neighbour was asked for a family's routes.
+    RefreshAsked(Family),
     Down(SessionDownReason),
     /// A dynamic neighbour made room for another.
     Forgotten,
@@ -62,6 +64,11 @@ pub(crate) enum Request {
     Tables(Vec<NeighborId>, oneshot::Sender<Vec<TableStatus>>),
     Rib(RibRequest, oneshot::Sender<RibPage>),
     Status(oneshot::Sender<RibStatus>),
+    Refresh(
+        NeighborId,
+        Families,
+        oneshot::Sender<Result<Families, NoRefresh>>,
+    ),
 }
 
 /// How the RIB fares.
@@ -80,6 +87,7 @@ pub struct RibStatus {
 pub(crate) struct Store {
     rib: Rib,
     outbox: Outbox,
+    views: Views,
     neighbors: Arc<Neighbors>,
     walks: VecDeque<(RibWalk, oneshot::Sender<RibPage>)>,
 }
@@ -93,6 +101,7 @@ impl Store {
         Self {
             rib,
             outbox: Outbox::default(),
+            views: Views::default(),
             neighbors,
             walks: VecDeque::new(),
         }
@@ -149,6 +158,7 @@ impl Store {
                 () = sleep(wait), if deadline.is_some() => {
                     let signals = self.rib.expire(clock::now());
                     self.send(signals);
+                    self.ask_again();
                 }
                 () = std::future::ready(()), if under_way => {}
             }
@@ -193,6 +203,10 @@ impl Store {
                 family,
                 ended: true,
             } => self.rib.refresh_ended(neighbor, session, family),
+            ReportKind::RefreshAsked(family) => {
+                self.rib.refresh_asked(neighbor, session, family);
+                Vec::new()
+            }
             ReportKind::Forgotten => self.rib.remove(neighbor),
             ReportKind::Down(reason) => self.rib.session_down(neighbor, session, reason),
             ReportKind::Update(update, at) => {
@@ -218,7 +232,23 @@ impl Store {
 
     fn send(&mut self, signals: Vec<BgpSignal>) {
         for signal in signals {
-            self.outbox.push(signal);
+            let (goes_on, told) = self.views.pass(&signal);
+            if goes_on {
+                self.outbox.push(signal);
+            }
+            for fact in told.into_iter().flat_map(|id| self.rib.facts_of(id)) {
+                self.outbox.push(BgpSignal::Fact(fact.clone()));
+            }
+        }
+    }
+
+    /// Asks for what was left out for want of memory.
+    fn ask_again(&mut self) {
+        for (id, families) in self.rib.take_refreshes() {
+            let asked = self.neighbors.get(id).map(|known| known.refresh(families));
+            if let Some(Err(why)) = asked {
+                warn!(neighbor = %id, %why, "BGP: routes that were left out stay away until the next session");
+            }
         }
     }
 
@@ -233,6 +263,10 @@ impl Store {
             }
             Request::Tables(ids, answer) => {
                 let _ = answer.send(ids.iter().map(|id| self.rib.status(*id)).collect());
+            }
+            Request::Refresh(id, families, answer) => {
+                let known = self.neighbors.get(id).ok_or(NoRefresh::Unknown);
+                let _ = answer.send(known.and_then(|known| known.refresh(families)));
             }
             Request::Rib(request, answer) => {
                 self.walks.push_back((self.rib.walk(request), answer));

@@ -8,21 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bgp_core::{Event, Fault, Jitter, Session, State, cease, code, encode_notification};
-use events::{Prefix, Timestamp};
+use events::Prefix;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use crate::accept::Acceptor;
 use crate::connection::Connection;
 use crate::neighbor::Neighbor;
 use crate::neighbors::{Caller, Neighbors};
 use crate::protection::{Password, require_md5, require_ttl, send_max_ttl};
 use crate::store::{Report, ReportKind};
 
-/// Strangers are logged at most that often.
-const STRANGER_LOG: Duration = Duration::from_secs(10);
 const BACKLOG: i32 = 64;
 
 /// Ends when the feed stops, or its handle is dropped.
@@ -86,24 +85,9 @@ pub(crate) fn bind<'a>(
 
 /// Accepts until the feed stops.
 pub(crate) async fn listen(listener: TcpListener, shared: Shared) {
-    let mut shutdown = shared.shutdown.clone();
-    let mut logged: Option<Timestamp> = None;
-    loop {
-        let accepted = tokio::select! {
-            () = stopped(&mut shutdown) => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, source) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or the connection is gone already: neither ends the feed.
-                warn!(%error, "BGP: accept failed");
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let now = clock::now();
-        let refusal = match shared.neighbors.caller(source, now) {
+    let mut acceptor = Acceptor::new(listener, shared.shutdown.clone(), "BGP");
+    while let Some((stream, source)) = acceptor.next().await {
+        let refusal = match shared.neighbors.caller(source, clock::now()) {
             Caller::Neighbor {
                 neighbor,
                 forgotten,
@@ -124,12 +108,8 @@ pub(crate) async fn listen(listener: TcpListener, shared: Shared) {
             Caller::TooMany => "as many neighbors are connected as bgp.dynamic.limit allows",
             Caller::Stranger => "no such bgp.neighbor is configured",
         };
-        let strangers = shared.strangers.fetch_add(1, Ordering::Relaxed) + 1;
-        if logged.is_none_or(|last| now.since(last) >= STRANGER_LOG) {
-            logged = Some(now);
-            let address = source.ip().to_canonical();
-            warn!(%address, total = strangers, "BGP connection refused: {refusal}");
-        }
+        shared.strangers.fetch_add(1, Ordering::Relaxed);
+        acceptor.refuse(source.ip().to_canonical(), refusal);
     }
 }
 
@@ -146,10 +126,10 @@ fn incoming(stream: TcpStream, neighbor: &Arc<Neighbor>, shared: &Shared) {
     session.step(Event::StartPassive, clock::now(), jitter());
     let id = shared.next.fetch_add(1, Ordering::Relaxed);
     match neighbor.admit(id, false, clock::now()) {
-        Ok(stop) => {
+        Ok(orders) => {
             let connection = Connection::new(id, Arc::clone(neighbor), stream, session);
             let (reports, shutdown) = (shared.reports.clone(), shared.shutdown.clone());
-            tokio::spawn(connection.run(reports, stop, shutdown));
+            tokio::spawn(connection.run(reports, orders, shutdown));
         }
         Err(refusal) => {
             info!(neighbor = %address, %refusal, "BGP connection refused");
@@ -239,11 +219,11 @@ async fn run(
     shared: &Shared,
 ) -> Option<Session> {
     let id = shared.next.fetch_add(1, Ordering::Relaxed);
-    let stop = neighbor.admit(id, true, clock::now()).ok()?;
+    let orders = neighbor.admit(id, true, clock::now()).ok()?;
     let connection = Connection::new(id, Arc::clone(neighbor), stream, session);
     let (reports, shutdown) = (shared.reports.clone(), shared.shutdown.clone());
     // A task of its own: it must outlive this one to say goodbye when the feed stops.
-    tokio::spawn(connection.run(reports, stop, shutdown))
+    tokio::spawn(connection.run(reports, orders, shutdown))
         .await
         .ok()
 }

@@ -38,8 +38,8 @@ pub use kernel::{
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,
     NotificationInfo, PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo,
-    RecordingInfo, Reply, RibReply, RibRoute, RisInfo, RollbackReply, RouterInfo, RoutesReply,
+    RecordingInfo, RefreshReply, Reply, RibReply, RisInfo, RollbackReply, RouterInfo, RoutesReply,
     SessionInfo, StatusReply, TargetInfo, VersionReply,
 };
-pub use request::{Request, RibCursor, RibQuery, RibQueryError};
+pub use request::{AddressFamily, Request};
 pub use server::{BindError, Call, Limits, Publisher, Server, ServerCounters};

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use events::{
     Asn, EgressName, Entry, FibRoute, Incident, NeighborId, Owner, PeerKey, Plan, PlanId, PlanMode,
-    Prefix, ProbeSource, ProbeTarget, RouteAttributes, Timestamp,
+    Prefix, ProbeSource, ProbeTarget, RibCursor, RibQuery, RibRoute, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{KernelInfo, RibCursor, RibQuery, millis};
+use crate::{AddressFamily, KernelInfo, millis};
 
 /// A reply: one line of JSON, its kind in `reply`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub enum Reply {
     Routes(RoutesReply),
     /// To [`Request::Rollback`](crate::Request::Rollback).
     Rollback(RollbackReply),
+    /// To [`Request::BgpRefresh`](crate::Request::BgpRefresh).
+    BgpRefresh(RefreshReply),
     /// To [`Request::BgpRib`](crate::Request::BgpRib).
     BgpRib(RibReply),
     /// To [`Request::BgpNeighbors`](crate::Request::BgpNeighbors).
@@ -310,6 +312,9 @@ pub struct NeighborInfo {
     pub ipv6_routes: u64,
     /// The session is lost; the routes are what was last known.
     pub stale: bool,
+    /// Routes were left out for want of memory: what is missing may exist.
+    #[serde(default)]
+    pub partial: bool,
     /// The newest error, in words.
     pub last_error: Option<String>,
     /// More about a session of ours; absent for neighbours that others tell of.
@@ -383,6 +388,13 @@ pub struct NotificationInfo {
     pub ago: Option<Duration>,
 }
 
+/// What a neighbour was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshReply {
+    /// The families.
+    pub asked: Vec<AddressFamily>,
+}
+
 /// What the RIB holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RibReply {
@@ -402,24 +414,8 @@ pub struct RibReply {
     /// A neighbour's table lacks routes for want of memory: what is missing here may exist.
     #[serde(default)]
     pub partial: bool,
-    /// The tables' sizes.
+    /// Without a query the tables' sizes.
     pub neighbors: Vec<NeighborInfo>,
-}
-
-/// One route of one neighbour.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RibRoute {
-    /// Whose.
-    pub neighbor: NeighborId,
-    /// The uplink that it stands for.
-    pub egress: EgressName,
-    /// Which of the neighbour's paths to the prefix (RFC 7911), if it sends several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_id: Option<u32>,
-    /// The route.
-    pub route: RouteAttributes,
-    /// The session is lost.
-    pub stale: bool,
 }
 
 /// Incidents.

@@ -1,10 +1,6 @@
 //! What can be asked.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
-
-use events::{NeighborId, PlanId, Prefix, Timestamp};
+use events::{NeighborId, PlanId, RibCursor, RibQuery, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A request: one line of JSON, its kind in `request`.
@@ -52,6 +48,14 @@ pub enum Request {
     },
     /// The BGP neighbours.
     BgpNeighbors,
+    /// Ask a neighbour for its routes (RFC 2918).
+    BgpRefresh {
+        /// Whom.
+        neighbor: NeighborId,
+        /// `"ipv4"` or `"ipv6"`; absent: what the session carries.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        family: Option<AddressFamily>,
+    },
     /// Send a test page through every egress.
     PageTest,
     /// Turn this connection into a stream of [`Notification`](crate::Notification)s.
@@ -62,7 +66,7 @@ pub enum Request {
 
 impl Request {
     /// The values of `request`.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "status",
         "peers",
         "incidents",
@@ -70,6 +74,7 @@ impl Request {
         "rollback",
         "bgp_rib",
         "bgp_neighbors",
+        "bgp_refresh",
         "page_test",
         "subscribe",
         "version",
@@ -86,6 +91,7 @@ impl Request {
             Self::Rollback { .. } => "rollback",
             Self::BgpRib { .. } => "bgp_rib",
             Self::BgpNeighbors => "bgp_neighbors",
+            Self::BgpRefresh { .. } => "bgp_refresh",
             Self::PageTest => "page_test",
             Self::Subscribe => "subscribe",
             Self::Version => "version",
@@ -93,72 +99,13 @@ impl Request {
     }
 }
 
-/// A place between two routes: the last route of a page.
+/// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RibCursor {
-    /// Whose route.
-    pub neighbor: NeighborId,
-    /// Its prefix.
-    pub prefix: Prefix,
-    /// Its path identifier (RFC 7911), if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_id: Option<u32>,
-}
-
-/// What to look for in the RIB: `"203.0.113.7"`, `"203.0.113.0/24"` or `"all"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum RibQuery {
-    /// The covering routes of an address.
-    Address(IpAddr),
-    /// The routes of a prefix and of those inside it.
-    Prefix(Prefix),
-    /// All routes.
-    All,
-}
-
-/// Neither an address nor a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an IP address nor a prefix such as 203.0.113.0/24")]
-pub struct RibQueryError(String);
-
-impl FromStr for RibQuery {
-    type Err = RibQueryError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "all" {
-            return Ok(Self::All);
-        }
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Address(address));
-        }
-        text.parse::<Prefix>()
-            .map(|prefix| Self::Prefix(prefix.trunc()))
-            .map_err(|_| RibQueryError(text.chars().take(64).collect()))
-    }
-}
-
-impl TryFrom<String> for RibQuery {
-    type Error = RibQueryError;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<RibQuery> for String {
-    fn from(query: RibQuery) -> Self {
-        query.to_string()
-    }
-}
-
-impl fmt::Display for RibQuery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Prefix(prefix) => prefix.fmt(f),
-            Self::All => f.write_str("all"),
-        }
-    }
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum AddressFamily {
+    Ipv4,
+    Ipv6,
 }
 
 #[cfg(test)]
@@ -189,6 +136,13 @@ mod tests {
                 r#"{"request":"bgp_rib","query":"203.0.113.0/24"}"#,
             ),
             (Request::BgpNeighbors, r#"{"request":"bgp_neighbors"}"#),
+            (
+                Request::BgpRefresh {
+                    neighbor: NeighborId::session([192, 0, 2, 1].into()),
+                    family: Some(AddressFamily::Ipv6),
+                },
+                r#"{"request":"bgp_refresh","neighbor":"192.0.2.1","family":"ipv6"}"#,
+            ),
             (Request::PageTest, r#"{"request":"page_test"}"#),
             (Request::Subscribe, r#"{"request":"subscribe"}"#),
             (Request::Version, r#"{"request":"version"}"#),

@@ -13,13 +13,12 @@ use std::time::Duration;
 use api::{
     BindError, Call, Client, ClientError, DiskInfo, EgressInfo, ErrorCode, KernelInfo, Limits,
     NeighborInfo, Notification, PeerInfo, PeerState, PlanInfo, PreemptorInfo, ProbeInfo,
-    ProcessInfo, Publisher, RecordingInfo, Reply, Request, RibReply, RibRoute, RollbackReply,
-    RoutesReply, SeriesInfo, Server, ServerCounters, StatusReply, TargetInfo, ThreadInfo, UdpInfo,
-    VersionReply,
+    ProcessInfo, Publisher, RecordingInfo, Reply, Request, RibReply, RollbackReply, RoutesReply,
+    SeriesInfo, Server, ServerCounters, StatusReply, TargetInfo, ThreadInfo, UdpInfo, VersionReply,
 };
 use events::{
     Actor, Asn, EgressName, Entry, EntryKind, IncidentId, NeighborId, Owner, PeerKey, Plan, PlanId,
-    PlanMode, ProbeSource, ProbeTarget, RouteAttributes, RouteSpec, Timestamp,
+    PlanMode, ProbeSource, ProbeTarget, RibRoute, RouteAttributes, RouteSpec, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -206,6 +205,7 @@ fn full_status() -> StatusReply {
             ipv4_routes: 8,
             ipv6_routes: 4,
             stale: false,
+            partial: true,
             last_error: None,
             session: Some(Box::default()),
         }],

@@ -16,6 +16,7 @@ mod message;
 mod page;
 mod plan;
 mod probe;
+mod rib;
 mod signal;
 mod tcp;
 mod time;
@@ -39,6 +40,7 @@ pub use message::{Datagram, Direction, Message};
 pub use page::{BgpSummary, Page, PageAction, PageDetails, Severity};
 pub use plan::{Plan, PlanId, PlanMode, RevertReason, RouteSpec};
 pub use probe::{ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget};
+pub use rib::{RibCursor, RibQuery, RibQueryError, RibRoute};
 pub use signal::{AliveSign, Signal, SignalKind};
 pub use tcp::{
     ConnectFailure, ConnectionId, Flow, Outstanding, Owner, RetransmitClass, TcpEvent,

@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NotificationInfo, PageAttempt,
-    PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, Reply, Request, RibReply,
-    RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo, VersionReply,
+    AddressFamily, Call, EgressInfo, ErrorCode, IncidentsReply, NeighborInfo, NotificationInfo,
+    PageAttempt, PageTestReply, PeerInfo, PeersReply, PlanInfo, RecordingInfo, RefreshReply, Reply,
+    Request, RibReply, RollbackReply, RoutesReply, SessionInfo, StatusReply, TargetInfo,
+    VersionReply,
 };
 use events::{
-    BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, OperatorCommand,
-    PeerKey, PlanMode, ProbeOutcome, RouteAttributes, Timestamp,
+    BgpSignal, EgressName, FibRoute, HostSignal, Incident, IncidentState, Input, NeighborId,
+    OperatorCommand, PeerKey, PlanMode, ProbeOutcome, RibQuery, RouteAttributes, Timestamp,
 };
 use remediation::{RemediationStatus, Stage};
 use tokio::sync::oneshot;
 
 use crate::daemon::Daemon;
 use crate::{metrics, rib, wiring};
+
+const NO_SPEAKER: &str = "no BGP speaker is configured: add [bgp] to the configuration";
 
 /// Facts that the engine was told, for people.
 #[derive(Debug, Default)]
@@ -118,6 +121,7 @@ impl Daemon {
                     send(reply, Reply::BgpNeighbors(answer));
                 });
             }
+            Request::BgpRefresh { neighbor, family } => self.refresh(neighbor, family, reply),
             Request::PageTest => self.page_test(reply),
             Request::Subscribe | Request::Version => {
                 send(reply, Reply::Version(VersionReply { version: version() }));
@@ -151,7 +155,9 @@ impl Daemon {
             let kernel = tokio::task::spawn_blocking(move || {
                 crate::kernel::info(collector.as_deref(), error)
             });
-            status.neighbors = neighbors(bgp.as_deref()).await;
+            if let Some(bgp) = bgp.as_deref() {
+                status.neighbors = neighbors(bgp).await;
+            }
             status.kernel = kernel.await.unwrap_or_else(|error| api::KernelInfo {
                 off: Some(error.to_string()),
                 ..api::KernelInfo::default()
@@ -195,18 +201,39 @@ impl Daemon {
             .collect()
     }
 
-    fn rib(&self, query: Option<api::RibQuery>, page: rib::Page, reply: oneshot::Sender<Reply>) {
+    fn rib(&self, query: Option<RibQuery>, page: rib::Page, reply: oneshot::Sender<Reply>) {
         let Some(bgp) = self.bgp.clone() else {
-            let message = "no BGP speaker is configured: add [bgp] to the configuration";
-            return send(reply, Reply::error(ErrorCode::Unavailable, message));
+            return send(reply, Reply::error(ErrorCode::Unavailable, NO_SPEAKER));
         };
         self.adapters.spawn(async move {
-            let mut found = match query {
+            let found = match query {
                 Some(query) => rib::answer(&bgp, query, page).await,
-                None => RibReply::default(),
+                None => RibReply {
+                    neighbors: neighbors(&bgp).await,
+                    ..RibReply::default()
+                },
             };
-            found.neighbors = neighbors(Some(&bgp)).await;
             send(reply, Reply::BgpRib(found));
+        });
+    }
+
+    fn refresh(
+        &self,
+        neighbor: NeighborId,
+        family: Option<AddressFamily>,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        let Some(bgp) = self.bgp.clone() else {
+            return send(reply, Reply::error(ErrorCode::Unavailable, NO_SPEAKER));
+        };
+        self.adapters.spawn(async move {
+            let answer = match bgp.refresh(neighbor, rib::families(family)).await {
+                Ok(asked) => Reply::BgpRefresh(RefreshReply {
+                    asked: rib::names(asked),
+                }),
+                Err(why) => Reply::error(ErrorCode::Failed, format!("{neighbor}: {why}")),
+            };
+            send(reply, answer);
         });
     }
 
@@ -418,11 +445,17 @@ async fn targets(prober: &probing::Handle, egresses: &mut [EgressInfo]) {
     }
 }
 
-pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInfo> {
-    let Some(bgp) = bgp else { return Vec::new() };
+async fn neighbors(bgp: &bgp_feed::Handle) -> Vec<NeighborInfo> {
+    let mut found = sessions(bgp).await;
+    let (routers, ris) = (bgp.routers().await, bgp.ris().await);
+    found.extend(crate::bgp_stations::tables(&routers, ris.as_ref()));
+    found
+}
+
+/// Neighbours with sessions of ours.
+pub(crate) async fn sessions(bgp: &bgp_feed::Handle) -> Vec<NeighborInfo> {
     let now = clock::now();
-    let mut found: Vec<NeighborInfo> = bgp
-        .neighbors()
+    bgp.neighbors()
         .await
         .into_iter()
         .map(|status| NeighborInfo {
@@ -435,11 +468,10 @@ pub(crate) async fn neighbors(bgp: Option<&bgp_feed::Handle>) -> Vec<NeighborInf
             ipv4_routes: count(status.ipv4_prefixes),
             ipv6_routes: count(status.ipv6_prefixes),
             stale: status.stale,
+            partial: status.partial,
             last_error: status.last_error,
         })
-        .collect();
-    found.extend(crate::bgp_stations::neighbors(bgp).await);
-    found
+        .collect()
 }
 
 fn session(status: &bgp_feed::NeighborStatus, now: Timestamp) -> SessionInfo {

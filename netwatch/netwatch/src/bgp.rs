@@ -33,6 +33,21 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
                 crate::bgp_stations::print(&reply);
             }
         }
+        Bgp::Refresh(arguments) => {
+            let request = Request::BgpRefresh {
+                neighbor: arguments.neighbor.parse()?,
+                family: arguments.family.map(Into::into),
+            };
+            let Reply::BgpRefresh(reply) = ask(&arguments.query, &request).await? else {
+                bail!("the daemon answered something else");
+            };
+            if arguments.query.json {
+                println!("{}", serde_json::to_string(&reply)?);
+            } else {
+                let names: Vec<String> = reply.asked.iter().map(|f| format!("{f:?}")).collect();
+                println!("asked for the {} routes", names.join(" and "));
+            }
+        }
         Bgp::Rib(arguments) => return crate::bgp_rib::run(arguments).await,
         Bgp::Decode(arguments) => return crate::bgp_decode::run(arguments),
         Bgp::Replay(arguments) => return crate::bgp_replay::run(arguments),
@@ -115,7 +130,7 @@ fn details(info: &NeighborInfo, session: &SessionInfo) {
 /// One neighbour, on a line.
 pub fn neighbor(info: &NeighborInfo) {
     println!(
-        "{:<24} {:<12} egress {:<8} {:<12} {} IPv4, {} IPv6 routes{}{}",
+        "{:<24} {:<12} egress {:<8} {:<12} {} IPv4, {} IPv6 routes{}{}{}",
         info.neighbor.to_string(),
         info.asn.to_string(),
         info.egress.to_string(),
@@ -123,6 +138,11 @@ pub fn neighbor(info: &NeighborInfo) {
         info.ipv4_routes,
         info.ipv6_routes,
         if info.stale { "  STALE" } else { "" },
+        if info.partial {
+            "  PARTIAL (bgp.memory_limit)"
+        } else {
+            ""
+        },
         info.last_error
             .as_ref()
             .map_or_else(String::new, |error| format!("  last error: {error}")),

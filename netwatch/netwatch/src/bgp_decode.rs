@@ -15,8 +15,8 @@ use bgp_core::{
 use events::Asn;
 
 use crate::bgp_input::Input;
-use crate::cli::Decode;
-use crate::{bgp_json, bgp_text};
+use crate::cli::{Decode, DecodeFormat};
+use crate::{bgp_decode_bmp, bgp_json, bgp_text};
 
 /// The port of BGP.
 const PORT: u16 = 179;
@@ -31,9 +31,17 @@ pub fn run(arguments: &Decode) -> Result<ExitCode> {
         count: 0,
         stdout: std::io::BufWriter::new(std::io::stdout().lock()),
     };
-    match input {
-        Input::Messages(bytes) => messages(&bytes, &reading, &mut out)?,
-        Input::Capture(bytes) => sessions(&bytes, &reading, &mut out)?,
+    match (input, arguments.format) {
+        (input, DecodeFormat::Bmp) => {
+            let read = match &input {
+                Input::Messages(bytes) => bgp_decode_bmp::messages(bytes, &mut out),
+                Input::Capture(bytes) => bgp_decode_bmp::captured(bytes, &mut out),
+            };
+            out.stdout.flush()?;
+            read?;
+        }
+        (Input::Messages(bytes), DecodeFormat::Bgp) => messages(&bytes, &reading, &mut out)?,
+        (Input::Capture(bytes), DecodeFormat::Bgp) => sessions(&bytes, &reading, &mut out)?,
     }
     out.stdout.flush()?;
     Ok(if out.sound {
@@ -242,24 +250,63 @@ impl Record<'_> {
     }
 }
 
-struct Output<'a> {
+/// Where messages are printed.
+pub struct Output<'a> {
     json: bool,
-    sound: bool,
+    /// No message ends a session.
+    pub sound: bool,
     count: usize,
     stdout: std::io::BufWriter<std::io::StdoutLock<'a>>,
 }
 
 /// Where octets are.
 #[derive(Clone, Copy)]
-struct Place {
-    offset: usize,
-    length: usize,
-    kind: Option<MessageType>,
-    from: Option<(usize, SocketAddr, SocketAddr)>,
+pub struct Place {
+    /// Its first, in the input or in its direction of the session.
+    pub offset: usize,
+    /// How many.
+    pub length: usize,
+    /// The message's type.
+    pub kind: Option<MessageType>,
+    /// Its packet, sender and receiver.
+    pub from: Option<(usize, SocketAddr, SocketAddr)>,
 }
 
 impl Output<'_> {
-    fn print(&mut self, place: Place, content: Content<'_>) -> Result<()> {
+    /// A message of BMP: its name, where it begins, how long it is; what it says, in both forms.
+    pub fn bmp(
+        &mut self,
+        (name, offset, length): (&str, usize, usize),
+        said: serde_json::Value,
+        lines: &[String],
+    ) -> Result<()> {
+        if self.json {
+            let head = serde_json::json!({ "bmp": name, "offset": offset, "length": length });
+            let mut line = head.as_object().cloned().unwrap_or_default();
+            line.extend(said.as_object().cloned().unwrap_or_default());
+            writeln!(self.stdout, "{}", serde_json::Value::from(line))?;
+        } else {
+            writeln!(self.stdout, "BMP at {offset}: {name}, {length} octets")?;
+            for line in lines {
+                writeln!(self.stdout, "    {line}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why there is no message.
+    pub fn note(&mut self, text: &str) -> Result<()> {
+        if self.json {
+            let line = serde_json::json!({ "note": text });
+            writeln!(self.stdout, "{line}")?;
+        } else {
+            writeln!(self.stdout, "    {text}")?;
+        }
+        Ok(())
+    }
+
+    /// A message of BGP.
+    pub fn print(&mut self, place: Place, content: Content<'_>) -> Result<()> {
         self.count += 1;
         let record = Record {
             number: self.count,

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use api::{Client, Reply, Request, RibQuery, RibReply, RibRoute};
-use events::{NeighborId, OriginValidation, Timestamp};
+use api::{Client, Reply, Request, RibReply};
+use events::{NeighborId, OriginValidation, RibQuery, RibRoute, Timestamp};
 use jiff::tz::TimeZone;
 
 use crate::cli::RibArguments;

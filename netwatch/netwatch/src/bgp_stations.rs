@@ -2,7 +2,7 @@
 
 use api::{NeighborInfo, NeighborsReply, RisInfo, RouterInfo};
 use bgp_core::TableStatus;
-use bgp_feed::Handle;
+use bgp_feed::{Handle, RisStatus, RouterStatus};
 use events::{Asn, EgressName, NeighborId};
 
 use crate::answers::{self, count};
@@ -13,11 +13,12 @@ pub async fn reply(bgp: Option<&Handle>) -> NeighborsReply {
         return NeighborsReply::default();
     };
     let now = clock::now();
+    let (routers, ris) = (feed.routers().await, feed.ris().await);
+    let mut neighbors = answers::sessions(feed).await;
+    neighbors.extend(tables(&routers, ris.as_ref()));
     NeighborsReply {
-        neighbors: answers::neighbors(bgp).await,
-        routers: feed
-            .routers()
-            .await
+        neighbors,
+        routers: routers
             .into_iter()
             .map(|router| {
                 let [monitoring, statistics, _, _, _, _, mirroring, _] = router.messages;
@@ -37,7 +38,7 @@ pub async fn reply(bgp: Option<&Handle>) -> NeighborsReply {
                 }
             })
             .collect(),
-        ris: feed.ris().await.map(|ris| RisInfo {
+        ris: ris.map(|ris| RisInfo {
             url: ris.url,
             connected: ris.connected,
             since: Some(now.since(ris.since)),
@@ -49,29 +50,22 @@ pub async fn reply(bgp: Option<&Handle>) -> NeighborsReply {
 }
 
 /// Tables of monitored routers and peers of RIS Live.
-pub async fn neighbors(bgp: &Handle) -> Vec<NeighborInfo> {
+pub fn tables(routers: &[RouterStatus], ris: Option<&RisStatus>) -> Vec<NeighborInfo> {
     let now = clock::now();
     let mut found = Vec::new();
-    for router in bgp.routers().await {
-        for table in router.tables {
-            let mut info = info(
-                table.neighbor,
-                table.asn,
-                table.egress,
-                table.up,
-                &table.table,
-            );
-            info.since = Some(now.since(table.since));
-            info.last_error = table.last_error;
-            found.push(info);
-        }
+    for table in routers.iter().flat_map(|router| &router.tables) {
+        let egress = table.egress.clone();
+        let mut info = info(table.neighbor, table.asn, egress, table.up, &table.table);
+        info.since = Some(now.since(table.since));
+        info.last_error.clone_from(&table.last_error);
+        found.push(info);
     }
-    if let Some(ris) = bgp.ris().await {
-        for peer in ris.peers {
-            let told = ris.connected;
-            let table = info(peer.neighbor, peer.asn, peer.egress, told, &peer.table);
-            found.push(table);
-        }
+    if let Some(ris) = ris {
+        let told = ris.connected;
+        found.extend(ris.peers.iter().map(|peer| {
+            let egress = peer.egress.clone();
+            info(peer.neighbor, peer.asn, egress, told, &peer.table)
+        }));
     }
     found
 }
@@ -92,6 +86,7 @@ fn info(
         ipv4_routes: count(table.ipv4),
         ipv6_routes: count(table.ipv6),
         stale: table.stale,
+        partial: table.partial,
         last_error: None,
         session: None,
     }

@@ -296,6 +296,8 @@ pub enum Bgp {
     Neighbors(Query),
     /// Show the routes for an address or a prefix, by neighbour, now or at an earlier time
     Rib(RibArguments),
+    /// Ask a neighbour for all its routes again (RFC 2918)
+    Refresh(RefreshArguments),
     /// Decode BGP messages, and tell what a session would do with each of them
     Decode(Decode),
     /// Replay a recording: what it says, and the tables that it leaves behind
@@ -400,6 +402,43 @@ pub struct RibArguments {
     pub query: Query,
 }
 
+/// Arguments of `netwatch bgp refresh`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is forgotten meanwhile. Where the neighbour marks begin and end (RFC 7313),
+what it did not send again is withdrawn at the end.
+
+Example:
+  netwatch bgp refresh 192.0.2.1 --family ipv4
+
+Exit code: 0 if the neighbour was asked, 1 if it cannot be, and why.")]
+pub struct RefreshArguments {
+    /// The neighbour's address
+    #[arg(value_name = "NEIGHBOR")]
+    pub neighbor: String,
+    /// Only this family; default: all that the session carries
+    #[arg(long, value_enum)]
+    pub family: Option<FamilyName>,
+    #[command(flatten)]
+    pub query: Query,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FamilyName {
+    Ipv4,
+    Ipv6,
+}
+
+impl From<FamilyName> for api::AddressFamily {
+    fn from(name: FamilyName) -> Self {
+        match name {
+            FamilyName::Ipv4 => Self::Ipv4,
+            FamilyName::Ipv6 => Self::Ipv6,
+        }
+    }
+}
+
 /// Arguments of `netwatch bgp decode`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -428,6 +467,9 @@ pub struct Decode {
     /// A file with the messages
     #[arg(long)]
     pub file: Option<PathBuf>,
+    /// What the messages are; of BMP, UPDATEs are read as the router's Peer Up says
+    #[arg(long, value_enum, default_value_t = DecodeFormat::Bgp)]
+    pub format: DecodeFormat,
     /// NLRI of this family has path identifiers (ipv4/unicast or 1/1, ipv6/unicast or 2/1)
     #[arg(long, value_name = "AFI/SAFI", num_args = 1.., value_delimiter = ',')]
     pub add_path: Vec<String>,
@@ -450,6 +492,15 @@ pub struct Decode {
     /// Print JSON, one object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Formats of `netwatch bgp decode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DecodeFormat {
+    /// Messages of a session
+    Bgp,
+    /// Messages of a monitored router (RFC 7854)
+    Bmp,
 }
 
 /// Arguments of `netwatch watchdog`.

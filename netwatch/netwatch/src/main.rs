@@ -3,6 +3,7 @@
 mod answers;
 mod bgp;
 mod bgp_decode;
+mod bgp_decode_bmp;
 mod bgp_input;
 mod bgp_json;
 mod bgp_replay;

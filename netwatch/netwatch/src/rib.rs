@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use api::{RibCursor, RibQuery, RibReply, RibRoute};
-use events::{NeighborId, Timestamp};
+use api::{AddressFamily, RibReply};
+use bgp_feed::Families;
+use events::{NeighborId, RibCursor, RibQuery, Timestamp};
 
 /// Routes of a page where nobody says how many, and the most.
 const LIMIT: usize = 1_000;
@@ -21,41 +22,22 @@ pub struct Page {
     pub after: Option<RibCursor>,
 }
 
-/// Asks the feed. The neighbours are not filled in.
+/// Asks the feed.
 pub async fn answer(bgp: &bgp_feed::Handle, query: RibQuery, page: Page) -> RibReply {
     let request = bgp_feed::RibRequest {
-        query: match query {
-            RibQuery::Address(address) => bgp_feed::RibQuery::Address(address),
-            RibQuery::Prefix(prefix) => bgp_feed::RibQuery::Prefix(prefix),
-            RibQuery::All => bgp_feed::RibQuery::All,
-        },
+        query,
         neighbor: page.neighbor,
         at: page.at,
         limit: page.limit.unwrap_or(LIMIT).clamp(1, MOST),
-        after: page.after.map(|after| bgp_feed::RibCursor {
-            neighbor: after.neighbor,
-            prefix: after.prefix,
-            path_id: after.path_id,
-        }),
+        after: page.after,
     };
     let found = bgp.rib_page(request).await.unwrap_or_default();
     let status = bgp.rib_status().await.unwrap_or_default();
-    let route = |found: bgp_feed::RibRoute| RibRoute {
-        neighbor: found.neighbor,
-        egress: found.egress,
-        path_id: found.path_id,
-        route: found.route,
-        stale: found.stale,
-    };
     RibReply {
         query: Some(query),
-        routes: found.routes.into_iter().map(route).collect(),
+        routes: found.routes,
         truncated: found.next.is_some(),
-        next: found.next.map(|next| RibCursor {
-            neighbor: next.neighbor,
-            prefix: next.prefix,
-            path_id: next.path_id,
-        }),
+        next: found.next,
         known_since: found.known_since,
         partial: status.partial > 0,
         neighbors: Vec::new(),
@@ -80,4 +62,19 @@ pub async fn count(bgp: &bgp_feed::Handle, counters: &mut BTreeMap<String, u64>)
         let value = u64::try_from(value).unwrap_or(u64::MAX);
         counters.insert(format!("netwatch_bgp_{name}"), value);
     }
+}
+
+/// One family, or both.
+pub const fn families(family: Option<AddressFamily>) -> Families {
+    Families {
+        ipv4: !matches!(family, Some(AddressFamily::Ipv6)),
+        ipv6: !matches!(family, Some(AddressFamily::Ipv4)),
+    }
+}
+
+/// The reverse of [`families`].
+pub fn names(families: Families) -> Vec<AddressFamily> {
+    let ipv4 = families.ipv4.then_some(AddressFamily::Ipv4);
+    let ipv6 = families.ipv6.then_some(AddressFamily::Ipv6);
+    ipv4.into_iter().chain(ipv6).collect()
 }

@@ -331,6 +331,7 @@ pub fn stations(bgp: &config::Bgp) -> bgp_feed::Stations {
             }),
         ris: bgp.ris.as_ref().map(|ris| bgp_feed::RisSettings {
             url: ris.url.clone(),
+            ca_file: ris.ca_file.clone(),
             prefixes: ris.prefixes.clone(),
             egress: EgressName(ris.egress.clone()),
             max_prefixes: 2_000_000,

@@ -482,3 +482,41 @@ fn netgauze(line: &Value) -> Value {
     }
     result
 }
+
+/// Every message of the recordings, its type and peer, and each UPDATE's prefixes, as NetGauze reads
+/// them.
+#[test]
+fn bmp_recordings_are_decoded_whole() {
+    for name in [
+        "bmp/peers-with-different-caps",
+        "bmp/stateless-with-add-path",
+    ] {
+        let Some(capture) = shared(&format!("{name}.pcap")) else {
+            return;
+        };
+        let theirs = std::fs::read_to_string(capture.with_extension("json")).unwrap();
+        let theirs = theirs
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .count();
+        let file = capture.to_str().unwrap();
+        let done = netwatch(&["bgp", "decode", "--format", "bmp", "--json", file]);
+        let lines = lines(&done.stdout);
+        let ours = lines.iter().filter(|line| line["bmp"].is_string()).count();
+        assert!(ours > 0 && ours == theirs, "{name}: {ours}, {theirs}");
+        let monitoring = lines
+            .iter()
+            .filter(|line| line["bmp"] == "route monitoring");
+        let read = lines.iter().filter(|line| line["type"] == "update");
+        assert_eq!(monitoring.count(), read.clone().count(), "{name}");
+        for update in read {
+            assert_ne!(update["disposition"], "session-reset", "{name}: {update}");
+        }
+    }
+    // A stream that is cut off, and what was before it.
+    let initiation = [3, 0, 0, 0, 11, 4, 0, 2, 0, 1, b'r'];
+    let cut = [&initiation[..], &[3, 0, 0, 0, 9, 4]].concat();
+    let done = netwatch(&["bgp", "decode", "--format", "bmp", "--hex", &hex(&cut)]);
+    assert!(done.stdout.contains("initiation") && done.stdout.contains("sysName r"));
+    assert!(done.stderr.contains("at 11"), "{}", done.stderr);
+}

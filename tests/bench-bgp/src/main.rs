@@ -28,6 +28,9 @@ struct Cli {
     /// A tenth of the synthetic table, one run each
     #[arg(long)]
     quick: bool,
+    /// Only these parts: decode, lookup, churn, queries, feed
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    only: Vec<String>,
     /// Write results and checks as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -41,6 +44,7 @@ pub struct Bench {
     space: Space,
     netwatch: PathBuf,
     quick: bool,
+    only: Vec<String>,
     document: Document,
 }
 
@@ -89,6 +93,10 @@ impl Bench {
         name: &str,
         run: impl FnOnce(&mut Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        let family = name.split('/').next().unwrap_or(name);
+        if !self.only.is_empty() && !self.only.iter().any(|only| only == family) {
+            return Ok(());
+        }
         eprintln!("==> {name}");
         if let Err(error) = run(self) {
             anyhow::ensure!(!lab::sys::interrupted(), "interrupted");
@@ -109,6 +117,7 @@ fn main() -> ExitCode {
                 space,
                 netwatch: std::path::absolute(&cli.netwatch)?,
                 quick: cli.quick,
+                only: cli.only.clone(),
                 document: Document::new("bgp"),
             };
             let result = run(&mut bench);

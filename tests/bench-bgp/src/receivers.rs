@@ -195,7 +195,8 @@ impl Receiver {
         Ok(ticks / CLOCK_TICKS)
     }
 
-    fn log_end(&self) -> String {
+    /// The last lines that it logged.
+    pub fn log_end(&self) -> String {
         let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(5).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
@@ -245,7 +246,7 @@ fn recipe(kind: Kind, netwatch: &Path, directory: &Path, asn: u32, hold: u16) ->
         Kind::Bird => (
             "/usr/sbin/bird".into(),
             format!(
-                "router id {HOST_ADDRESS};\nprotocol device {{}}\nprotocol bgp peer {{\n  local {HOST_ADDRESS} as {HOST_AS};\n  \
+                "log stderr {{ error, auth, fatal, bug }};\nrouter id {HOST_ADDRESS};\nprotocol device {{}}\nprotocol bgp peer {{\n  local {HOST_ADDRESS} as {HOST_AS};\n  \
                  neighbor {ROUTER_ADDRESS} as {asn};\n  passive on;\n  hold time {hold};\n  \
                  ipv4 {{ import all; export none; }};\n  ipv6 {{ import all; export none; }};\n}}\n"
             ),

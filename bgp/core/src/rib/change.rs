@@ -10,7 +10,7 @@ use crate::arena::Arena;
 use crate::history::Change;
 use crate::nlri::{Family, Nlri};
 use crate::preference::Preference;
-use crate::table::Entry;
+use crate::table::{Entry, Table};
 use crate::update::Update;
 
 /// Routes that one piece of a sweep looks at.
@@ -109,7 +109,7 @@ impl Rib {
     ) -> Option<MaxPrefixes> {
         let Nlri { prefix, path_id } = nlri;
         let family = Family::of_prefix(&prefix);
-        let short = self.is_short();
+        let short = self.neighbors.get(index).is_some_and(|n| self.is_short(n));
         let unwatched = || peers_within(&self.watched, &prefix).next().is_none();
         if short && unwatched() {
             self.leave_out(index, nlri, outcome);
@@ -138,11 +138,16 @@ impl Rib {
         let Some(path) = path_id else {
             // Paths with identifiers are of an earlier session.
             let paths: Vec<u32> = neighbor.table.paths(&prefix).map(|(id, _)| id).collect();
+            let why = if paths.is_empty() {
+                Why::Told
+            } else {
+                Why::Path
+            };
             for path in paths {
                 self.drop_path(index, prefix, path);
             }
             let old = self.neighbors.get_mut(index)?.table.insert(prefix, entry);
-            self.replaced(index, prefix, old, Some(entry), Why::Told, outcome);
+            self.replaced(index, prefix, old, Some(entry), why, outcome);
             return None;
         };
         let arena = &mut neighbor.arena;
@@ -205,10 +210,9 @@ impl Rib {
             return;
         };
         let arena = &neighbor.arena;
-        let current = |entry: &Entry| entry.generation == neighbor.generation;
         let rank = |(id, entry): &(u32, Entry)| {
             let preference = Preference::of(arena.get(entry.attributes));
-            (!current(entry), preference, *id)
+            (neighbor.is_stale(*entry), preference, *id)
         };
         let best = neighbor.table.paths(&prefix).min_by_key(rank);
         let old = neighbor.table.get(&prefix);
@@ -379,28 +383,8 @@ impl Rib {
         let Some((from, oldest)) = neighbor.sweeps.pop() else {
             return;
         };
-        let mut gone = Vec::new();
-        let mut seen = 0;
-        let mut last = None;
-        for (prefix, entry) in neighbor.table.iter_from(from, true).take(SWEEP) {
-            seen += 1;
-            last = Some(prefix);
-            let stale = |entry: Entry| entry.generation < oldest;
-            let paths = neighbor.table.paths(&prefix);
-            let before = gone.len();
-            gone.extend(
-                paths
-                    .filter(|(_, path)| stale(*path))
-                    .map(|(path, _)| Nlri {
-                        prefix,
-                        path_id: Some(path),
-                    }),
-            );
-            if gone.len() == before && stale(entry) {
-                gone.push(Nlri::from(prefix));
-            }
-        }
-        if let (SWEEP, Some(last)) = (seen, last) {
+        let (gone, last) = older(&neighbor.table, from, oldest, SWEEP);
+        if let Some(last) = last {
             neighbor.sweeps.push((last, oldest));
         }
         let mut outcome = Outcome::default();
@@ -414,8 +398,10 @@ impl Rib {
     /// A route that there is no memory for.
     fn leave_out(&mut self, index: usize, nlri: Nlri, outcome: &mut Outcome) {
         self.withdraw(index, nlri, Why::LeftOut, outcome);
+        let now = self.clock;
         if let Some(neighbor) = self.neighbors.get_mut(index) {
-            neighbor.partial = true;
+            let family = Family::of_prefix(&nlri.prefix);
+            neighbor.lack.left_out(family, now);
         }
     }
 }
@@ -438,6 +424,34 @@ fn change(
         path_id,
         prefix,
     }
+}
+
+/// Routes of earlier generations among so many prefixes of a table, and the last of these where the
+/// table may go on behind it.
+pub(super) fn older(
+    table: &Table,
+    from: Prefix,
+    oldest: u32,
+    at_most: usize,
+) -> (Vec<Nlri>, Option<Prefix>) {
+    let mut gone = Vec::new();
+    let mut seen = 0;
+    let mut last = None;
+    for (prefix, entry) in table.iter_from(from, true).take(at_most) {
+        seen += 1;
+        last = Some(prefix);
+        let before = gone.len();
+        let paths = table.paths(&prefix);
+        let paths = paths.filter(|(_, path)| path.generation < oldest);
+        gone.extend(paths.map(|(path, _)| Nlri {
+            prefix,
+            path_id: Some(path),
+        }));
+        if gone.len() == before && entry.generation < oldest {
+            gone.push(Nlri::from(prefix));
+        }
+    }
+    (gone, last.filter(|_| seen == at_most))
 }
 
 /// The prefix that a table's walk begins at.

@@ -1,7 +1,7 @@
 //! What watched peers are told.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use events::{BgpSignal, NeighborId, PeerKey, Prefix, RouteAttributes, RouteFact};
@@ -35,6 +35,16 @@ impl Rib {
     pub fn set_vrps(&mut self, vrps: Arc<Vrps>) {
         self.vrps = vrps;
         self.revalidate = self.facts.keys().copied().collect();
+    }
+
+    /// What was last told of a neighbour's routes.
+    pub fn facts_of(&self, id: NeighborId) -> impl Iterator<Item = &RouteFact> {
+        let first = (id, PeerKey(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let from = self
+            .facts
+            .range(first..)
+            .take_while(move |((of, _), _)| *of == id);
+        from.map(|(_, fact)| fact)
     }
 
     /// A neighbour's longest match.
@@ -92,7 +102,7 @@ impl Rib {
             None => {
                 let complete = neighbor.session.is_some()
                     && neighbor.complete.contains(Family::of(peer.0))
-                    && !neighbor.partial;
+                    && !neighbor.lack.is_partial();
                 if !complete && !self.facts.contains_key(&(id, peer)) {
                     return None;
                 }

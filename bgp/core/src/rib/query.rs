@@ -1,28 +1,14 @@
 //! Queries, in pieces that do not hold up anything else.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use events::{EgressName, NeighborId, Prefix, RouteAttributes, Timestamp};
-use serde::{Deserialize, Serialize};
+use events::{NeighborId, Prefix, RibCursor, RibQuery, RibRoute, Timestamp};
 
 use super::change::first_prefix;
 use super::{Neighbor, Rib, facts};
 use crate::history::Change;
 use crate::nlri::Family;
 use crate::table::Entry;
-
-/// What a query is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RibQuery {
-    /// Every route.
-    All,
-    /// Each neighbour's longest match.
-    Address(IpAddr),
-    /// The prefix and its more specifics.
-    Prefix(Prefix),
-}
 
 /// A page of routes that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,33 +23,6 @@ pub struct RibRequest {
     pub limit: usize,
     /// Those behind this one: an earlier page's `next`.
     pub after: Option<RibCursor>,
-}
-
-/// A place between two routes, in the order of answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RibCursor {
-    /// Whose route.
-    pub neighbor: NeighborId,
-    /// Its prefix.
-    pub prefix: Prefix,
-    /// Its path identifier, if it has one.
-    pub path_id: Option<u32>,
-}
-
-/// A route of a neighbour.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RibRoute {
-    /// Whose.
-    pub neighbor: NeighborId,
-    /// The egress that it stands for.
-    pub egress: EgressName,
-    /// Which of the neighbour's paths to the prefix (RFC 7911), if it sends several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_id: Option<u32>,
-    /// The route.
-    pub route: RouteAttributes,
-    /// It is what was last known; the session is lost, or has not announced it again yet.
-    pub stale: bool,
 }
 
 /// A page of routes, by neighbour, prefix and path identifier.

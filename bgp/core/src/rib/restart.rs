@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use events::{BgpSignal, NeighborId, PeerKey};
 
-use super::change::{Outcome, Why, first_prefix};
+use super::change::{Outcome, Why, first_prefix, older};
 use super::{Neighbor, Rib};
-use crate::nlri::{Family, Nlri};
+use crate::nlri::Family;
 use crate::open::GracefulRestart;
 
 impl Rib {
@@ -49,6 +49,7 @@ impl Rib {
             neighbor.generation += 1;
             let generation = neighbor.generation;
             neighbor.refreshing.insert(family, generation);
+            neighbor.lack.refresh_began(family, None);
         }
     }
 
@@ -69,6 +70,7 @@ impl Rib {
         {
             neighbor.sweeps.push((first_prefix(family), generation));
             self.sweep(id, &mut signals);
+            self.refresh_is_over(id, family, &mut signals);
         }
         signals
     }
@@ -107,19 +109,7 @@ impl Rib {
         let Some(neighbor) = self.neighbors.get(index) else {
             return;
         };
-        let mut gone = Vec::new();
-        for (prefix, entry) in neighbor.table.iter_from(first_prefix(family), true) {
-            let before = gone.len();
-            let paths = neighbor.table.paths(&prefix);
-            let older = paths.filter(|(_, path)| path.generation < oldest);
-            gone.extend(older.map(|(path, _)| Nlri {
-                prefix,
-                path_id: Some(path),
-            }));
-            if gone.len() == before && entry.generation < oldest {
-                gone.push(Nlri::from(prefix));
-            }
-        }
+        let (gone, _) = older(&neighbor.table, first_prefix(family), oldest, usize::MAX);
         // What would be told of withdrawals is not: nobody withdrew anything.
         let mut outcome = Outcome::default();
         for nlri in gone {

@@ -5,8 +5,7 @@ use crate::nlri::Nlri;
 use crate::path::{AsPath, Segment, SegmentKind};
 use crate::update::Update;
 use crate::update::{Announcement, Context};
-use events::Asn;
-use events::RouteAttributes;
+use events::{Asn, RibQuery, RouteAttributes};
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 
@@ -792,6 +791,49 @@ fn of_several_paths_the_best_is_told() {
     assert_eq!(rib.attribute_sets(), 1);
 }
 
+/// Between BoRR and EoRR nothing is worse for not having been sent again yet.
+#[test]
+fn a_refresh_does_not_change_which_of_several_paths_is_best() {
+    let mut rib = rib(9);
+    watch(&mut rib, &["10.0.0.1"]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &path("10.0.0.0/8", 7, &[1]), 1);
+    apply(&mut rib, 1, &path("10.0.0.0/8", 8, &[2, 3]), 1);
+    apply(&mut rib, 1, &end(), 1);
+    rib.refresh_began(A, 1, Family::Ipv4);
+    assert!(apply(&mut rib, 1, &path("10.0.0.0/8", 8, &[2, 3]), 2).is_empty());
+    assert!(apply(&mut rib, 1, &path("10.0.0.0/8", 7, &[1]), 3).is_empty());
+    assert!(rib.refresh_ended(A, 1, Family::Ipv4).is_empty());
+    // What the last session announced is worse.
+    rib.session_up(A, 2, &negotiated(), at(4));
+    assert_eq!(
+        apply(&mut rib, 2, &path("10.0.0.0/8", 8, &[2, 3]), 5),
+        [
+            "10.0.0.0/8 [1] -> 10.0.0.0/8 [2 3] for 10.0.0.1",
+            "10.0.0.1 by a: 10.0.0.0/8 [2 3]"
+        ]
+    );
+}
+
+/// The past of paths stays theirs when a session without path identifiers comes.
+#[test]
+fn a_route_without_identifier_takes_the_place_of_paths_and_of_no_route() {
+    let mut rib = rib(9);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &path("10.0.0.0/8", 7, &[1]), 1);
+    apply(&mut rib, 1, &path("10.0.0.0/8", 8, &[2, 3]), 1);
+    rib.session_up(A, 2, &negotiated(), at(4));
+    apply(&mut rib, 2, &announce(&["10.0.0.0/8"], &[4]), 5);
+    assert_eq!(
+        pages(&rib, &request(RibQuery::All, None, 9)),
+        ["a 10.0.0.0/8 [4]"]
+    );
+    assert_eq!(
+        pages(&rib, &request(RibQuery::All, Some(3), 9)),
+        ["a 10.0.0.0/8#7 [1]", "a 10.0.0.0/8#8 [2 3]"]
+    );
+}
+
 #[test]
 fn without_memory_routes_of_nobody_are_left_out_and_all_is_said_to_be_partial() {
     let limits = RibLimits {
@@ -969,4 +1011,68 @@ fn a_large_stale_table_is_swept_in_pieces() {
             "10.39.15.1 by a: none"
         ]
     );
+}
+
+/// A table that lacks routes is asked for when there is memory, and whole when nothing was left out.
+#[test]
+fn what_was_left_out_comes_back_with_a_refresh_when_there_is_memory() {
+    let limits = RibLimits {
+        memory: Some(60_000),
+        history: crate::history::HistoryLimits {
+            bytes: 0,
+            age: Duration::ZERO,
+        },
+    };
+    let mut rib = Rib::bounded(limits, 1, at(0));
+    rib.add(NeighborConfig {
+        id: A,
+        egress: "a".into(),
+        max_prefixes: 100_000,
+    });
+    watch(&mut rib, &["192.0.2.1"]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    let prefixes: Vec<String> = (0..2000)
+        .map(|number| format!("10.{}.{}.0/24", number / 256, number % 256))
+        .collect();
+    for (prefix, number) in prefixes.iter().zip(1..) {
+        apply(&mut rib, 1, &announce(&[prefix], &[1, number]), 1);
+    }
+    apply(&mut rib, 1, &end(), 1);
+    assert!(rib.status(A).partial && rib.memory().short);
+    rib.expire(at(20));
+    assert!(rib.take_refreshes().is_empty(), "there is no memory yet");
+    for prefix in &prefixes {
+        apply(&mut rib, 1, &withdraw(&[prefix]), 21);
+    }
+    rib.expire(at(32));
+    rib.expire(at(40));
+    assert!(!rib.memory().short, "{:?}", rib.memory());
+    let ipv4 = Families {
+        ipv4: true,
+        ipv6: false,
+    };
+    assert_eq!(rib.take_refreshes(), [(A, ipv4)]);
+    rib.expire(at(60));
+    assert!(rib.take_refreshes().is_empty(), "not again so soon");
+    // Too much again: it stays partial.
+    rib.refresh_began(A, 1, Family::Ipv4);
+    for (prefix, number) in prefixes.iter().zip(1..) {
+        apply(&mut rib, 1, &announce(&[prefix], &[1, number]), 61);
+    }
+    rib.refresh_ended(A, 1, Family::Ipv4);
+    assert!(rib.status(A).partial);
+    for prefix in &prefixes {
+        apply(&mut rib, 1, &withdraw(&[prefix]), 62);
+    }
+    rib.expire(at(100));
+    rib.expire(at(700));
+    assert_eq!(rib.take_refreshes(), [(A, ipv4)]);
+    // A neighbour without marks: what it sent in two minutes is all.
+    rib.refresh_asked(A, 1, Family::Ipv4);
+    apply(&mut rib, 1, &announce(&["10.0.0.0/24"], &[1]), 701);
+    rib.expire(at(819));
+    assert!(rib.status(A).partial);
+    assert_eq!(said(&rib.expire(at(821))), ["192.0.2.1 by a: none"]);
+    assert!(!rib.status(A).partial);
+    assert_eq!(rib.deadline(), None);
 }

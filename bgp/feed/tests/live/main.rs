@@ -3,6 +3,7 @@
 
 mod bird;
 mod feed;
+mod limits;
 mod namespace;
 mod raw;
 mod router;

@@ -29,7 +29,10 @@ pub fn open(asn: u32) -> Open {
 
 impl Raw {
     pub async fn connect(from: &str, to: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
+        Self::connect_by(TcpSocket::new_v4().unwrap(), from, to).await
+    }
+
+    pub async fn connect_by(socket: TcpSocket, from: &str, to: SocketAddr) -> Self {
         let from: IpAddr = from.parse().unwrap();
         socket.bind(SocketAddr::new(from, 0)).unwrap();
         Self {
@@ -45,11 +48,16 @@ impl Raw {
 
     pub async fn establish_with(from: &str, to: SocketAddr, open: &[u8]) -> Self {
         let mut peer = Self::connect(from, to).await;
-        peer.send(open).await;
-        assert_eq!(peer.next().await.unwrap().kind, MessageType::Open);
-        assert_eq!(peer.next().await.unwrap().kind, MessageType::Keepalive);
-        peer.keepalive().await;
+        peer.greet(open).await;
         peer
+    }
+
+    /// From a connection to Established.
+    pub async fn greet(&mut self, open: &[u8]) {
+        self.send(open).await;
+        assert_eq!(self.next().await.unwrap().kind, MessageType::Open);
+        assert_eq!(self.next().await.unwrap().kind, MessageType::Keepalive);
+        self.keepalive().await;
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
@@ -78,6 +86,18 @@ impl Raw {
             match read.expect("no message within the limit") {
                 Ok(0) | Err(_) => return None,
                 Ok(count) => self.framer.push(&chunk[..count]),
+            }
+        }
+    }
+
+    /// The next message that is neither KEEPALIVE nor End-of-RIB, with KEEPALIVEs in return.
+    pub async fn next_but_keepalive(&mut self) -> Frame {
+        loop {
+            let frame = self.next().await.expect("the connection ended");
+            match frame.kind {
+                MessageType::Keepalive => self.keepalive().await,
+                MessageType::Update => {}
+                _ => return frame,
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bgp_feed::{RibQuery, State};
-use events::{Asn, BgpSignal, NeighborId, SessionDownReason};
+use bgp_feed::State;
+use events::{Asn, BgpSignal, NeighborId, RibQuery, SessionDownReason};
 
 use crate::bird::{Bird, Session};
 use crate::feed::{Feed, LOCAL_AS, ip, settings};

@@ -94,7 +94,7 @@ fn a_hijacked_prefix_is_invalid_by_a_caches_vrps_until_they_allow_it() {
         assert_eq!(feed.handle.rib_status().await.unwrap().vrps, 1);
         let routes = feed
             .handle
-            .rib(bgp_feed::RibQuery::Address(ip(PEER)), 9)
+            .rib(events::RibQuery::Address(ip(PEER)), 9)
             .await;
         assert_eq!(routes[0].route.validation, Some(OriginValidation::Valid));
 

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use bgp_core::{MessageType, encode};
-use bgp_feed::{RibQuery, StartError};
-use events::{Asn, BgpSignal, SessionDownReason};
+use bgp_feed::StartError;
+use events::{Asn, BgpSignal, RibQuery, SessionDownReason};
 use tokio::sync::mpsc;
 
 use crate::feed::{Feed, LOCAL_AS, ip, settings};

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bgp_feed::{
-    BmpSettings, Handle, RibQuery, RibRoute, RouterSettings, RouterStatus, Settings, Stations,
-};
-use events::{Asn, BgpSignal, RibView};
+use bgp_feed::{BmpSettings, Handle, RouterSettings, RouterStatus, Settings, Stations};
+use events::{Asn, BgpSignal, RibQuery, RibRoute, RibView};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 

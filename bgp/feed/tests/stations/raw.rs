@@ -1,7 +1,7 @@
 //! Routers that break the rules.
 
 use bgp_core::{Families, MessageType, Open, encode};
-use events::Asn;
+use events::{Asn, BgpSignal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -179,6 +179,94 @@ fn add_path_is_what_the_opens_say_and_a_restart_sorts_out() {
             .router(0, |status| status.tables[0].table.ipv4 == 1)
             .await;
         assert!(status.connected && status.tables[0].up, "{status:?}");
+        feed.handle.stop().await;
+    });
+}
+
+/// The router's Loc-RIB, as RFC 9069 section 4 has it.
+fn loc(kind: u8, body: &[u8]) -> Vec<u8> {
+    let peer = [
+        &[3, 0][..],
+        &[0; 24],
+        &[0, 0, 0xfd, 0xe9, 192, 0, 2, 1],
+        &[0; 8],
+    ];
+    message(kind, &[&peer.concat(), body])
+}
+
+fn loc_up() -> Vec<u8> {
+    let open = Open {
+        four_octet_as: true,
+        families: Families::BOTH,
+        ..Open::new(Asn(65001), 90, "192.0.2.1".parse().unwrap())
+    };
+    let open = open.encode();
+    loc(3, &[&[0; 20][..], &open, &open].concat())
+}
+
+fn loc_route(nlri: &[u8]) -> Vec<u8> {
+    // The per-peer header of another table is 42 octets behind 6 of the common header.
+    loc(0, &monitoring(0, nlri)[48..])
+}
+
+/// Of the tables that a router tells of one egress the signals of one go on: Loc-RIB, else after
+/// policy, else before. The RIB has them all.
+#[test]
+fn one_view_of_an_egress_counts() {
+    namespace::run(|| async {
+        let mut feed = Feed::bmp(vec![router(ROUTER, "a")]);
+        feed.handle.watch(vec![ip("10.1.1.1")]);
+        let [pre, post, all] = [
+            "10.0.0.1@bmp:192.0.2.1/in-pre",
+            "10.0.0.1@bmp:192.0.2.1/in-post",
+            "192.0.2.1@bmp:192.0.2.1/loc",
+        ];
+        let mut router = connect(&feed, ROUTER).await;
+        let told = async |feed: &mut Feed| {
+            feed.until(|signal| match signal {
+                BgpSignal::Fact(fact) if !fact.stale => {
+                    let prefix = fact.route?.prefix.to_string();
+                    Some((fact.neighbor.to_string(), prefix))
+                }
+                BgpSignal::Change(change) => {
+                    let prefix = change.prefix.to_string();
+                    Some((change.neighbor.to_string(), prefix))
+                }
+                _ => None,
+            })
+            .await
+        };
+        let said = |who: &str, prefix: &str| (who.to_owned(), prefix.to_owned());
+        router
+            .write_all(&[peer_up(false), monitoring(0, TEN)].concat())
+            .await
+            .unwrap();
+        for _change_and_fact in 0..2 {
+            assert_eq!(told(&mut feed).await, said(pre, "10.0.0.0/8"));
+        }
+        router.write_all(&monitoring(0x40, TEN)).await.unwrap();
+        for _change_and_fact in 0..2 {
+            assert_eq!(told(&mut feed).await, said(post, "10.0.0.0/8"));
+        }
+        let more_specific = &[16, 10, 1];
+        let bytes = [
+            loc_up(),
+            loc_route(TEN),
+            monitoring(0, more_specific),
+            monitoring(0x40, more_specific),
+            loc_route(more_specific),
+        ];
+        router.write_all(&bytes.concat()).await.unwrap();
+        let mut facts = Vec::new();
+        while facts.last() != Some(&said(all, "10.1.0.0/16")) {
+            facts.push(told(&mut feed).await);
+        }
+        assert!(facts.iter().all(|(who, _)| who == all), "{facts:?}");
+        feed.routes("10.1.1.1", |routes| routes.len() == 3).await;
+        // Without Loc-RIB what is known after policy counts, and is told.
+        router.write_all(&loc(2, &[6])).await.unwrap();
+        feed.down(all).await;
+        assert_eq!(told(&mut feed).await, said(post, "10.1.0.0/16"));
         feed.handle.stop().await;
     });
 }

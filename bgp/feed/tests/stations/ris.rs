@@ -1,9 +1,11 @@
 //! RIS Live, by a server that speaks as the real one does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_feed::{RisSettings, Stations};
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -24,15 +26,90 @@ async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     tokio_tungstenite::accept_async(stream).await.unwrap()
 }
 
-async fn said(socket: &mut WebSocketStream<TcpStream>) -> serde_json::Value {
+async fn said<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> serde_json::Value {
     match timeout(LIMIT, socket.next()).await.expect("nothing came") {
         Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
         other => panic!("{other:?}"),
     }
 }
 
-async fn send(socket: &mut WebSocketStream<TcpStream>, text: &str) {
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, text: &str) {
     socket.send(Message::text(text)).await.unwrap();
+}
+
+#[test]
+fn over_tls_only_an_authority_that_is_known_is_believed() {
+    namespace::run(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = parameters.self_signed(&authority).unwrap();
+        let issuer = rcgen::Issuer::new(parameters, authority);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+            .unwrap()
+            .signed_by(&key, &issuer)
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ca_file = directory.path().join("ca.pem");
+        std::fs::write(&ca_file, ca.pem()).unwrap();
+        let start = |ca_file| {
+            Feed::start(Stations {
+                ris: Some(RisSettings {
+                    url: format!("wss://localhost:{port}/v1/ws/"),
+                    ca_file,
+                    prefixes: Vec::new(),
+                    egress: "a".into(),
+                    max_prefixes: 100,
+                }),
+                ..Stations::default()
+            })
+        };
+        let accepted = || async {
+            let (stream, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+            acceptor.accept(stream).await
+        };
+
+        let feed = start(None);
+        assert!(accepted().await.is_err(), "it must not trust us");
+        let refused = async {
+            loop {
+                let error = feed.handle.ris().await.unwrap().last_error;
+                if let Some(error) = error {
+                    return error;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let error = timeout(LIMIT, refused).await.unwrap();
+        assert!(error.contains("certificate"), "{error}");
+        feed.handle.stop().await;
+
+        let mut feed = start(Some(ca_file));
+        let stream = accepted().await.unwrap();
+        let mut server = tokio_tungstenite::accept_async(stream).await.unwrap();
+        assert_eq!(said(&mut server).await["type"], "ris_subscribe");
+        send(&mut server, &UPDATE.replace("PREFIX", "203.0.113.0/24")).await;
+        feed.up("192.0.2.9@ris").await;
+        feed.routes("203.0.113.7", |routes| routes.len() == 1).await;
+        assert!(feed.handle.ris().await.unwrap().connected);
+        feed.handle.stop().await;
+    });
 }
 
 #[test]
@@ -46,6 +123,7 @@ fn routes_come_and_are_stale_while_the_connection_is_lost() {
         let mut feed = Feed::start(Stations {
             ris: Some(RisSettings {
                 url,
+                ca_file: None,
                 prefixes: vec!["203.0.113.0/24".parse().unwrap()],
                 egress: "a".into(),
                 max_prefixes: 100,

@@ -113,9 +113,8 @@ async fn tells_all(mut feed: Feed, directory: &Path, name: &str, start: impl Fn(
 
     let _peer = bird(directory);
     feed.up(IN_PRE).await;
-    let fresh = |routes: &[bgp_feed::RibRoute]| {
-        routes.len() == 2 && routes.iter().all(|route| !route.stale)
-    };
+    let fresh =
+        |routes: &[events::RibRoute]| routes.len() == 2 && routes.iter().all(|route| !route.stale);
     feed.routes("203.0.113.7", fresh).await;
 
     drop(process);

@@ -49,6 +49,21 @@ pub fn connected_to(make: Make) {
     assert!(lab.route(PREFIX6).is_some() && lab.route(PREFIXES[0]).is_some());
 }
 
+/// Addresses that only mean something on their link, both ways round.
+pub fn link_local(make: Make) {
+    for (passive, text) in [(false, ""), (true, "passive = false\n")] {
+        let options = Options {
+            link_local: true,
+            passive,
+            ..options()
+        };
+        let lab = Lab::new(make, options, "", &format!("interface = \"wan0\"\n{text}"));
+        let neighbor = lab.established();
+        assert_eq!(neighbor["neighbor"], "fe80::1");
+        assert!(lab.route(PREFIX6).is_some() && lab.route(PREFIXES[0]).is_some());
+    }
+}
+
 /// Both connect: one session stays (RFC 4271 section 6.8).
 pub fn both_connect(make: Make) {
     let lab = Lab::new(make, options(), "", "passive = false\n");
@@ -182,6 +197,19 @@ pub fn refresh(make: Make) {
         let asked = messages >= 1;
         marked && (asked || sends_again && number(n, "updates") > updates)
     });
+    assert_eq!(number(&neighbor, "sessions"), 1, "{neighbor:#}");
+    lab.established();
+    for prefix in PREFIXES.into_iter().chain([PREFIX6]) {
+        assert!(lab.route(prefix).is_some(), "{prefix}");
+    }
+    // And netwatch's own request.
+    if !make.answers_refresh() {
+        return;
+    }
+    let before = number(&lab.established(), "updates");
+    let asked = lab.ask(&["bgp", "refresh", "192.0.2.1", "--json"]);
+    assert_eq!(asked["asked"], serde_json::json!(["ipv4", "ipv6"]));
+    let neighbor = lab.until("sent again", |n| number(n, "updates") > before);
     assert_eq!(number(&neighbor, "sessions"), 1, "{neighbor:#}");
     lab.established();
     for prefix in PREFIXES.into_iter().chain([PREFIX6]) {

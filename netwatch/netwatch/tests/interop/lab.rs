@@ -44,6 +44,9 @@ impl Lab {
 
     pub fn with_neighbors(make: Make, options: Options, bgp: &str, tables: &str) -> Self {
         let host = Host::new();
+        if options.link_local {
+            host.net.ip("addr add fe80::2/64 dev wan0 nodad");
+        }
         let mut text = String::from(
             "[tcp]\nebpf = false\n[probe]\nenabled = false\n[[egress]]\nname = \"a\"\ninterface = \"wan0\"\n",
         );
@@ -77,7 +80,7 @@ impl Lab {
         }
     }
 
-    fn ask(&self, arguments: &[&str]) -> Value {
+    pub fn ask(&self, arguments: &[&str]) -> Value {
         self.host.netwatch(arguments).json()
     }
 

@@ -24,7 +24,7 @@ macro_rules! interop {
 
 interop! {
     bird Bird: waited_for connected_to both_connect signed add_path hold_time restart refresh flap
-        shutdown extended_messages dynamic max_prefixes ttl_security roles;
+        shutdown extended_messages dynamic max_prefixes ttl_security roles link_local;
     frr Frr: waited_for connected_to both_connect signed add_path hold_time restart refresh flap
         shutdown extended_messages dynamic max_prefixes ttl_security;
     gobgp GoBgp: waited_for connected_to signed add_path hold_time restart refresh flap

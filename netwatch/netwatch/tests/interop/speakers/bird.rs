@@ -22,6 +22,10 @@ pub fn plan(mut plan: Plan, options: &Options) -> Plan {
     if let Some(role) = options.role {
         lines += &format!("local role {role};\n");
     }
+    if options.link_local {
+        plan.network.push("addr add fe80::1/64 dev r0 nodad");
+        lines += "interface \"r0\";\n";
+    }
     let paths = if options.add_path {
         "add paths tx;"
     } else {

@@ -25,6 +25,8 @@ pub struct Options {
     pub passive: bool,
     /// The session runs over IPv6.
     pub ipv6: bool,
+    /// It runs between link-local addresses.
+    pub link_local: bool,
     pub password: Option<&'static str>,
     pub add_path: bool,
     pub graceful_restart: bool,
@@ -37,7 +39,9 @@ pub struct Options {
 impl Options {
     /// The router's address.
     pub const fn address(&self) -> &'static str {
-        if self.ipv6 {
+        if self.link_local {
+            "fe80::1"
+        } else if self.ipv6 {
             "2001:db8:2::1"
         } else {
             "192.0.2.1"
@@ -46,7 +50,9 @@ impl Options {
 
     /// netwatch's.
     pub const fn netwatch(&self) -> &'static str {
-        if self.ipv6 {
+        if self.link_local {
+            "fe80::2"
+        } else if self.ipv6 {
             "2001:db8:2::2"
         } else {
             "192.0.2.2"
@@ -175,6 +181,12 @@ impl Make {
     /// The refresh makes it send its routes again.
     pub const fn sends_again(self) -> bool {
         matches!(self, Self::Bird | Self::GoBgp)
+    }
+
+    /// Whether it sends its routes when it is asked for them. OpenBGPD 7.7 says that the family is
+    /// not negotiated, which it is; ExaBGP 4.2.21 resets the session.
+    pub const fn answers_refresh(self) -> bool {
+        matches!(self, Self::Bird | Self::Frr | Self::GoBgp)
     }
 
     /// Shuts the session down with a reason.
