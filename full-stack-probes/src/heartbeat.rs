@@ -7,7 +7,7 @@ use std::time::Duration;
 use ebpf_abi::{HEARTBEAT, Heartbeat, KIND_OFFSET};
 use events::Timestamp;
 
-/// A heartbeat is missing when none was handled for so long. Ten are due in this time.
+/// A heartbeat is missing when none was handled for so long. Four are due in this time.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads a ring's record; `None` where it is none of a heartbeat.

@@ -38,6 +38,7 @@ mod reader;
 mod records;
 mod sched;
 mod sweep;
+mod swept;
 mod table;
 mod tcp_probes;
 mod udp;

@@ -207,9 +207,13 @@ impl Registry {
 
     /// Records `count` values of `nanos`, at the time of the last [`Registry::rotate`].
     pub fn record(&mut self, series: Series, nanos: u64, count: u64) {
-        if count == 0 {
-            return;
+        if count != 0 {
+            self.record_all(series, [(nanos, count)]);
         }
+    }
+
+    /// Records values in nanoseconds, each with how often it came, as [`Registry::record`] does.
+    pub fn record_all(&mut self, series: Series, values: impl IntoIterator<Item = (u64, u64)>) {
         if self.series.len() >= self.limit && !self.series.contains_key(&series) {
             self.evict();
         }
@@ -217,17 +221,8 @@ impl Registry {
         let (number, unit) = (self.tick / series.ticks(), series.unit());
         let window = self.series.entry(series).or_default();
         window.used = self.uses;
-        window.total = window.total.saturating_add(count);
-        window.sum = window.sum.saturating_add(nanos.saturating_mul(count));
-        match window.slices.back_mut() {
-            Some(slice) if slice.number == number => slice.record(nanos, count),
-            _ => {
-                let Some(mut slice) = Slice::new(number, unit, nanos) else {
-                    return;
-                };
-                slice.record(nanos, count);
-                window.slices.push_back(slice);
-            }
+        for (nanos, count) in values {
+            window.record(number, unit, nanos, count);
         }
     }
 
@@ -270,6 +265,21 @@ impl Registry {
 }
 
 impl Window {
+    fn record(&mut self, number: u64, unit: u64, nanos: u64, count: u64) {
+        self.total = self.total.saturating_add(count);
+        self.sum = self.sum.saturating_add(nanos.saturating_mul(count));
+        match self.slices.back_mut() {
+            Some(slice) if slice.number == number => slice.record(nanos, count),
+            _ => {
+                let Some(mut slice) = Slice::new(number, unit, nanos) else {
+                    return;
+                };
+                slice.record(nanos, count);
+                self.slices.push_back(slice);
+            }
+        }
+    }
+
     fn percentiles(&self, series: &Series) -> Option<Percentiles> {
         let count = self.slices.iter().map(|slice| slice.count).sum();
         let max = self.slices.iter().map(|slice| slice.max).max()?;

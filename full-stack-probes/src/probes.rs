@@ -255,7 +255,7 @@ pub const PROBES: &[Probe] = &[
             kind: RungKind::PerfEvent,
             attachments: &[Attachment {
                 program: "heartbeat",
-                hook: Hook::CpuClock(10),
+                hook: Hook::CpuClock(4),
                 arguments: &[],
             }],
             loss: "",

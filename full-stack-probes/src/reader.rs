@@ -7,10 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{
-    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, PLACES, SLOTS, Slot,
-    VACANT, place,
-};
+use ebpf_abi::{BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
 use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -21,16 +18,16 @@ use crate::Settings;
 use crate::block;
 use crate::convert;
 use crate::counters::{Shared, add, lock};
-use crate::diag::{Acknowledged, Diag, Listing};
-use crate::half_closed;
+use crate::diag::{Diag, Listing};
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
 use crate::message;
 use crate::owner;
-use crate::percentiles::{Registry, Series};
+use crate::percentiles::Series;
 use crate::processes::{self, Note};
 use crate::records::{self, KernelRecord, Outbox, Sinks};
 use crate::sweep::Live;
+use crate::swept::Swept;
 
 /// Events in a batch at most.
 const BATCH: usize = 1_000;
@@ -42,21 +39,11 @@ const WAITING: usize = 10_000;
 const KNOWN: usize = 4 * SLOTS as usize;
 /// How often all of the table is searched for slots that no event told of.
 const SCAN: Duration = Duration::from_secs(1);
-/// While no data is late, a sweep comes at most so many intervals after the first moment at which
-/// some could be. Nobody decides within 30 ms of that moment.
-const HEALTHY: u32 = 5;
 /// Slow block requests kept for whoever asks.
 const SLOW_KEPT: usize = 64;
-/// However late that moment is: edges that do not hurry wait for a sweep.
-const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// However small the setting is, the host is not kept busy.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 const SHORTEST_RECONCILE: Duration = Duration::from_millis(100);
-/// Round-trip times of a connection go into the percentiles once a second, together, and when there
-/// are so many: one by one each would find its histogram in no cache.
-const ROUND_TRIPS: usize = 64;
-/// Sleep where nothing at all is watched: how late an opening connection may be told of.
-const REST: Duration = Duration::from_millis(100);
 /// Slow block requests are logged at most this often.
 const TELL_SLOW: Duration = Duration::from_secs(1);
 /// Errors of one kind are logged at most this often.
@@ -77,7 +64,7 @@ pub struct Reader {
     shared: Arc<Shared>,
     stop: OwnedFd,
     known: BTreeMap<u64, Known>,
-    live: BTreeMap<u32, Live>,
+    swept: Swept,
     /// Known, but not in the kernel's last list.
     unlisted: BTreeSet<u64>,
     out: Vec<TcpEvent>,
@@ -116,7 +103,7 @@ impl Reader {
             shared,
             stop,
             known: BTreeMap::new(),
-            live: BTreeMap::new(),
+            swept: Swept::default(),
             unlisted: BTreeSet::new(),
             out: Vec::new(),
             logged_at: None,
@@ -361,15 +348,8 @@ impl Reader {
     /// A connection was known by its address until it had a cookie. What was counted stays.
     fn rename(&mut self, record: &Event, at: Timestamp) {
         let former = record.value;
-        let place = (0..PLACES)
-            .map(|step| place(former, step))
-            .find(|index| self.live.get(index).is_some_and(|one| one.cookie == former));
-        if let Some(mut live) = place.and_then(|index| self.live.remove(&index))
-            && record.slot != NO_SLOT
-        {
-            live.cookie = record.cookie;
-            self.live.insert(record.slot, live);
-        }
+        let slot = (record.slot != NO_SLOT).then_some(record.slot);
+        self.swept.rename(former, record.cookie, slot, &self.shared);
         self.forget(former, at);
     }
 
@@ -411,11 +391,7 @@ impl Reader {
         let Some(slot) = self.sources.table.read(index) else {
             return;
         };
-        if self
-            .live
-            .get(&index)
-            .is_some_and(|live| live.cookie == slot.cookie)
-        {
+        if self.swept.cookie(index) == Some(slot.cookie) {
             return;
         }
         // Two CPUs may have taken a slot each for one connection at the same moment: the one that
@@ -432,26 +408,19 @@ impl Reader {
             self.know(slot.cookie, flow, clock::now());
         }
         self.unwatch(index);
-        self.live.insert(index, Live::new(&slot, ignored));
+        self.swept.insert(index, Live::new(&slot, ignored));
         self.next_sweep = self.next_sweep.min(clock::now() + self.settings.sweep);
     }
 
     fn unwatch(&mut self, index: u32) {
-        if let Some(mut live) = self.live.remove(&index) {
-            record(&mut self.shared.registry(), &mut live);
-        }
+        self.swept.remove(index, &self.shared);
     }
 
     /// Looks for slots that no event told of: the ring may have been full.
     fn scan(&mut self) {
         for index in 0..SLOTS {
             let cookie = self.sources.table.key(index);
-            if cookie != VACANT
-                && self
-                    .live
-                    .get(&index)
-                    .is_none_or(|live| live.cookie != cookie)
-            {
+            if cookie != VACANT && self.swept.cookie(index) != Some(cookie) {
                 self.watch(index);
             }
         }
@@ -465,85 +434,24 @@ impl Reader {
     }
 
     fn sweep(&mut self) {
-        let sweep = self.settings.sweep;
         let now = clock::now();
-        let mut next = now
-            + if self.live.is_empty() {
-                REST
-            } else {
-                LONGEST_SWEEP.max(sweep)
-            };
-        let attentive = self.shared.attentive(now);
-        if attentive {
-            next = now + 2 * sweep;
-        }
-        let (mut sends, mut segments) = (0, 0);
-        let table = &self.sources.table;
-        // The lines are another CPU's: fetched one after the other, most of a sweep is waiting.
-        for (index, live) in &self.live {
-            if attentive || live.due <= now {
-                table.touch(*index);
-            }
-        }
-        let out = &mut self.out;
-        let mut registry = self.shared.registry();
-        let mut vacated = Vec::new();
-        for (index, live) in &mut self.live {
-            if live.due > now && !attentive {
-                next = next.min(live.due + sweep * HEALTHY);
-                continue;
-            }
-            let Some(mut slot) = table.read(*index).filter(|slot| slot.cookie == live.cookie)
-            else {
-                vacated.push(*index);
-                continue;
-            };
-            if half_closed::STATES.contains(&slot.state) && slot.una_base != 0 {
-                let copy = slot;
-                live.half_closed
-                    .correct(&mut slot, now, sweep, || ask(&mut self.diag, &copy));
-            } else if slot.state != TCP_ESTABLISHED {
-                continue;
-            }
-            let look = live.look(&slot, now, sweep, attentive);
-            sends += u64::from(look.sends);
-            segments += u64::from(look.segments);
-            if let Some(rtt) = look.rtt.filter(|_| !live.ignored) {
-                let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
-                live.round_trips.push(nanos);
-            }
-            if look.sample.is_some() || live.round_trips.len() >= ROUND_TRIPS {
-                record(&mut registry, live);
-            }
-            next = next.min(if look.late {
-                now + sweep
-            } else {
-                live.due + sweep * HEALTHY
-            });
-            if let Some(sample) = look.sample.filter(|_| !live.ignored) {
-                // The kernel may have written since the sweep began.
-                let newest = slot.sent_at.max(slot.received_at);
-                out.push(TcpEvent {
-                    at: now.max(Timestamp::from_nanos(newest)),
-                    connection: ConnectionId(slot.cookie),
-                    flow: convert::flow(slot.local, slot.local_port, slot.remote, slot.remote_port),
-                    kind: TcpEventKind::Sample(sample),
-                });
-            }
-        }
-        drop(registry);
-        for index in vacated {
-            self.unwatch(index);
-        }
-        self.next_sweep = next;
-        // Not with each of many events, and not before something may be late.
-        self.early_sweep = (next - sweep * HEALTHY).max(now + 2 * sweep);
-        add(&self.shared.sends, sends);
-        add(&self.shared.segments, segments);
+        let found = self.swept.sweep(
+            now,
+            self.settings.sweep,
+            self.shared.attentive(now),
+            &self.sources.table,
+            &mut self.diag,
+            &self.shared,
+            &mut self.out,
+        );
+        self.next_sweep = found.next;
+        self.early_sweep = found.early;
+        add(&self.shared.sends, found.sends);
+        add(&self.shared.segments, found.segments);
         add(&self.shared.sweeps, 1);
         self.shared
             .slots_in_use
-            .store(self.live.len() as u64, Ordering::Relaxed);
+            .store(self.swept.len() as u64, Ordering::Relaxed);
     }
 
     /// Compares what is known with the kernel's own list.
@@ -763,24 +671,6 @@ impl Reader {
     }
 }
 
-/// Takes a connection's round-trip times over into its peer's percentiles.
-fn record(registry: &mut Registry, live: &mut Live) {
-    for nanos in live.round_trips.drain(..) {
-        registry.record(Series::Rtt { peer: live.peer }, nanos, 1);
-    }
-}
-
-/// What the kernel says about one half-closed connection.
-fn ask(diag: &mut Diag, slot: &Slot) -> Option<Acknowledged> {
-    let flow = convert::flow(slot.local, slot.local_port, slot.remote, slot.remote_port);
-    let cookie = (slot.cookie < FIRST_ADDRESS).then_some(slot.cookie);
-    diag.acknowledged(&flow, cookie).unwrap_or_else(|error| {
-        tracing::debug!(%error, "cannot ask about a half-closed connection");
-        None
-    })
-}
-
-const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE: u8 = 7;
 
 /// Records that are not about connections.
@@ -903,7 +793,7 @@ mod tests {
         let _accepted = listener.accept().unwrap();
         reader.reconcile(clock::now());
         assert_eq!(reader.known.len(), 2, "both ends are this host's");
-        assert_eq!(reader.live.len(), 2);
+        assert_eq!(reader.swept.len(), 2);
         let cookies: Vec<u64> = reader.known.keys().copied().collect();
         let found: Vec<_> = reader
             .out
@@ -933,7 +823,7 @@ mod tests {
             .map(|event| event.connection.0)
             .collect();
         assert_eq!(gone, cookies);
-        assert!(reader.known.is_empty() && reader.live.is_empty());
+        assert!(reader.known.is_empty() && reader.swept.len() == 0);
         for cookie in cookies {
             assert_eq!(reader.sources.table.find(cookie), None);
         }

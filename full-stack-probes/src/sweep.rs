@@ -12,9 +12,10 @@ use events::{TcpSample, Timestamp};
 use crate::convert;
 use crate::half_closed::HalfClosed;
 
-/// Data is late when it is older than `srtt + 2 * mdev` and this. Nobody decides before
-/// `srtt + 4 * mdev + 40 ms`, so healthy traffic is not told of, and there is time for a sweep.
-const LATE: Duration = Duration::from_millis(10);
+/// Data is late when it is older than `srtt + 4 * mdev` and this. Nobody decides before
+/// `srtt + 4 * mdev + 40 ms`, by a sample that is at most 25 ms old then: so healthy traffic is not
+/// told of, and there is time for a sweep.
+pub const LATE: Duration = Duration::from_millis(20);
 
 /// Connections without late data are told of at most this often, for the sake of the baseline.
 const BASELINE: Duration = Duration::from_secs(1);
@@ -28,12 +29,8 @@ pub struct Live {
     pub ignored: bool,
     /// Of a half-closed connection: what programs do not see.
     pub half_closed: HalfClosed,
-    /// Nothing of it can be late before this.
-    pub due: Timestamp,
     /// The peer's address.
     pub peer: IpAddr,
-    /// Round-trip times in nanoseconds that are not in the percentiles yet.
-    pub round_trips: Vec<u64>,
     late: bool,
     told_at: Option<Timestamp>,
     una: u32,
@@ -41,7 +38,6 @@ pub struct Live {
     received_at: u64,
     sends: u32,
     segments: u32,
-    rtt_us: u32,
 }
 
 /// What a look at a slot gives.
@@ -51,12 +47,12 @@ pub struct Look {
     pub sample: Option<TcpSample>,
     /// Data is late: look again with the next sweep.
     pub late: bool,
+    /// Nothing can be late before this.
+    pub due: Timestamp,
     /// Calls that sent since the last look.
     pub sends: u32,
     /// Segments that came in since the last look.
     pub segments: u32,
-    /// The newest raw round-trip time, if it is another one than at the last look.
-    pub rtt: Option<Duration>,
 }
 
 impl Live {
@@ -66,9 +62,7 @@ impl Live {
             cookie: slot.cookie,
             ignored,
             half_closed: HalfClosed::default(),
-            due: Timestamp::ZERO,
             peer: IpAddr::V6(Ipv6Addr::from(slot.remote)).to_canonical(),
-            round_trips: Vec::new(),
             late: false,
             told_at: None,
             una: slot.snd_una,
@@ -76,7 +70,6 @@ impl Live {
             received_at: 0,
             sends: 0,
             segments: 0,
-            rtt_us: 0,
         }
     }
 
@@ -99,13 +92,8 @@ impl Live {
         let age = sample
             .outstanding
             .map(|outstanding| now.since(outstanding.since));
-        let patience = patience(&sample);
-        let is_late = age.is_some_and(|age| age > patience);
-        // What is sent from now on is late even later.
-        self.due = sample
-            .outstanding
-            .map_or(now, |outstanding| outstanding.since)
-            + patience;
+        let due = due_of(slot, &sample, now);
+        let is_late = due < now;
         let quiet_for = self.told_at.map(|at| now.since(at));
 
         let pause = age.map_or(sweep, |age| (age / 16).clamp(sweep, BASELINE));
@@ -113,12 +101,10 @@ impl Live {
             !self.late || moved || quiet_for.is_none_or(|quiet| quiet >= pause)
         } else {
             self.late
-                || (moved && (attentive || self.told_at.is_none_or(|at| beat(at) != beat(now))))
+                || (moved && (attentive || self.told_at.is_none_or(|at| second(at) != second(now))))
         };
-        let rtt = sample.last_rtt.filter(|_| slot.last_rtt_us != self.rtt_us);
         self.sends = slot.sends;
         self.segments = slot.segments;
-        self.rtt_us = slot.last_rtt_us;
         if tell {
             self.late = is_late;
             self.told_at = Some(now);
@@ -129,27 +115,39 @@ impl Live {
         Look {
             sample: tell.then_some(sample),
             late: is_late,
+            due,
             sends,
             segments,
-            rtt,
         }
     }
 }
 
 /// The stretch of time that a moment is in, for what is told once in each.
-fn beat(at: Timestamp) -> u128 {
+pub fn second(at: Timestamp) -> u128 {
     u128::from(at.as_nanos()) / BASELINE.as_nanos()
 }
 
-fn patience(sample: &TcpSample) -> Duration {
-    sample.srtt + 2 * sample.mdev + LATE
+/// How old data may get before it is late, by `tcp_sock.srtt_us` and `tcp_sock.mdev_us`.
+pub fn patience(srtt_us: u32, mdev_us: u32) -> Duration {
+    let micros = u64::from(srtt_us >> 3) + 4 * u64::from(mdev_us >> 2);
+    Duration::from_micros(micros) + LATE
+}
+
+/// Nothing of a slot can be late before this; it is, where that is past.
+pub fn due(slot: &Slot, now: Timestamp) -> Timestamp {
+    due_of(slot, &convert::sample(slot, now), now)
+}
+
+/// What is sent from now on is late even later.
+fn due_of(slot: &Slot, sample: &TcpSample, now: Timestamp) -> Timestamp {
+    let since = sample.outstanding.map(|outstanding| outstanding.since);
+    since.unwrap_or(now) + patience(slot.srtt_us, slot.mdev_us)
 }
 
 /// The age of a slot's oldest unacknowledged byte, if it is late.
 pub fn is_late(slot: &Slot, now: Timestamp) -> Option<Duration> {
-    let sample = convert::sample(slot, now);
-    let age = now.since(sample.outstanding?.since);
-    (age > patience(&sample)).then_some(age)
+    let due = due(slot, now);
+    (due < now).then(|| now.since(due) + patience(slot.srtt_us, slot.mdev_us))
 }
 
 #[cfg(test)]
@@ -187,20 +185,20 @@ mod tests {
         send(&mut slot, 1_000, 100);
         let first = live.look(&slot, at(1_001), SWEEP, false);
         assert!(first.sample.is_some(), "the first look sets the baseline");
-        let almost = live.look(&slot, at(1_036), SWEEP, false);
+        let almost = live.look(&slot, at(1_052), SWEEP, false);
         assert_eq!((almost.sample, almost.late), (None, false));
 
-        let late = live.look(&slot, at(1_037), SWEEP, false);
+        let late = live.look(&slot, at(1_053), SWEEP, false);
         assert_eq!(late.sample.unwrap().outstanding.unwrap().since, at(1_000));
         assert!(late.late);
-        assert!(live.look(&slot, at(1_042), SWEEP, false).sample.is_some());
-        assert_eq!(live.look(&slot, at(1_043), SWEEP, false).sample, None);
+        assert!(live.look(&slot, at(1_058), SWEEP, false).sample.is_some());
+        assert_eq!(live.look(&slot, at(1_059), SWEEP, false).sample, None);
 
         slot.snd_una = 100;
-        let over = live.look(&slot, at(1_044), SWEEP, false);
+        let over = live.look(&slot, at(1_060), SWEEP, false);
         assert_eq!(over.sample.unwrap().outstanding, None);
         assert!(!over.late);
-        assert_eq!(live.look(&slot, at(1_045), SWEEP, false).sample, None);
+        assert_eq!(live.look(&slot, at(1_061), SWEEP, false).sample, None);
     }
 
     #[test]
@@ -252,35 +250,24 @@ mod tests {
     }
 
     #[test]
-    fn a_round_trip_time_is_told_once() {
-        let mut slot = slot();
-        let mut live = Live::new(&slot, false);
-        let mut look = |micros| {
-            slot.last_rtt_us = micros;
-            live.look(&slot, at(1_000), SWEEP, false).rtt
-        };
-        assert_eq!(look(0), None, "none was measured yet");
-        assert_eq!(look(700), Some(Duration::from_micros(700)));
-        assert_eq!(look(700), None);
-        assert_eq!(look(800), Some(Duration::from_micros(800)));
-    }
-
-    #[test]
     fn nothing_can_be_late_before_it_is_due() {
         let mut slot = slot();
         let mut live = Live::new(&slot, false);
-        live.look(&slot, at(1_000), SWEEP, false);
+        let empty = live.look(&slot, at(1_000), SWEEP, false);
         assert_eq!(
-            live.due,
-            at(1_030),
-            "sent at once: 20 ms of round trip and 10 ms"
+            empty.due,
+            at(1_040),
+            "sent at once: 20 ms of round trip and 20 ms"
         );
+        assert_eq!(due(&slot, at(1_000)), empty.due);
         send(&mut slot, 1_010, 100);
-        live.look(&slot, at(1_030), SWEEP, false);
-        assert_eq!(live.due, at(1_040));
-        assert!(!live.look(&slot, live.due, SWEEP, false).late);
-        let after = live.due + Duration::from_micros(1);
+        let sent = live.look(&slot, at(1_040), SWEEP, false);
+        assert_eq!(sent.due, at(1_050));
+        assert!(!live.look(&slot, sent.due, SWEEP, false).late);
+        let after = sent.due + Duration::from_micros(1);
         assert!(live.look(&slot, after, SWEEP, false).late);
+        assert_eq!(is_late(&slot, sent.due), None);
+        assert_eq!(is_late(&slot, after), Some(after.since(at(1_010))));
     }
 
     #[test]

@@ -17,6 +17,22 @@ pub struct Table {
     claims: HashMap<MapData, u32, u64>,
 }
 
+/// The kernel's number of the state in which a connection carries data both ways.
+pub const TCP_ESTABLISHED: u8 = 1;
+
+/// What tells whether an established connection is well, all in one cache line.
+#[derive(Clone, Copy, Debug)]
+pub struct Glimpse {
+    /// Not everything is acknowledged.
+    pub is_outstanding: bool,
+    /// As in the slot.
+    pub srtt_us: u32,
+    /// As in the slot.
+    pub mdev_us: u32,
+    /// As in the slot.
+    pub last_rtt_us: u32,
+}
+
 /// Words of a slot before its ring.
 const HEAD: usize = std::mem::offset_of!(Slot, ring) / size_of::<u64>();
 
@@ -64,6 +80,33 @@ impl Table {
         fence(Ordering::Acquire);
         let key = self.key(index);
         (key != VACANT && copy.ready != 0 && key == copy.cookie).then_some(copy)
+    }
+
+    /// Looks at a slot's first cache line. `None` where it is not, or no longer, that of an
+    /// established connection with this key.
+    pub fn glimpse(&self, index: u32, key: u64) -> Option<Glimpse> {
+        let slot = self.slots.get(index)?.as_ptr();
+        // SAFETY: words within the mapping. The kernel may write meanwhile: every word stands on
+        // its own, and a slot that changes hands is not ready, or another's, before or afterwards.
+        unsafe {
+            let is_its = || {
+                (&raw const (*slot).cookie).read_volatile() == key
+                    && (&raw const (*slot).ready).read_volatile() != 0
+            };
+            if !is_its() || (&raw const (*slot).state).read_volatile() != TCP_ESTABLISHED {
+                return None;
+            }
+            fence(Ordering::Acquire);
+            let (una, nxt) = (&raw const (*slot).snd_una, &raw const (*slot).snd_nxt);
+            let seen = Glimpse {
+                is_outstanding: una.read_volatile() != nxt.read_volatile(),
+                srtt_us: (&raw const (*slot).srtt_us).read_volatile(),
+                mdev_us: (&raw const (*slot).mdev_us).read_volatile(),
+                last_rtt_us: (&raw const (*slot).last_rtt_us).read_volatile(),
+            };
+            fence(Ordering::Acquire);
+            is_its().then_some(seen)
+        }
     }
 
     /// Has a slot's first cache line fetched, without waiting for it. The second hardly changes.

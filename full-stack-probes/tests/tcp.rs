@@ -484,7 +484,10 @@ fn resets_and_errors(peer: &Peer, watch: &mut Watch) {
         let stream = Socket::from(TcpStream::connect(server).unwrap());
         let local = stream.local_addr().unwrap().as_socket().unwrap();
         let mut remote = accepted.recv().unwrap();
+        outlive_fin(&stream);
         drop(stream);
+        // The peer's acknowledgement of the FIN comes alone.
+        thread::sleep(Duration::from_millis(100));
         let _ = remote.write_all(b"to nobody");
         until(watch, "answer", |event| {
             event.flow.local == local && event.kind == TcpEventKind::ResetSent
@@ -535,14 +538,23 @@ fn resets_and_errors(peer: &Peer, watch: &mut Watch) {
 
 /// Errors that ICMP tells are the socket's at once.
 fn set_recverr(socket: &Socket) {
-    let one = 1i32;
-    // SAFETY: pointer and length describe `one`.
+    set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1);
+}
+
+/// Once its FIN is acknowledged the socket stays as it is for a minute (`TCP_LINGER2`). By default
+/// it becomes a time-wait socket then, of whose resets nothing is told: its end was.
+fn outlive_fin(socket: &Socket) {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, 120);
+}
+
+fn set(socket: &Socket, level: i32, name: i32, value: i32) {
+    // SAFETY: pointer and length describe `value`.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_RECVERR,
-            (&raw const one).cast(),
+            level,
+            name,
+            (&raw const value).cast(),
             size_of::<i32>() as libc::socklen_t,
         )
     };
