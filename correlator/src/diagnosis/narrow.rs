@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use events::{Asn, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp};
 
-use crate::case::Case;
+use crate::case::{Case, is_wide};
 use crate::peers::Peer;
 use crate::tally::Failure;
 use crate::view::{Families, View};
@@ -21,8 +21,8 @@ pub struct Class {
     /// Anchors that fail.
     pub anchors: usize,
     /// Those asked that answered, and those that did not.
-    answered: usize,
-    silent: usize,
+    pub answered: usize,
+    pub silent: usize,
 }
 
 impl Class {
@@ -47,6 +47,8 @@ impl Class {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Failing,
+    /// It fails, not for long enough yet to say more.
+    Late,
     Alive,
     /// It does not fail, and nobody tells of deliveries.
     Presumed,
@@ -77,6 +79,15 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         return None;
     }
     let mut failures = view.of_case(case);
+    if case.verdict.as_ref().is_some_and(is_wide) {
+        // What failed in a wide break tells nothing of a narrow one after it, until it tried again.
+        let well_since = case.well_since?;
+        failures.retain(|f| {
+            let tried = f.failing.renewed;
+            tried > well_since && view.now >= tried + f.failing.limit.max(ANSWER)
+        });
+    }
+    let building: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
     failures.retain(|f| view.now >= f.failing.at + t.narrow_persist);
     let (answering, failures): (Vec<_>, Vec<_>) =
         failures.into_iter().partition(|f| answers(view, case, f));
@@ -87,6 +98,8 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         .map(|(key, peer)| {
             let state = if failing.contains(&key) {
                 State::Failing
+            } else if building.contains(&key) && !answering.contains(&key) {
+                State::Late
             } else if answering.contains(&key) {
                 State::Alive
             } else {
@@ -179,6 +192,9 @@ fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
     }
 }
 
+/// So many times as many must be well outside a class as fail there.
+const REST: usize = 2;
+
 /// Who was asked answers within this, or its usual limit.
 const ANSWER: Duration = Duration::from_millis(250);
 
@@ -206,8 +222,25 @@ impl Scene<'_> {
             State::Failing => {
                 class.failing.insert(key);
             }
-            State::Unknown => {}
+            State::Late | State::Unknown => {}
         }
+    }
+
+    /// Most of what is not in a class is well: it is no wider break that shows there first, or is still
+    /// building up.
+    pub fn rest_is_well(&self, class: &Class) -> bool {
+        let peers = self.states.values().map(|(state, _)| *state);
+        let (mut failing, mut alive) = (0_usize, 0_usize);
+        for state in peers.chain(self.anchors.iter().map(|(_, state)| *state)) {
+            match state {
+                State::Failing | State::Late => failing += 1,
+                State::Alive | State::Presumed => alive += 1,
+                State::Unknown => {}
+            }
+        }
+        let failing = failing.saturating_sub(class.failing.len() + class.anchors);
+        let alive = alive.saturating_sub(class.alive);
+        failing * REST <= alive
     }
 
     /// The AS beyond the upstream that best explains the failures.
@@ -234,7 +267,7 @@ impl Scene<'_> {
         }
         classes
             .into_iter()
-            .filter(|(_, (_, class))| class.fails(self.asked))
+            .filter(|(_, (_, class))| class.fails(self.asked) && self.rest_is_well(class))
             // Best explained, then fewest others, then farthest from us.
             .max_by_key(|(_, (depth, class))| {
                 (class.fit(), std::cmp::Reverse(class.members), *depth)
@@ -251,7 +284,7 @@ impl Scene<'_> {
         }
         classes
             .into_iter()
-            .filter(|(_, class)| class.fails(self.asked))
+            .filter(|(_, class)| class.fails(self.asked) && self.rest_is_well(class))
             .max_by_key(|(_, class)| class.fit())
     }
 }

@@ -204,6 +204,10 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Famil
             continue;
         }
         let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, families);
+        // It may have died since its last answer.
+        if !flow.is_empty() && !flow.iter().any(|a| a.window.current(view.now)) {
+            continue;
+        }
         if view.answered(other, ProbeSource::Flow, bound, families) {
             // It did not answer before either: then it may be the end of everything, and the first
             // answers of the primary are on their way.
