@@ -18,6 +18,8 @@ pub struct Class {
     pub members: usize,
     pub alive: usize,
     pub failing: BTreeSet<PeerKey>,
+    /// Those that fail, not for long enough yet.
+    pub late: usize,
     /// Anchors that fail.
     pub anchors: usize,
     /// Those asked that answered, and those that did not.
@@ -192,6 +194,8 @@ fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
     }
 }
 
+/// So many anchors that answer speak for the egress.
+const ANCHORS: usize = 2;
 /// So many times as many must be well outside a class as fail there.
 const REST: usize = 2;
 
@@ -222,25 +226,25 @@ impl Scene<'_> {
             State::Failing => {
                 class.failing.insert(key);
             }
-            State::Late | State::Unknown => {}
+            State::Late => class.late += 1,
+            State::Unknown => {}
         }
     }
 
-    /// Most of what is not in a class is well: it is no wider break that shows there first, or is still
-    /// building up.
+    /// It is no wider break that shows in a class first, or is still building up: anchors answer, or
+    /// most of what is not in the class is well.
     pub fn rest_is_well(&self, class: &Class) -> bool {
-        let peers = self.states.values().map(|(state, _)| *state);
-        let (mut failing, mut alive) = (0_usize, 0_usize);
-        for state in peers.chain(self.anchors.iter().map(|(_, state)| *state)) {
-            match state {
-                State::Failing | State::Late => failing += 1,
-                State::Alive | State::Presumed => alive += 1,
-                State::Unknown => {}
-            }
-        }
-        let failing = failing.saturating_sub(class.failing.len() + class.anchors);
-        let alive = alive.saturating_sub(class.alive);
-        failing * REST <= alive
+        let states = |wanted: &[State]| {
+            let of = |state: &State| wanted.contains(state);
+            let peers = self.states.values().filter(|(state, _)| of(state)).count();
+            let anchors = self.anchors.iter().filter(|(_, state)| of(state)).count();
+            (peers, anchors)
+        };
+        let (peers, anchors) = states(&[State::Alive, State::Presumed]);
+        let alive = (peers + anchors).saturating_sub(class.alive);
+        let (failing, dead) = states(&[State::Failing, State::Late]);
+        let failing = (failing + dead).saturating_sub(class.failing.len() + class.late + class.anchors);
+        anchors >= ANCHORS || failing * REST <= alive
     }
 
     /// The AS beyond the upstream that best explains the failures.

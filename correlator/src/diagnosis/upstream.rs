@@ -15,7 +15,7 @@ use events::{Asn, ProbeSource, Timestamp, Verdict};
 use super::{Finding, everyone, narrow};
 use crate::case::Case;
 use crate::tally::{Failure, Tally, against, enough_peers};
-use crate::view::{Families, View, ases};
+use crate::view::{Anchor, Families, View, ases};
 
 /// What recovers shows it within so long, everywhere.
 const RECOVERY: Duration = Duration::from_millis(150);
@@ -204,8 +204,10 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Famil
             continue;
         }
         let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, families);
-        // It may have died since its last answer.
-        if !flow.is_empty() && !flow.iter().any(|a| a.window.current(view.now)) {
+        // Its anchors speak for the whole of it, suspects only where there are none; and it may have died
+        // since an answer.
+        let alive = |a: &Anchor<'_>| a.window.answered_since(bound) && a.window.current(view.now);
+        if !flow.is_empty() && !flow.iter().any(alive) {
             continue;
         }
         if view.answered(other, ProbeSource::Flow, bound, families) {

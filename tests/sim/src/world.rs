@@ -173,6 +173,9 @@ pub struct Moved {
     pub helped: usize,
     /// Of the dead ones, those that the new path carries.
     pub saved: usize,
+    /// Peers, not counted, that another fault had taken from every egress and that nothing was sent to
+    /// since: nobody could know.
+    pub untold: usize,
 }
 
 /// A page.
