@@ -72,6 +72,8 @@ pub struct Scene<'a> {
     states: BTreeMap<PeerKey, (State, Asked)>,
     anchors: Vec<(PeerKey, State)>,
     asked: bool,
+    /// What built up would have done so by now.
+    settled: bool,
 }
 
 /// The scene, once the wait is over and the egress itself is known to be well.
@@ -129,6 +131,7 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         states,
         anchors,
         asked: view.params.probes && !case.asked.is_empty(),
+        settled: view.now >= case.suspected_at + SETTLED,
     };
     scene.egress_well().then_some(scene)
 }
@@ -194,6 +197,8 @@ fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
     }
 }
 
+/// So long after the suspicion what is still alive stays so.
+const SETTLED: Duration = Duration::from_secs(1);
 /// So many anchors that answer speak for the egress.
 const ANCHORS: usize = 2;
 /// So many times as many must be well outside a class as fail there.
@@ -231,8 +236,8 @@ impl Scene<'_> {
         }
     }
 
-    /// It is no wider break that shows in a class first, or is still building up: anchors answer, or
-    /// most of what is not in the class is well.
+    /// It is no wider break that shows in a class first, or is still building up: anchors answer, most of
+    /// what is not in the class is well, or something still is after a second.
     pub fn rest_is_well(&self, class: &Class) -> bool {
         let states = |wanted: &[State]| {
             let of = |state: &State| wanted.contains(state);
@@ -244,7 +249,7 @@ impl Scene<'_> {
         let alive = (peers + anchors).saturating_sub(class.alive);
         let (failing, dead) = states(&[State::Failing, State::Late]);
         let failing = (failing + dead).saturating_sub(class.failing.len() + class.late + class.anchors);
-        anchors >= ANCHORS || failing * REST <= alive
+        anchors >= ANCHORS || self.settled || failing * REST <= alive
     }
 
     /// The AS beyond the upstream that best explains the failures.
@@ -312,6 +317,7 @@ pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool
         states,
         anchors: Vec::new(),
         asked: false,
+        settled: false,
     };
     let covers = |class: &Class| {
         class.failing.len() * 10 >= failures.len() * 9 && population >= class.members + 2

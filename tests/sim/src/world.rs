@@ -289,7 +289,7 @@ impl World {
         };
         let mut draw = Draw::new(seed, 3);
         let benign = Disturbances::draw(&mut draw, params, &topology, span);
-        let traffic = Traffic::draw(&mut draw, params, topology.peers.len());
+        let mut traffic = Traffic::draw(&mut draw, params, topology.peers.len());
         let f = &params.feed;
         let feed = [
             FeedKind::None,
@@ -301,6 +301,9 @@ impl World {
             FeedKind::Prompt => draw.log_range(f.prompt_s),
             _ => draw.log_range(f.late_s),
         };
+        if draw.chance(params.traffic.inbound_all) {
+            traffic.inbound.fill(true);
+        }
         Self::build(
             params,
             topology,
