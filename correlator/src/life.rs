@@ -392,7 +392,8 @@ fn replaces(case: &mut Case, new: &Verdict, now: Timestamp) -> bool {
     // A backup that answers at last may be the first sign that everything does.
     let early = early && !matches!(old, Verdict::ReturnPath { .. });
     let at_once = matches!(new, Verdict::LocalLink { .. } | Verdict::TotalIsolation);
-    if at_once || (early && *old != Verdict::TotalIsolation) {
+    // When everything comes back, one egress is always the first: the others have a moment as well.
+    if (at_once || early) && *old != Verdict::TotalIsolation {
         return true;
     }
     match &case.rival {

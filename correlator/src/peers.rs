@@ -42,6 +42,8 @@ pub struct Failing {
     pub since: Timestamp,
     /// The limit that its age passed.
     pub limit: Duration,
+    /// When the newest sign of it was seen: a retransmission since then tells of the path as it is now.
+    pub renewed: Timestamp,
     /// The strongest evidence, in nats.
     pub weight: f64,
     /// The egress that the byte left through.
@@ -309,12 +311,14 @@ impl Peers {
         match &mut c.failing {
             Some(failing) if failing.weight >= FAILING || weight < FAILING => {
                 failing.weight = failing.weight.max(weight);
+                failing.renewed = signal.at;
             }
             failing => {
                 *failing = Some(Failing {
                     at: signal.at,
                     since,
                     limit,
+                    renewed: signal.at,
                     weight,
                     egress,
                     dismissed: false,
@@ -347,6 +351,7 @@ impl Peers {
                     at: signal.at,
                     since: signal.at,
                     limit: Duration::ZERO,
+                    renewed: signal.at,
                     weight: weight::UNREACHABLE,
                     egress,
                     dismissed: false,

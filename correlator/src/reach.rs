@@ -18,6 +18,8 @@ const BROKEN_LOSS: f64 = 0.98;
 const OUTAGE: usize = 8;
 /// What is not known yet counts like so many answered probes.
 const PRIOR: usize = 20;
+/// Probes are not sent on the dot.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(40);
 /// A window answered within this before an onset was usable then.
 const USUAL: Duration = Duration::from_secs(5);
 
@@ -131,10 +133,40 @@ impl Window {
             })
     }
 
-    fn record(&mut self, sent_at: Timestamp, rtt: Option<Duration>) {
+    /// Answers still come, by how often it is asked: three in a row are not missing.
+    pub fn current(&self, now: Timestamp) -> bool {
+        let mut sent = self.shots.iter().rev().map(|s| s.sent_at);
+        let (Some(newest), Some(before)) = (sent.next(), sent.nth(3)) else {
+            return self.arrived.is_some();
+        };
+        let pause = (newest.since(before) / 4).max(SHORTEST_PAUSE);
+        self.arrived.is_some_and(|at| now <= at + pause * 3)
+    }
+
+    /// Answers to what was sent in this time were late by this host's own fault.
+    fn forget_delays(&mut self, from: Timestamp, until: Timestamp) {
+        let within = |s: &Shot| s.sent_at >= from && s.sent_at < until;
+        let outside = self.shots.iter().filter(|s| !within(s));
+        let Some(slowest) = outside.filter_map(|s| s.rtt).max() else {
+            return;
+        };
+        for shot in self.shots.iter_mut().filter(|s| within(s)) {
+            shot.rtt = shot.rtt.map(|rtt| rtt.min(slowest));
+        }
+        self.slowest = slowest;
+        self.rtt = self.rtt.map(|rtt| rtt.min(slowest));
+    }
+
+    /// `blind`: this host stood still meanwhile, how long it took tells nothing.
+    fn record(&mut self, sent_at: Timestamp, rtt: Option<Duration>, blind: bool) {
+        let came = rtt.map(|rtt| sent_at + rtt);
+        let rtt = match rtt {
+            Some(rtt) if blind && self.slowest > Duration::ZERO => Some(rtt.min(self.slowest)),
+            rtt => rtt,
+        };
         if let Some(rtt) = rtt {
             self.last_reply = self.last_reply.max(Some(sent_at));
-            self.arrived = self.arrived.max(Some(sent_at + rtt));
+            self.arrived = self.arrived.max(came);
             self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
         }
         self.last_sent = self.last_sent.max(sent_at);
@@ -187,7 +219,7 @@ impl Window {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reach {
     windows: Vec<Window>,
-    /// Losses of probes sent before this are a stall of our own.
+    /// What became of probes sent before this is a stall of our own.
     blind_until: Timestamp,
 }
 
@@ -231,7 +263,7 @@ impl Reach {
             }
         };
         if let Some(window) = self.windows.get_mut(place) {
-            window.record(result.sent_at, rtt);
+            window.record(result.sent_at, rtt, result.sent_at < self.blind_until);
         }
         rtt.is_none()
     }
@@ -244,6 +276,7 @@ impl Reach {
                 .shots
                 .retain(|s| s.rtt.is_some() || s.sent_at < from || s.sent_at >= until);
             window.lost = window.shots.iter().filter(|s| s.rtt.is_none()).count();
+            window.forget_delays(from, until);
             if window.dark.is_some_and(|at| at >= from) {
                 window.dark = None;
             }

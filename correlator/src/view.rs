@@ -281,7 +281,7 @@ impl<'a> View<'a> {
         let mut flows: Vec<Timestamp> = failures.iter().map(Failure::surely_dark).collect();
         flows.sort_unstable();
         let by_flows = if flows.len() >= 5 {
-            flows.get(2)
+            flows.get((flows.len() / 8).max(2))
         } else {
             flows.last()
         };
@@ -294,7 +294,7 @@ impl<'a> View<'a> {
             .filter(|at| *at + CLUSTER >= case.onset)
             .collect();
         probes.sort_unstable();
-        let by_probes = probes.get(1).or(probes.first());
+        let by_probes = probes.get((probes.len() / 4).max(1)).or(probes.first());
         match (by_flows, by_probes) {
             (Some(a), Some(b)) => Some(*a.min(b)),
             (a, b) => a.or(b).copied(),

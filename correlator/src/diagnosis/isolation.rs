@@ -1,7 +1,7 @@
 //! Total isolation.
 //!
 //! Opens, as the primary's case, when each of two or more egresses is dead: no carrier, or its gateway or its anchors stay
-//! silent for probes with either source. With a single egress the break is named by its place
+//! silent for probes with either source, and no peer is reached through it. With a single egress the break is named by its place
 //! instead. Closes when an egress answers: the case then gets the verdict of what is still broken,
 //! or heals.
 
@@ -34,6 +34,28 @@ pub fn dead(view: &View<'_>, egress: &EgressName) -> bool {
     if view.host.down_since(egress).is_some() {
         return true;
     }
+    silent(view, egress) && !still_reached(view, egress)
+}
+
+/// Somebody behind the anchors is reached although all of those are silent: they have something in
+/// common that the egress has not.
+fn still_reached(view: &View<'_>, egress: &EgressName) -> bool {
+    let windows = || view.reach.of(egress);
+    let anchors = windows().filter(|w| matches!(w.target, ProbeTarget::Anchor(_)));
+    let dark = anchors.filter_map(|w| Some(w.dark_since(view.now)? + w.rtt.unwrap_or_default()));
+    let Some(dark) = dark.max() else {
+        return false;
+    };
+    windows().any(|w| matches!(w.target, ProbeTarget::Suspect(_)) && w.answered_since(dark))
+        || view.peers.map.values().any(|peer| {
+            let routed = peer.route.as_ref().is_none_or(|r| r.changed_at < dark);
+            routed
+                && *peer.egress(&view.peers.default) == *egress
+                && peer.delivered.is_some_and(|at| at > dark)
+        })
+}
+
+fn silent(view: &View<'_>, egress: &EgressName) -> bool {
     let t = &view.params.thresholds;
     // What never answered says nothing; what died long ago still is dead.
     let usable: Vec<_> = view

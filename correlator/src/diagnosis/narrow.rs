@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use events::{Asn, PeerKey, Prefix, ProbeSource, ProbeTarget, Timestamp};
 
-use crate::case::Case;
+use crate::case::{Case, is_wide};
 use crate::peers::Peer;
 use crate::tally::Failure;
 use crate::view::{Families, View};
@@ -18,11 +18,13 @@ pub struct Class {
     pub members: usize,
     pub alive: usize,
     pub failing: BTreeSet<PeerKey>,
+    /// Those that fail, not for long enough yet.
+    pub late: usize,
     /// Anchors that fail.
     pub anchors: usize,
     /// Those asked that answered, and those that did not.
-    answered: usize,
-    silent: usize,
+    pub answered: usize,
+    pub silent: usize,
 }
 
 impl Class {
@@ -47,6 +49,8 @@ impl Class {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Failing,
+    /// It fails, not for long enough yet to say more.
+    Late,
     Alive,
     /// It does not fail, and nobody tells of deliveries.
     Presumed,
@@ -68,6 +72,8 @@ pub struct Scene<'a> {
     states: BTreeMap<PeerKey, (State, Asked)>,
     anchors: Vec<(PeerKey, State)>,
     asked: bool,
+    /// What built up would have done so by now.
+    settled: bool,
 }
 
 /// The scene, once the wait is over and the egress itself is known to be well.
@@ -77,6 +83,15 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         return None;
     }
     let mut failures = view.of_case(case);
+    if case.verdict.as_ref().is_some_and(is_wide) {
+        // What failed in a wide break tells nothing of a narrow one after it, until it tried again.
+        let well_since = case.well_since?;
+        failures.retain(|f| {
+            let tried = f.failing.renewed;
+            tried > well_since && view.now >= tried + f.failing.limit.max(ANSWER)
+        });
+    }
+    let building: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
     failures.retain(|f| view.now >= f.failing.at + t.narrow_persist);
     let (answering, failures): (Vec<_>, Vec<_>) =
         failures.into_iter().partition(|f| answers(view, case, f));
@@ -87,6 +102,8 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         .map(|(key, peer)| {
             let state = if failing.contains(&key) {
                 State::Failing
+            } else if building.contains(&key) && !answering.contains(&key) {
+                State::Late
             } else if answering.contains(&key) {
                 State::Alive
             } else {
@@ -114,6 +131,7 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         states,
         anchors,
         asked: view.params.probes && !case.asked.is_empty(),
+        settled: view.now >= case.suspected_at + SETTLED,
     };
     scene.egress_well().then_some(scene)
 }
@@ -179,6 +197,13 @@ fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
     }
 }
 
+/// So long after the suspicion what is still alive stays so.
+const SETTLED: Duration = Duration::from_secs(1);
+/// So many anchors that answer speak for the egress.
+const ANCHORS: usize = 2;
+/// So many times as many must be well outside a class as fail there.
+const REST: usize = 2;
+
 /// Who was asked answers within this, or its usual limit.
 const ANSWER: Duration = Duration::from_millis(250);
 
@@ -206,8 +231,25 @@ impl Scene<'_> {
             State::Failing => {
                 class.failing.insert(key);
             }
+            State::Late => class.late += 1,
             State::Unknown => {}
         }
+    }
+
+    /// It is no wider break that shows in a class first, or is still building up: anchors answer, most of
+    /// what is not in the class is well, or something still is after a second.
+    pub fn rest_is_well(&self, class: &Class) -> bool {
+        let states = |wanted: &[State]| {
+            let of = |state: &State| wanted.contains(state);
+            let peers = self.states.values().filter(|(state, _)| of(state)).count();
+            let anchors = self.anchors.iter().filter(|(_, state)| of(state)).count();
+            (peers, anchors)
+        };
+        let (peers, anchors) = states(&[State::Alive, State::Presumed]);
+        let alive = (peers + anchors).saturating_sub(class.alive);
+        let (failing, dead) = states(&[State::Failing, State::Late]);
+        let failing = (failing + dead).saturating_sub(class.failing.len() + class.late + class.anchors);
+        anchors >= ANCHORS || self.settled || failing * REST <= alive
     }
 
     /// The AS beyond the upstream that best explains the failures.
@@ -234,7 +276,7 @@ impl Scene<'_> {
         }
         classes
             .into_iter()
-            .filter(|(_, (_, class))| class.fails(self.asked))
+            .filter(|(_, (_, class))| class.fails(self.asked) && self.rest_is_well(class))
             // Best explained, then fewest others, then farthest from us.
             .max_by_key(|(_, (depth, class))| {
                 (class.fit(), std::cmp::Reverse(class.members), *depth)
@@ -251,7 +293,7 @@ impl Scene<'_> {
         }
         classes
             .into_iter()
-            .filter(|(_, class)| class.fails(self.asked))
+            .filter(|(_, class)| class.fails(self.asked) && self.rest_is_well(class))
             .max_by_key(|(_, class)| class.fit())
     }
 }
@@ -275,6 +317,7 @@ pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool
         states,
         anchors: Vec::new(),
         asked: false,
+        settled: false,
     };
     let covers = |class: &Class| {
         class.failing.len() * 10 >= failures.len() * 9 && population >= class.members + 2

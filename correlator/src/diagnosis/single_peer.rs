@@ -3,6 +3,8 @@
 //! Opens when one peer fails lastingly while others are well. Closes when it progresses again, or
 //! when its connections are gone and nothing more is heard of it.
 
+use std::collections::BTreeSet;
+
 use events::Verdict;
 
 use super::{Finding, narrow};
@@ -10,10 +12,15 @@ use crate::case::Case;
 use crate::view::View;
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let failures = narrow::scene(view, case)?.failures;
-    let oldest = failures.iter().min_by_key(|f| (f.failing.at, f.key))?;
+    let scene = narrow::scene(view, case)?;
+    let oldest = scene.failures.iter().min_by_key(|f| (f.failing.at, f.key))?;
     let persisted = view.now >= oldest.failing.at + view.params.thresholds.single_persist;
-    (persisted && failures.len() <= 2).then(|| Finding {
+    let class = narrow::Class {
+        failing: BTreeSet::from([oldest.key]),
+        ..narrow::Class::default()
+    };
+    let alone = scene.failures.len() <= 2 && scene.rest_is_well(&class);
+    (persisted && alone).then(|| Finding {
         verdict: Verdict::SinglePeer { peer: oldest.key },
         affected: vec![oldest.key],
     })

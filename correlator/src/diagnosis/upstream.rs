@@ -4,7 +4,8 @@
 //! are dead through this egress, none answers, peers of several origins agree (or every anchor
 //! missed several probes), and the backup carries probes with the flows' own source. Without
 //! usable anchors the TCP evidence must be strong, spread over origins, shared by nothing narrower
-//! than the egress, and old enough. Closes when anchors in two ASes and the gateway answer for the
+//! than the egress, and old enough. Where nearly all who fail are still heard, the verdict is that the
+//! way out alone is dead. Closes when anchors in two ASes and the gateway answer for the
 //! time to heal; without probes, when the flows progress.
 
 use std::collections::BTreeMap;
@@ -15,8 +16,10 @@ use events::{Asn, ProbeSource, Timestamp, Verdict};
 use super::{Finding, everyone, narrow};
 use crate::case::Case;
 use crate::tally::{Failure, Tally, against, enough_peers};
-use crate::view::{Families, View, ases};
+use crate::view::{Anchor, Families, View, ases};
 
+/// Who sends at all has sent within so long.
+const HEARD: Duration = Duration::from_millis(150);
 /// What recovers shows it within so long, everywhere.
 const RECOVERY: Duration = Duration::from_millis(150);
 
@@ -44,9 +47,27 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let egress = case.egress.clone();
     let verdict = match other_family(view, case, families, bound) {
         Some(ipv6) => Verdict::AddressFamily { egress, ipv6 },
+        None if way_in_works(view, &failures, bound) => Verdict::EgressOnly { egress },
         None => Verdict::UpstreamAs { egress, asn },
     };
     Some(Finding { verdict, affected })
+}
+
+/// Nearly all who no longer acknowledge still send: what they send was not on its way before the break.
+fn way_in_works(view: &View<'_>, failures: &[Failure<'_>], bound: Timestamp) -> bool {
+    let (mut heard, mut all) = (0_usize, 0_usize);
+    for failure in failures {
+        let limit = failure.failing.limit;
+        if view.now < failure.surely_dark().max(bound) + limit + HEARD {
+            continue;
+        }
+        let mut connections = failure.peer.connections.values();
+        all += 1;
+        heard += usize::from(
+            connections.any(|c| c.inbound_at.is_some_and(|at| at > bound + limit)),
+        );
+    }
+    heard >= 2 && heard * 4 >= all * 3
 }
 
 /// One family is dead, and the other is seen alive: whether the dead one is IPv6.
@@ -204,6 +225,12 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Famil
             continue;
         }
         let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, families);
+        // Its anchors speak for the whole of it, suspects only where there are none; and it may have died
+        // since an answer.
+        let alive = |a: &Anchor<'_>| a.window.answered_since(bound) && a.window.current(view.now);
+        if !flow.is_empty() && !flow.iter().any(alive) {
+            continue;
+        }
         if view.answered(other, ProbeSource::Flow, bound, families) {
             // It did not answer before either: then it may be the end of everything, and the first
             // answers of the primary are on their way.

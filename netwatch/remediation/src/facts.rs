@@ -178,7 +178,7 @@ impl Facts {
         generic: bool,
     ) -> Proof {
         let (mut inside, mut same_origin) = (Proof::Untested, Proof::Untested);
-        let (mut alive, mut dead) = (0, 0);
+        let (mut alive, mut dead, mut fallen) = (0, 0, 0);
         let targets = self
             .probes
             .flow_targets(way.egress, way.source, way.onset, way.until);
@@ -191,7 +191,14 @@ impl Facts {
             if policy.anchors.iter().any(|a| a.address == target) {
                 alive += usize::from(proof == Proof::Alive);
                 dead += usize::from(proof == Proof::Dead);
+                let track = self.probes.fell_silent(way.egress, way.source, target);
+                fallen += usize::from(way.until.is_none() && track);
             }
+        }
+        // Anchors are asked all the time, others now and then: what these answered is over.
+        if alive == 0 && fallen >= 2 && inside == Proof::Alive {
+            inside = Proof::Untested;
+            same_origin = Proof::Untested;
         }
         match (inside, same_origin) {
             // What is wrong with one prefix, or behind one AS, is not wrong with its neighbours.

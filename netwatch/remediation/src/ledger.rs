@@ -126,6 +126,23 @@ impl Ledger {
             .filter(|(_, proof)| *proof != Proof::Untested)
     }
 
+    /// It used to answer of late, and the newest two probes are lost.
+    pub(crate) fn fell_silent(
+        &self,
+        egress: &EgressName,
+        source: IpAddr,
+        target: IpAddr,
+    ) -> bool {
+        self.flow
+            .get(egress)
+            .and_then(|sources| sources.get(&source))
+            .and_then(|targets| targets.get(&target))
+            .is_some_and(|track| {
+                track.since(Timestamp::ZERO) == Proof::Dead
+                    && track.results.iter().any(|(_, ok)| *ok)
+            })
+    }
+
     /// The egress carries packets out and back for its own address: some link-source probe sent
     /// after `onset` was answered.
     #[must_use]

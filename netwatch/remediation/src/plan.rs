@@ -73,6 +73,7 @@ impl Draft {
                 Skipped::NoFibFact,
                 Skipped::WayBackDead,
                 Skipped::NoBackup,
+                Skipped::PrimaryAnswers,
             ],
         )
     }
@@ -303,9 +304,16 @@ fn route_for(
         if well {
             return Err(Skipped::PrimaryAnswers);
         }
-    } else if let (false, Some(broken)) = (generic, &target.broken) {
+    } else if let Some(broken) = &target.broken {
+        // Also where a whole egress is said to be broken: what answers through it is not moved.
         let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
-        if proof_of(broken, prefix, onset, None) == Proof::Alive {
+        let way = Way {
+            egress: broken,
+            source: target.source,
+            onset,
+            until: None,
+        };
+        if facts.proof(policy, &way, prefix, origin, false) == Proof::Alive {
             return Err(Skipped::PrimaryAnswers);
         }
     }

@@ -12,7 +12,7 @@ use events::{
 };
 
 use crate::collector::stamp;
-use crate::fault::{End, FOREVER, Kind, Scope, dies_back, dies_out};
+use crate::fault::{Cut, End, FOREVER, Kind, Scope, dies_back, dies_out};
 use crate::prober::{self, Path};
 use crate::topology::{Host, LOCAL_AS, Topology, allowed, flow_source, link_source};
 use crate::without::Without;
@@ -22,6 +22,8 @@ use crate::world::{FeedKind, Happening, Installation, Paged, World};
 const DEAD_JUST_NOW: [u64; 4] = [0, 100_000, 250_000, 500_000];
 /// Nobody can know yet that a path died since: an answer's way and the patience with it.
 const ALIVE_JUST_NOW: [u64; 2] = [0, 150_000];
+/// What is sent to a dead peer shows it within so long.
+const TIME_TO_SHOW: u64 = 500_000;
 /// `ENETUNREACH`: what sending on an interface without carrier gives.
 const ENETUNREACH: i32 = 101;
 /// Routes are taken back within this.
@@ -375,6 +377,19 @@ impl World {
         !dies_out(&self.cuts, at, egress, &end) && !dies_back(&self.cuts, at, inbound, true, &end)
     }
 
+    /// A fault near the peer takes it, by whichever egress.
+    fn gone(&self, peer: usize) -> bool {
+        let remote = |cut: &&Cut| {
+            matches!(
+                cut.scope,
+                Scope::As(_) | Scope::Edge(..) | Scope::Prefix(_) | Scope::Peer(_)
+            )
+        };
+        let cuts: Vec<Cut> = self.cuts.iter().filter(remote).copied().collect();
+        let end = End::Peer(peer, &self.topology.peers[peer]);
+        (0..self.topology.egresses.len()).all(|e| dies_out(&cuts, self.now, e, &end))
+    }
+
     fn install(&mut self, plan: Plan) {
         let now = self.now;
         let mut seen = Installation {
@@ -403,6 +418,12 @@ impl World {
                 .iter()
                 .any(|ago| self.reaches(peer, egress, now - ago));
             let moved = &mut seen.moved[usize::from(address.is_ipv6())];
+            // Another fault took it everywhere, and nothing was sent that could tell.
+            let tried = self.seen.tried[peer].is_some_and(|at| at + TIME_TO_SHOW <= now);
+            if !helped && !tried && self.gone(peer) {
+                moved.untold += 1;
+                continue;
+            }
             moved.covered += 1;
             moved.dead += usize::from(dead);
             moved.helped += usize::from(helped);

@@ -201,7 +201,7 @@ impl Judged {
     /// A plan is wrong when most of what it moves, of either family, worked, or is not helped.
     fn deeds(&mut self, ran: &Ran) {
         for done in &ran.seen.installed {
-            let none = done.moved.iter().all(|m| m.covered == 0);
+            let none = done.moved.iter().all(|m| m.covered + m.untold == 0);
             for m in done.moved {
                 let what = if m.dead * 2 < m.covered || none {
                     "of a path that works"

@@ -75,6 +75,7 @@ table! {
         chatty_200: f64,
         chatty_1000: f64,
         inbound: f64,
+        inbound_all: f64,
     }
 }
 table! {

@@ -183,20 +183,25 @@ impl Truth {
                 right("local_link", egress);
             }
             Kind::GatewayMute => right("gateway", egress),
-            Kind::ForwardsNothing => {
+            Kind::ForwardsNothing | Kind::Upstream | Kind::EgressOnly => {
                 right("upstream_as", egress);
-                right("gateway", egress);
-            }
-            Kind::Upstream | Kind::EgressOnly => {
-                right("upstream_as", egress);
-                right("egress_only", egress);
+                if fault.kind == Kind::ForwardsNothing {
+                    right("gateway", egress);
+                }
+                // Where all that peers send comes in by another egress, nothing tells whether this one
+                // is dead both ways.
+                if fault.kind == Kind::EgressOnly || topology.inbound != fault.egress {
+                    right("egress_only", egress);
+                }
             }
             Kind::OneFamily => {
                 right("address_family", egress);
                 // Of a host with one family it is the whole upstream.
                 if topology.families != [true, true] {
                     right("upstream_as", egress);
-                    right("egress_only", egress);
+                    if topology.inbound != fault.egress {
+                        right("egress_only", egress);
+                    }
                 }
             }
             Kind::ReturnPath => right("return_path", None),

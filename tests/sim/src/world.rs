@@ -173,6 +173,9 @@ pub struct Moved {
     pub helped: usize,
     /// Of the dead ones, those that the new path carries.
     pub saved: usize,
+    /// Peers, not counted, that another fault had taken from every egress and that nothing was sent to
+    /// since: nobody could know.
+    pub untold: usize,
 }
 
 /// A page.
@@ -277,14 +280,16 @@ impl World {
         let fault_at = WARM + (settle * 1e6) as u64;
         let faults = fault::draw_all(&mut draw, params, &topology, fault_at);
         let last = faults.iter().map(|f| f.from).max().unwrap_or(fault_at);
+        let healed = faults.iter().map(|f| f.until).filter(|u| *u != fault::FOREVER);
+        let end = healed.fold(last, u64::max);
         let span = Span {
             warm: WARM,
             fault: fault_at,
-            end: last + (params.world.observe_s * 1e6) as u64,
+            end: end + (params.world.observe_s * 1e6) as u64,
         };
         let mut draw = Draw::new(seed, 3);
         let benign = Disturbances::draw(&mut draw, params, &topology, span);
-        let traffic = Traffic::draw(&mut draw, params, topology.peers.len());
+        let mut traffic = Traffic::draw(&mut draw, params, topology.peers.len());
         let f = &params.feed;
         let feed = [
             FeedKind::None,
@@ -296,6 +301,9 @@ impl World {
             FeedKind::Prompt => draw.log_range(f.prompt_s),
             _ => draw.log_range(f.late_s),
         };
+        if draw.chance(params.traffic.inbound_all) {
+            traffic.inbound.fill(true);
+        }
         Self::build(
             params,
             topology,

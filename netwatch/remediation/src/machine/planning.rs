@@ -35,8 +35,12 @@ impl Remediator {
             status: None,
             retry: None,
             retries: 0,
+            decided: at,
         });
         case.incident = incident.clone();
+        if changed {
+            case.decided = at;
+        }
         self.make_room();
         self.cases.insert(id.clone(), case);
 
@@ -160,7 +164,8 @@ impl Remediator {
             return;
         }
         let incident = case.incident.clone();
-        let draft = self.draft(&incident, None);
+        let late = (at.since(case.decided) > self.policy.proof_wait).then_some(at);
+        let draft = self.draft(&incident, late);
         let undecided = draft.undecided(&incident.affected);
         let waited = at.since(since);
         if !draft.routes.is_empty() {

@@ -95,4 +95,6 @@ pub(super) struct Case {
     /// When to look again at what had no proof.
     pub(super) retry: Option<Timestamp>,
     pub(super) retries: u32,
+    /// When the verdict took its present form.
+    pub(super) decided: Timestamp,
 }
