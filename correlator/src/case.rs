@@ -151,30 +151,18 @@ impl Case {
 
 /// Verdicts about a whole egress.
 pub fn is_wide(verdict: &Verdict) -> bool {
-    matches!(
-        verdict,
-        Verdict::LocalLink { .. }
-            | Verdict::Gateway { .. }
-            | Verdict::UpstreamAs { .. }
-            | Verdict::AddressFamily { .. }
-            | Verdict::EgressOnly { .. }
-            | Verdict::ReturnPath { .. }
-            | Verdict::TotalIsolation
-    )
+    verdict.broken_egress().is_some()
+        || matches!(
+            verdict,
+            Verdict::ReturnPath { .. } | Verdict::TotalIsolation
+        )
 }
 
 /// The egress that a verdict is about.
 pub const fn egress_of(verdict: &Verdict) -> Option<&EgressName> {
     match verdict {
-        Verdict::LocalLink { egress }
-        | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. }
-        | Verdict::AddressFamily { egress, .. }
-        | Verdict::EgressOnly { egress }
-        | Verdict::ReturnPath {
-            egress: Some(egress),
-        } => Some(egress),
-        _ => None,
+        Verdict::ReturnPath { egress } => egress.as_ref(),
+        verdict => verdict.broken_egress(),
     }
 }
 

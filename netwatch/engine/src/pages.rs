@@ -224,7 +224,9 @@ const fn pages(verdict: &Verdict) -> bool {
 /// backup that nothing uses can wait for the morning.
 fn severity(incident: &Incident, primary: Option<&EgressName>) -> Severity {
     let verdict = incident.verdict.as_ref().unwrap_or(&Verdict::None);
-    let spare = broken_egress(verdict).is_some_and(|egress| Some(egress) != primary)
+    let spare = verdict
+        .broken_egress()
+        .is_some_and(|egress| Some(egress) != primary)
         && incident.affected.is_empty();
     match verdict {
         _ if spare => Severity::Warning,
@@ -240,17 +242,6 @@ fn severity(incident: &Incident, primary: Option<&EgressName>) -> Severity {
             Severity::Warning
         }
         Verdict::None => Severity::Info,
-    }
-}
-
-const fn broken_egress(verdict: &Verdict) -> Option<&EgressName> {
-    match verdict {
-        Verdict::LocalLink { egress }
-        | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. }
-        | Verdict::AddressFamily { egress, .. }
-        | Verdict::EgressOnly { egress } => Some(egress),
-        _ => None,
     }
 }
 

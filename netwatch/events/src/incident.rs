@@ -106,6 +106,26 @@ impl Verdict {
             Self::None => "none",
         }
     }
+
+    /// The egress that the verdict says is broken, if it is about one: what a way around avoids.
+    #[must_use]
+    pub const fn broken_egress(&self) -> Option<&EgressName> {
+        match self {
+            Self::LocalLink { egress }
+            | Self::Gateway { egress }
+            | Self::UpstreamAs { egress, .. }
+            | Self::AddressFamily { egress, .. }
+            | Self::EgressOnly { egress } => Some(egress),
+            Self::RemoteAs { .. }
+            | Self::Prefix { .. }
+            | Self::SinglePeer { .. }
+            | Self::ReturnPath { .. }
+            | Self::HostStall
+            | Self::Latency { .. }
+            | Self::TotalIsolation
+            | Self::None => None,
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
