@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Pieces of evidence kept per incident.
 const MAX_EVIDENCE: usize = 64;
+/// Related incidents kept per incident.
+const MAX_RELATED: usize = 32;
 /// Affected peers kept per incident.
 const MAX_AFFECTED: usize = 4096;
 
@@ -121,6 +123,13 @@ impl Case {
                 self.evidence.remove(MAX_EVIDENCE / 2);
             }
             self.evidence.push(piece);
+        }
+    }
+
+    /// Another incident overlaps.
+    pub fn relate(&mut self, id: IncidentId) {
+        if self.related.len() < MAX_RELATED && !self.related.contains(&id) {
+            self.related.push(id);
         }
     }
 

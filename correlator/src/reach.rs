@@ -1,6 +1,7 @@
 //! What probes say: one window of outcomes for each egress, source and target.
 
 use std::collections::VecDeque;
+use std::ops::RangeBounds;
 use std::time::Duration;
 
 use events::{EgressName, ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget, Timestamp};
@@ -129,6 +130,15 @@ impl Window {
             .fold((0, 0), |(ok, all), s| {
                 (ok + usize::from(s.rtt.is_some()), all + 1)
             })
+    }
+
+    /// The median of the round-trip times of probes sent within a time; of fewer than five there is
+    /// none.
+    pub fn median_rtt(&self, sent: impl RangeBounds<Timestamp>) -> Option<Duration> {
+        let within = self.shots.iter().filter(|s| sent.contains(&s.sent_at));
+        let mut times: Vec<Duration> = within.filter_map(|s| s.rtt).collect();
+        times.sort_unstable();
+        (times.len() >= 5).then(|| times.get(times.len() / 2).copied())?
     }
 
     fn record(&mut self, sent_at: Timestamp, rtt: Option<Duration>) {

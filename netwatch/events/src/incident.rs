@@ -259,13 +259,6 @@ pub enum HostCause {
         /// The thread that had the CPU meanwhile, where the kernel told.
         by: Option<String>,
     },
-    /// The consensus of the validator itself was late.
-    Consensus {
-        /// Which step.
-        step: String,
-        /// By how much.
-        late: Duration,
-    },
     /// The whole machine, or this process, did not run.
     Paused {
         /// For how long.
@@ -296,9 +289,6 @@ impl fmt::Display for HostCause {
             ),
             Self::Cpu { thread, waited, .. } => {
                 write!(f, "{thread} waited {} ms for a CPU", waited.as_millis())
-            }
-            Self::Consensus { step, late } => {
-                write!(f, "the validator's {step} was {} ms late", late.as_millis())
             }
             Self::Paused { lag } => {
                 write!(f, "this machine did not run for {} ms", lag.as_millis())
