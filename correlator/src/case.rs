@@ -25,6 +25,16 @@ pub struct Blame {
     pub hop: usize,
 }
 
+/// An AS link that routes no longer cross.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LostLink {
+    /// Its ends, the nearer to us first.
+    pub link: (Asn, Asn),
+    pub prefixes: BTreeSet<Prefix>,
+    /// Watched peers behind it.
+    pub peers: BTreeSet<PeerKey>,
+}
+
 /// What BGP changes did to the routes of an incident.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BgpTally {
@@ -35,6 +45,21 @@ pub struct BgpTally {
     pub changes: usize,
     pub first_at: Option<Timestamp>,
     pub sessions_lost: usize,
+    /// Routes with the same path by another next hop.
+    #[serde(default)]
+    pub next_hops: usize,
+    /// Prefixes whose origin changed or became invalid: the origin before, now, and whether it is
+    /// RPKI-invalid.
+    #[serde(default)]
+    pub hijacked: BTreeMap<Prefix, (Asn, Asn, bool)>,
+    /// AS links that old paths crossed and new ones do not.
+    #[serde(default)]
+    pub links: Vec<LostLink>,
+    /// What the whole table says: the most suspect link and AS.
+    #[serde(default)]
+    pub burst_link: Option<((Asn, Asn), f64)>,
+    #[serde(default)]
+    pub burst_asn: Option<(Asn, f64)>,
 }
 
 /// An open incident.

@@ -15,6 +15,7 @@ use crate::case::Case;
 use crate::flap::Flaps;
 use crate::host::Host;
 use crate::join::Log;
+use crate::late::Late;
 use crate::latency::Latency;
 use crate::params::Params;
 use crate::peers::Peers;
@@ -85,6 +86,8 @@ pub struct Correlator {
     pub(crate) flaps: BTreeMap<EgressName, Flaps>,
     #[serde(default)]
     pub(crate) latency: Latency,
+    #[serde(default)]
+    pub(crate) late: Late,
     pub(crate) dirty: bool,
     /// A peer may fail that no suspicion was dismissed about.
     pub(crate) failing: bool,
@@ -114,6 +117,7 @@ impl Correlator {
             dismissed: BTreeMap::new(),
             flaps: BTreeMap::new(),
             latency: Latency::default(),
+            late: Late::default(),
             dirty: false,
             failing: false,
             evaluated_at: None,
@@ -156,6 +160,7 @@ impl Correlator {
     pub fn bgp(&mut self, at: Timestamp, signal: &BgpSignal) {
         match signal {
             BgpSignal::Change(change) => self.log.change(at, change, &self.routes),
+            BgpSignal::Burst(burst) => self.log.burst(at, burst),
             // Of a collector far away nothing follows for the egress.
             BgpSignal::SessionDown {
                 neighbor, egress, ..
@@ -165,13 +170,18 @@ impl Correlator {
             _ => {}
         }
         self.routes.signal(signal);
-        if matches!(signal, BgpSignal::Change(_) | BgpSignal::SessionDown { .. }) {
+        let tells = matches!(
+            signal,
+            BgpSignal::Change(_) | BgpSignal::Burst(_) | BgpSignal::SessionDown { .. }
+        );
+        if tells {
             for case in &mut self.cases {
                 if case.verdict.is_some() && self.log.newest_of(case, &self.params) {
                     case.publish_at.get_or_insert(at + PUBLISH_DELAY);
                 }
             }
             self.latency.bgp(at, &self.log, &self.params);
+            self.late.bgp(at, &self.log, &self.params);
         }
         self.dirty |= self.suspecting();
     }
@@ -235,6 +245,7 @@ impl Correlator {
             self.evaluate(at, out);
         }
         self.look_at_latency(at, out);
+        self.tell_late(at, out);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -244,6 +255,7 @@ impl Correlator {
             self.watch_at,
             self.evaluation_due(),
             self.latency.next_timeout(),
+            self.late.next_timeout(),
             Some(self.forget_at),
         ]
         .into_iter()
@@ -350,6 +362,7 @@ impl Correlator {
             self.rediagnose(self.cases.len() - 1, now, out);
         }
         self.absorb(now, out);
+        self.merge(now, out);
         self.name_causes(now, out);
         self.settle(now, out);
         for case in &mut self.cases {

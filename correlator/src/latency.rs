@@ -482,7 +482,8 @@ impl Correlator {
         let lines = slow.evidence(&view, &self.log, uplink, usual);
         slow.case.add(lines.iter().cloned());
         slow.case.bgp = join::tally(&self.log, &slow.case, &self.params);
-        slow.case.bgp_summary = join::summary(&slow.case.bgp, &slow.case, &self.routes);
+        slow.case.bgp_summary =
+            join::summary(&slow.case.bgp, &slow.case, &self.routes, &self.params);
         let text = format!("{verdict}; {}", slow.rise_text());
         out.push(Output::Journal(entry(
             &slow.case,

@@ -218,7 +218,7 @@ impl Correlator {
             lines,
         )));
         case.bgp = join::tally(&self.log, case, &self.params);
-        case.bgp_summary = join::summary(&case.bgp, case, &self.routes);
+        case.bgp_summary = join::summary(&case.bgp, case, &self.routes, &self.params);
         let early = case
             .bgp
             .first_at
@@ -380,6 +380,7 @@ impl Correlator {
         incident.resolved_at = Some(now);
         incident.verdict.get_or_insert(Verdict::None);
         self.remember(incident);
+        self.late.ended(&case);
         out.push(Output::Journal(entry(
             &case,
             now,

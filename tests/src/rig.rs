@@ -270,13 +270,15 @@ impl Rig {
     /// The gateway's way out gets the buffer of a home router, and the validator sends all that it
     /// takes, on one connection.
     fn bulk_upload(&mut self, name: UplinkName) -> anyhow::Result<()> {
-        let shape = "qdisc replace dev ups0 root tbf rate 12mbit burst 32kb latency 180ms";
+        let shape = "qdisc replace dev ups0 root tbf rate 12mbit burst 32kb latency 300ms";
         self.tc(name, shape)?;
         self.shaped[name.index()] = true;
+        // The nearest: with little on the way, the queue holds nearly all that is out.
         let (_, peer) = self
             .world
             .peers()
-            .find(|(_, host)| host.address.is_ipv4())
+            .filter(|(_, host)| host.address.is_ipv4())
+            .min_by_key(|(_, host)| self.world.prefixes[host.prefix].rtt)
             .context("a bulk upload needs a peer with an IPv4 address")?;
         let address = SocketAddr::new(peer.address, BULK_PORT);
         let listener = self

@@ -111,6 +111,7 @@ pub fn moved(log: &Log, case: &Case, params: &Params) -> Option<String> {
             old: Some(_),
             new: Some(new),
             peers: of,
+            ..
         } = &entry.what
         {
             let covered = case.affected.iter().filter(|(_, p)| *p == prefix);

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use events::{Asn, EgressName, LatencyScope, PeerKey, Prefix, Timestamp};
 
+/// So much more is no rise.
+const NOTHING: Duration = Duration::from_millis(10);
+
 /// A peer of which it is known whether it is slow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
@@ -39,11 +42,11 @@ struct Class {
 }
 
 impl Class {
-    fn count(&mut self, member: &Member, depth: usize) {
+    fn count(&mut self, member: &Member, depth: usize, half: Duration) {
         self.depth = self.depth.max(depth);
         if member.since.is_some() {
             self.slow.push(member.key);
-        } else {
+        } else if member.rise < half {
             self.usual += 1;
         }
     }
@@ -102,19 +105,6 @@ fn best_of(
     members: &[&Member],
     anchors: &impl Fn(&EgressName, Timestamp, Duration) -> Option<bool>,
 ) -> Option<Group> {
-    let mut whole = Class::default();
-    let mut ases: BTreeMap<Asn, Class> = BTreeMap::new();
-    let mut prefixes: BTreeMap<Prefix, Class> = BTreeMap::new();
-    for member in members {
-        whole.count(member, 0);
-        prefixes.entry(member.prefix).or_default().count(member, 0);
-        for (hop, asn) in member.ases.iter().enumerate() {
-            // Behind the upstream is what is behind the egress.
-            if hop > 0 || member.ases.len() == 1 {
-                ases.entry(*asn).or_default().count(member, hop);
-            }
-        }
-    }
     let onset = members.iter().filter_map(|m| m.since).min()?;
     let mut rises: Vec<Duration> = members
         .iter()
@@ -123,6 +113,24 @@ fn best_of(
         .collect();
     rises.sort_unstable();
     let middle = rises.get(rises.len() / 2).copied().unwrap_or_default();
+    // Who takes half as much longer, and by its own baseline is no spike yet, speaks for neither.
+    let half = (middle / 2).max(NOTHING);
+    let mut whole = Class::default();
+    let mut ases: BTreeMap<Asn, Class> = BTreeMap::new();
+    let mut prefixes: BTreeMap<Prefix, Class> = BTreeMap::new();
+    for member in members {
+        whole.count(member, 0, half);
+        prefixes
+            .entry(member.prefix)
+            .or_default()
+            .count(member, 0, half);
+        for (hop, asn) in member.ases.iter().enumerate() {
+            // Behind the upstream is what is behind the egress.
+            if hop > 0 || member.ases.len() == 1 {
+                ases.entry(*asn).or_default().count(member, hop, half);
+            }
+        }
+    }
     let wide = LatencyScope::Egress {
         egress: egress.clone(),
     };
