@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Pieces of evidence kept per incident.
 const MAX_EVIDENCE: usize = 64;
+/// Related incidents kept per incident.
+const MAX_RELATED: usize = 32;
 /// Affected peers kept per incident.
 const MAX_AFFECTED: usize = 4096;
 
@@ -23,6 +25,16 @@ pub struct Blame {
     pub hop: usize,
 }
 
+/// An AS link that routes no longer cross.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LostLink {
+    /// Its ends, the nearer to us first.
+    pub link: (Asn, Asn),
+    pub prefixes: BTreeSet<Prefix>,
+    /// Watched peers behind it.
+    pub peers: BTreeSet<PeerKey>,
+}
+
 /// What BGP changes did to the routes of an incident.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BgpTally {
@@ -33,6 +45,21 @@ pub struct BgpTally {
     pub changes: usize,
     pub first_at: Option<Timestamp>,
     pub sessions_lost: usize,
+    /// Routes with the same path by another next hop.
+    #[serde(default)]
+    pub next_hops: usize,
+    /// Prefixes whose origin changed or became invalid: the origin before, now, and whether it is
+    /// RPKI-invalid.
+    #[serde(default)]
+    pub hijacked: BTreeMap<Prefix, (Asn, Asn, bool)>,
+    /// AS links that old paths crossed and new ones do not.
+    #[serde(default)]
+    pub links: Vec<LostLink>,
+    /// What the whole table says: the most suspect link and AS.
+    #[serde(default)]
+    pub burst_link: Option<((Asn, Asn), f64)>,
+    #[serde(default)]
+    pub burst_asn: Option<(Asn, f64)>,
 }
 
 /// An open incident.
@@ -124,6 +151,13 @@ impl Case {
         }
     }
 
+    /// Another incident overlaps.
+    pub fn relate(&mut self, id: IncidentId) {
+        if self.related.len() < MAX_RELATED && !self.related.contains(&id) {
+            self.related.push(id);
+        }
+    }
+
     /// Adds an affected peer; returns whether it is new.
     pub fn affect(&mut self, peer: PeerKey, prefix: Prefix) -> bool {
         if self.affected.len() >= MAX_AFFECTED {
@@ -151,30 +185,18 @@ impl Case {
 
 /// Verdicts about a whole egress.
 pub fn is_wide(verdict: &Verdict) -> bool {
-    matches!(
-        verdict,
-        Verdict::LocalLink { .. }
-            | Verdict::Gateway { .. }
-            | Verdict::UpstreamAs { .. }
-            | Verdict::AddressFamily { .. }
-            | Verdict::EgressOnly { .. }
-            | Verdict::ReturnPath { .. }
-            | Verdict::TotalIsolation
-    )
+    verdict.broken_egress().is_some()
+        || matches!(
+            verdict,
+            Verdict::ReturnPath { .. } | Verdict::TotalIsolation
+        )
 }
 
 /// The egress that a verdict is about.
 pub const fn egress_of(verdict: &Verdict) -> Option<&EgressName> {
     match verdict {
-        Verdict::LocalLink { egress }
-        | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. }
-        | Verdict::AddressFamily { egress, .. }
-        | Verdict::EgressOnly { egress }
-        | Verdict::ReturnPath {
-            egress: Some(egress),
-        } => Some(egress),
-        _ => None,
+        Verdict::ReturnPath { egress } => egress.as_ref(),
+        verdict => verdict.broken_egress(),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::case::Case;
 use crate::flap::Flaps;
 use crate::host::Host;
 use crate::join::Log;
+use crate::late::Late;
+use crate::latency::Latency;
 use crate::params::Params;
 use crate::peers::Peers;
 use crate::reach::Reach;
@@ -58,6 +60,11 @@ pub enum Output {
     },
     /// A line of a timeline.
     Journal(Entry),
+    /// The newest round-trip times of these peers are their baselines from now on.
+    Rebase {
+        /// Whose.
+        peers: Vec<PeerKey>,
+    },
 }
 
 /// Signals in, verdicts out.
@@ -77,6 +84,10 @@ pub struct Correlator {
     pub(crate) next_number: u64,
     pub(crate) dismissed: BTreeMap<EgressName, Timestamp>,
     pub(crate) flaps: BTreeMap<EgressName, Flaps>,
+    #[serde(default)]
+    pub(crate) latency: Latency,
+    #[serde(default)]
+    pub(crate) late: Late,
     pub(crate) dirty: bool,
     /// A peer may fail that no suspicion was dismissed about.
     pub(crate) failing: bool,
@@ -105,6 +116,8 @@ impl Correlator {
             next_number: 1,
             dismissed: BTreeMap::new(),
             flaps: BTreeMap::new(),
+            latency: Latency::default(),
+            late: Late::default(),
             dirty: false,
             failing: false,
             evaluated_at: None,
@@ -133,6 +146,7 @@ impl Correlator {
     pub fn signal(&mut self, at: Timestamp, signal: &Signal) {
         let vetoed = self.host.vetoed(signal.at);
         let change = self.peers.signal(signal, vetoed);
+        self.latency.signal(signal);
         if change.membership {
             self.watch_at.get_or_insert(at + WATCH_DELAY);
         }
@@ -146,6 +160,7 @@ impl Correlator {
     pub fn bgp(&mut self, at: Timestamp, signal: &BgpSignal) {
         match signal {
             BgpSignal::Change(change) => self.log.change(at, change, &self.routes),
+            BgpSignal::Burst(burst) => self.log.burst(at, burst),
             // Of a collector far away nothing follows for the egress.
             BgpSignal::SessionDown {
                 neighbor, egress, ..
@@ -155,12 +170,18 @@ impl Correlator {
             _ => {}
         }
         self.routes.signal(signal);
-        if matches!(signal, BgpSignal::Change(_) | BgpSignal::SessionDown { .. }) {
+        let tells = matches!(
+            signal,
+            BgpSignal::Change(_) | BgpSignal::Burst(_) | BgpSignal::SessionDown { .. }
+        );
+        if tells {
             for case in &mut self.cases {
                 if case.verdict.is_some() && self.log.newest_of(case, &self.params) {
                     case.publish_at.get_or_insert(at + PUBLISH_DELAY);
                 }
             }
+            self.latency.bgp(at, &self.log, &self.params);
+            self.late.bgp(at, &self.log, &self.params);
         }
         self.dirty |= self.suspecting();
     }
@@ -198,6 +219,10 @@ impl Correlator {
 
     /// Takes in the health of this host.
     pub fn host(&mut self, at: Timestamp, signal: &HostSignal) {
+        if let HostSignal::Sending { egress, rate } = signal {
+            self.latency.sending(egress, *rate);
+            return;
+        }
         let veto = self.params.thresholds.lag_veto;
         if let Some(stall) = self.host.signal(at, signal, veto) {
             self.peers.veto_since(stall.from);
@@ -219,15 +244,23 @@ impl Correlator {
         if self.evaluation_due().is_some_and(|due| at >= due) {
             self.evaluate(at, out);
         }
+        self.look_at_latency(at, out);
+        self.tell_late(at, out);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        [self.watch_at, self.evaluation_due(), Some(self.forget_at)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.watch_at,
+            self.evaluation_due(),
+            self.latency.next_timeout(),
+            self.late.next_timeout(),
+            Some(self.forget_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Open incidents and the last few that ended, oldest first.
@@ -237,6 +270,7 @@ impl Correlator {
             .iter()
             .cloned()
             .chain(self.cases.iter().map(Case::incident))
+            .chain(self.latency.cases.iter().map(|slow| slow.case.incident()))
             .collect()
     }
 
@@ -328,6 +362,7 @@ impl Correlator {
             self.rediagnose(self.cases.len() - 1, now, out);
         }
         self.absorb(now, out);
+        self.merge(now, out);
         self.name_causes(now, out);
         self.settle(now, out);
         for case in &mut self.cases {

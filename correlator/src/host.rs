@@ -139,18 +139,7 @@ impl Host {
                 self.trouble(*ended_at, *waited, what, None);
                 None
             }
-            HostSignal::ConsensusDrift {
-                step,
-                ended_at,
-                late,
-            } => {
-                let what = HostCause::Consensus {
-                    step: step.clone(),
-                    late: *late,
-                };
-                self.trouble(*ended_at, *late, what, None);
-                None
-            }
+            HostSignal::Sending { .. } => None,
             HostSignal::Lost { count, .. } => {
                 self.lost = self.lost.saturating_add(*count);
                 self.lost_until = Some(at + DOUBT);
@@ -194,16 +183,12 @@ impl Host {
     pub fn cause(&self, from: Timestamp, until: Timestamp) -> Option<HostCause> {
         let named = self
             .troubles(from, until)
-            .filter(|t| !matches!(t.what, HostCause::Consensus { .. }))
             .max_by_key(|t| t.until.since(t.from));
         let paused = || {
             let stall = self.stall.filter(|s| s.until >= from && s.from <= until)?;
             Some(HostCause::Paused { lag: stall.lag })
         };
-        named
-            .map(|t| t.what.clone())
-            .or_else(paused)
-            .or_else(|| self.troubles(from, until).last().map(|t| t.what.clone()))
+        named.map(|t| t.what.clone()).or_else(paused)
     }
 
     /// From when on probes sent were in flight when the stall began.

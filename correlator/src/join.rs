@@ -1,14 +1,16 @@
 //! BGP joined to incidents over a two-sided window, because either may lead.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use events::{
-    Asn, BgpSummary, EgressName, NeighborId, PeerKey, Prefix, RouteChange, Timestamp, Verdict,
+    Asn, BgpSummary, Burst, EgressName, NeighborId, OriginValidation, PeerKey, Prefix,
+    RouteAttributes, RouteChange, Timestamp, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::case::{BgpTally, Blame, Case};
+use crate::case::{BgpTally, Blame, Case, LostLink};
 use crate::params::Params;
 use crate::routes::Routes;
 
@@ -38,6 +40,23 @@ pub enum What {
         old: Option<Vec<Asn>>,
         new: Option<Vec<Asn>>,
         peers: Vec<PeerKey>,
+        /// The next hop is another one: the new one.
+        #[serde(default)]
+        next_hop: Option<IpAddr>,
+        /// Origin validation finds the new route invalid, and did not before.
+        #[serde(default)]
+        invalid: bool,
+    },
+    /// Many routes of the table changed at once: what they had in common.
+    Burst {
+        neighbor: NeighborId,
+        since: Timestamp,
+        prefixes: u32,
+        /// The most suspect link and AS, each with its score.
+        link: Option<((Asn, Asn), f64)>,
+        asn: Option<(Asn, f64)>,
+        /// The table is not whole: shares are estimates.
+        partial: bool,
     },
     SessionLost {
         neighbor: NeighborId,
@@ -64,8 +83,30 @@ impl Log {
             old: change.old.as_ref().map(|r| routes.ases(r)),
             new: change.new.as_ref().map(|r| routes.ases(r)),
             peers: change.peers.clone(),
+            next_hop: match (&change.old, &change.new) {
+                (Some(old), Some(new)) if old.next_hop != new.next_hop => Some(new.next_hop),
+                _ => None,
+            },
+            invalid: invalid(&change.new) && !invalid(&change.old),
         };
         self.push(at, event, change.egress.clone(), what);
+    }
+
+    /// A burst is told again while it grows: the newest word counts.
+    pub fn burst(&mut self, at: Timestamp, burst: &Burst) {
+        self.entries.retain(|entry| {
+            !matches!(&entry.what, What::Burst { neighbor, since, .. }
+                if *neighbor == burst.neighbor && *since == burst.since)
+        });
+        let what = What::Burst {
+            neighbor: burst.neighbor,
+            since: burst.since,
+            prefixes: burst.prefixes,
+            link: burst.links.first().map(|link| (link.link, link.score)),
+            asn: burst.ases.first().map(|asn| (asn.asn, asn.score)),
+            partial: burst.partial,
+        };
+        self.push(at, burst.since.min(at), burst.egress.clone(), what);
     }
 
     pub fn session_lost(&mut self, at: Timestamp, egress: &EgressName, neighbor: NeighborId) {
@@ -126,14 +167,18 @@ fn belongs(entry: &Logged, case: &Case, params: &Params) -> bool {
     let same_egress = entry.egress == *case.broken_egress();
     match &entry.what {
         What::SessionLost { .. } => same_egress,
+        // Whether it concerns the affected is for their own routes to say.
+        What::Burst { .. } => same_egress || !case.is_wide(),
         What::Route {
             prefix,
             old,
             new,
             peers,
+            next_hop,
+            invalid,
         } => {
             // A new way to somewhere, or the same way told again, broke nothing.
-            if old.is_none() || old == new {
+            if !invalid && (old.is_none() || (old == new && next_hop.is_none())) {
                 return false;
             }
             let wide = case.is_wide();
@@ -153,14 +198,39 @@ fn belongs(entry: &Logged, case: &Case, params: &Params) -> bool {
 pub fn tally(log: &Log, case: &Case, params: &Params) -> BgpTally {
     let mut tally = BgpTally::default();
     let mut blamed: BTreeMap<Asn, (BTreeSet<Prefix>, usize)> = BTreeMap::new();
+    let mut links: BTreeMap<(Asn, Asn), LostLink> = BTreeMap::new();
+    let anchors: BTreeSet<PeerKey> = params.anchors.iter().map(|(a, _)| PeerKey(*a)).collect();
     for entry in log.of(case, params) {
-        tally.first_at = Some(tally.first_at.map_or(entry.at, |at| at.min(entry.at)));
+        if !matches!(entry.what, What::Burst { .. }) {
+            tally.first_at = Some(tally.first_at.map_or(entry.at, |at| at.min(entry.at)));
+        }
         match &entry.what {
             What::SessionLost { .. } => tally.sessions_lost += 1,
+            What::Burst { link, asn, .. } => {
+                tally.burst_link = *link;
+                tally.burst_asn = *asn;
+            }
             What::Route {
-                prefix, old, new, ..
+                prefix,
+                old,
+                new,
+                peers,
+                next_hop,
+                invalid,
             } => {
                 tally.changes += 1;
+                tally.next_hops += usize::from(next_hop.is_some() && old == new);
+                let origin = |path: &Option<Vec<Asn>>| path.as_ref()?.last().copied();
+                if let (Some(was), Some(is)) = (origin(old), origin(new))
+                    && (was != is || *invalid)
+                {
+                    tally.hijacked.insert(*prefix, (was, is, *invalid));
+                } else if let Some(is) = origin(new).filter(|_| *invalid) {
+                    tally.hijacked.insert(*prefix, (is, is, true));
+                } else if old.is_some() && origin(new) == origin(old) {
+                    // It is as it was before.
+                    tally.hijacked.remove(prefix);
+                }
                 if new.is_some() {
                     tally.changed.insert(*prefix);
                 } else {
@@ -173,6 +243,17 @@ pub fn tally(log: &Log, case: &Case, params: &Params) -> BgpTally {
                 // Candidates are on the old path xor the new one (PoiRoot, SIGCOMM 2013).
                 let old = old.as_deref().unwrap_or_default();
                 let new = new.as_deref().unwrap_or_default();
+                let crossed: BTreeSet<(Asn, Asn)> = pairs(new).collect();
+                for link in pairs(old).filter(|link| !crossed.contains(link)) {
+                    let lost = links.entry(link).or_insert_with(|| LostLink {
+                        link,
+                        prefixes: BTreeSet::new(),
+                        peers: BTreeSet::new(),
+                    });
+                    lost.prefixes.insert(*prefix);
+                    let peers = peers.iter().filter(|peer| !anchors.contains(peer));
+                    lost.peers.extend(peers);
+                }
                 let only = |these: &[Asn], those: &[Asn]| -> Vec<(usize, Asn)> {
                     let hops = these.iter().copied().enumerate();
                     hops.filter(|(_, asn)| !those.contains(asn)).collect()
@@ -189,6 +270,7 @@ pub fn tally(log: &Log, case: &Case, params: &Params) -> BgpTally {
     }
     let withdrawn = tally.withdrawn.clone();
     tally.changed.retain(|prefix| !withdrawn.contains(prefix));
+    tally.links = links.into_values().collect();
     tally.blamed = blamed
         .into_iter()
         .map(|(asn, (prefixes, hop))| {
@@ -210,9 +292,13 @@ pub fn culprit(tally: &BgpTally, case: &Case, routes: &Routes) -> Option<Asn> {
     if total == 0 {
         return None;
     }
+    // Who now says that it is the origin.
+    if tally.hijacked.len() * 2 > total
+        && let Some((_, is, _)) = tally.hijacked.values().next()
+    {
+        return Some(*is);
+    }
     let through = routes.through(&case.egress);
-    #[allow(clippy::cast_precision_loss)] // Far below 2^52.
-    let share = |part: usize, whole: usize| part as f64 / whole as f64;
     let named = match &case.verdict {
         Some(Verdict::UpstreamAs { asn, .. }) => *asn,
         Some(Verdict::RemoteAs { asn }) => Some(*asn),
@@ -230,10 +316,10 @@ pub fn culprit(tally: &BgpTally, case: &Case, routes: &Routes) -> Option<Asn> {
                         && !tally.changed.contains(prefix)
                 })
                 .count();
-            let withdrawal_share = share(blame.prefixes, total);
-            let path_share = share(blame.prefixes, blame.prefixes + remaining);
-            let score = (withdrawal_share * path_share.powi(3)).powf(0.25);
-            (*asn, blame.hop, score)
+            let own = score(blame.prefixes, total, remaining);
+            // What the whole table says of it weighs as much as what the watched routes say.
+            let table = tally.burst_asn.filter(|(of, _)| of == asn);
+            (*asn, blame.hop, table.map_or(own, |(_, all)| all.max(own)))
         })
         .filter(|(_, _, score)| *score >= 0.5)
         .max_by(|(a, near, x), (b, far, y)| {
@@ -245,8 +331,59 @@ pub fn culprit(tally: &BgpTally, case: &Case, routes: &Routes) -> Option<Asn> {
         .map(|(asn, _, _)| asn)
 }
 
+/// How much points to an AS or a link (SWIFT): of `total` changed routes `lost` had it, and
+/// `remaining` still do.
+fn score(lost: usize, total: usize, remaining: usize) -> f64 {
+    #[allow(clippy::cast_precision_loss)] // Far below 2^52.
+    let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
+    (share(lost, total) * share(lost, lost + remaining).powi(3)).powf(0.25)
+}
+
+/// The links of a path, the end nearer to us first.
+fn pairs(path: &[Asn]) -> impl Iterator<Item = (Asn, Asn)> {
+    path.windows(2).filter_map(|pair| match pair {
+        [near, far] => Some((*near, *far)),
+        _ => None,
+    })
+}
+
+fn invalid(route: &Option<RouteAttributes>) -> bool {
+    let validation = route.as_ref().and_then(|route| route.validation);
+    validation == Some(OriginValidation::Invalid)
+}
+
+/// The link beside the culprit that all changed routes lost, if few still cross it: "AS64501 lost its
+/// link to AS64510".
+fn link<'a>(
+    tally: &'a BgpTally,
+    case: &Case,
+    routes: &Routes,
+    culprit: Asn,
+) -> Option<&'a LostLink> {
+    let total = tally.withdrawn.len() + tally.changed.len();
+    let through = routes.through(case.broken_egress());
+    let gone = |p: &Prefix| tally.withdrawn.contains(p) || tally.changed.contains(p);
+    let scored = tally.links.iter().filter_map(|lost| {
+        let (near, far) = lost.link;
+        let whole = lost.prefixes.len() == total && (near == culprit || far == culprit);
+        let remaining = through
+            .iter()
+            .filter(|(prefix, path)| {
+                pairs(&path.ases).any(|pair| pair == lost.link) && !gone(prefix)
+            })
+            .count();
+        let own = score(lost.prefixes.len(), total, remaining);
+        let table = tally.burst_link.filter(|(of, _)| *of == lost.link);
+        let score = table.map_or(own, |(_, all)| all.max(own));
+        (whole && score >= 0.5).then_some((lost, score))
+    });
+    scored
+        .max_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| b.link.cmp(&a.link)))
+        .map(|(lost, _)| lost)
+}
+
 /// What the routers say, in words and numbers.
-pub fn summary(tally: &BgpTally, case: &Case, routes: &Routes) -> BgpSummary {
+pub fn summary(tally: &BgpTally, case: &Case, routes: &Routes, params: &Params) -> BgpSummary {
     let culprit = culprit(tally, case, routes);
     let stale = case
         .affected
@@ -264,11 +401,25 @@ pub fn summary(tally: &BgpTally, case: &Case, routes: &Routes) -> BgpSummary {
     if !tally.changed.is_empty() {
         parts.push(routes_text(tally.changed.len(), "changed"));
     }
+    if tally.next_hops > 0 {
+        parts.push(routes_text(tally.next_hops, "with another next hop"));
+    }
     if tally.sessions_lost > 0 {
         parts.push("session lost".to_owned());
     } else if stale > 0 {
         parts.push("session lost earlier".to_owned());
     }
+    let unchanged = case.affected.iter().filter(|(peer, prefix)| {
+        let path = routes.path(peer, case.broken_egress());
+        path.is_some_and(|p| !p.stale && !p.withdrawn) && !tally.changed.contains(prefix)
+    });
+    let unchanged = unchanged.count();
+    let against = (unchanged > 0).then(|| {
+        format!(
+            "the table still has the routes to {unchanged} of {} affected peers unchanged",
+            case.affected.len()
+        )
+    });
     let mut text = match tally.first_at {
         None => "no change so far".to_owned(),
         Some(at) => format!("{}, {}", parts.join(", "), offset(at, case.onset)),
@@ -278,6 +429,33 @@ pub fn summary(tally: &BgpTally, case: &Case, routes: &Routes) -> BgpSummary {
     }
     if let Some(asn) = culprit {
         text.push_str(&format!("; changes point to {asn}"));
+    }
+    if let Some(lost) = culprit.and_then(|asn| link(tally, case, routes, asn)) {
+        let (near, far) = lost.link;
+        let (behind, all) = (lost.peers.len(), routes.peers(case.broken_egress(), params));
+        text.push_str(&format!(
+            ": {near} lost its link to {far}; {behind} of your {all} peers were behind it"
+        ));
+    }
+    if let Some((prefix, (was, is, invalid))) = tally.hijacked.iter().next() {
+        let more = tally.hijacked.len() - 1;
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let how = if was == is {
+            format!("announced by {is}")
+        } else {
+            format!("announced by {is} instead of {was}")
+        };
+        let rpki = if *invalid { ", RPKI-invalid" } else { "" };
+        text.push_str(&format!(
+            "; {prefix}{more} {how}{rpki}: this may be a hijack"
+        ));
+    }
+    if let Some(against) = against {
+        text.push_str(&format!("; against it: {against}"));
     }
     BgpSummary {
         text,
@@ -306,6 +484,39 @@ pub fn line(entry: &Logged) -> String {
         What::SessionLost { neighbor } => format!(
             "BGP session with {} lost: its routes for {} are stale",
             neighbor.address, entry.egress
+        ),
+        What::Burst {
+            neighbor,
+            prefixes,
+            link,
+            asn,
+            partial,
+            ..
+        } => {
+            let mut text = format!(
+                "{prefixes} routes of {} changed at once on {}",
+                neighbor.address, entry.egress
+            );
+            if let Some(((near, far), score)) = link {
+                text.push_str(&format!("; the link {near} {far} scores {score:.2}"));
+            }
+            if let Some((asn, score)) = asn {
+                text.push_str(&format!(", {asn} {score:.2}"));
+            }
+            if *partial {
+                text.push_str(" (estimates: the table is not whole)");
+            }
+            text
+        }
+        What::Route {
+            prefix,
+            old,
+            new,
+            next_hop: Some(next_hop),
+            ..
+        } if old == new => format!(
+            "{prefix} goes by another next hop on {}: {next_hop}",
+            entry.egress
         ),
         What::Route {
             prefix, old, new, ..

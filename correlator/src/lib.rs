@@ -13,7 +13,8 @@
 //! ```
 //!
 //! `suspicion` opens a case, one file per diagnosis in `diagnosis` may give it a verdict,
-//! `heal` ends it, `join` adds what BGP says, however late.
+//! `heal` ends it, `join` adds what BGP says, however late. `latency` groups round-trip times that
+//! left their baselines; nothing is rerouted for its cases.
 
 mod ask;
 mod case;
@@ -23,8 +24,11 @@ mod flap;
 mod heal;
 mod host;
 mod join;
+mod late;
+mod latency;
 mod lateness;
 mod life;
+mod merge;
 mod params;
 mod peers;
 mod reach;

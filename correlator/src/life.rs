@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use events::{
-    Actor, Conclusion, EgressName, EntryKind, EvidenceSource, IncidentId, IncidentState, PeerKey,
-    Prefix, Timestamp, Verdict,
+    Actor, Conclusion, EgressName, EntryKind, EvidenceSource, Incident, IncidentId, IncidentState,
+    PeerKey, Prefix, Timestamp, Verdict,
 };
 
 use crate::case::{Case, egress_of, rank};
@@ -31,39 +31,13 @@ const RELATED_SAME: Duration = Duration::from_secs(300);
 impl Correlator {
     /// Opens a case.
     pub(crate) fn open(&mut self, now: Timestamp, found: Suspicion, out: &mut Vec<Output>) {
-        let number = self.next_number;
-        self.next_number += 1;
-        let mut case = Case {
-            number,
-            id: IncidentId(format!("{}-{number}", self.params.run_id)),
-            egress: found.egress.clone(),
-            onset: found.onset,
-            suspected_at: now,
-            confirmed_at: None,
-            verdict: None,
-            verdict_at: None,
-            rival: None,
-            first_evidence: found.source,
-            narrow: found.narrow,
-            evidence: Vec::new(),
-            affected: BTreeMap::new(),
-            failed: found.failed.iter().copied().collect(),
-            bgp: Default::default(),
-            bgp_summary: Default::default(),
-            bgp_told: 0,
-            bgp_lines: 0,
-            publish_at: None,
-            probe_at: Some(now),
-            dark_by: None,
-            asked: BTreeMap::new(),
-            cause: None,
-            related: self.relatives(&found.egress, found.onset),
-            well_since: None,
-            bad_at: now,
-        };
+        let egress = found.egress.clone();
+        let mut case = self.new_case(now, egress, found.onset, found.source, found.narrow);
+        case.failed = found.failed.iter().copied().collect();
+        case.probe_at = Some(now);
         let mut owners = self.owners();
         for key in &case.failed {
-            owners.insert(*key, number);
+            owners.insert(*key, case.number);
         }
         let view = self.view(now, &owners);
         let affected: Vec<(PeerKey, Prefix)> = case
@@ -112,10 +86,62 @@ impl Correlator {
             )));
         }
         out.push(Output::Conclusion(Conclusion::Suspected(case.incident())));
-        for other in &mut self.cases {
-            other.related.push(case.id.clone());
-        }
         self.cases.push(case);
+    }
+
+    /// A case with a name of its own, related to those that are open.
+    pub(crate) fn new_case(
+        &mut self,
+        now: Timestamp,
+        egress: EgressName,
+        onset: Timestamp,
+        source: EvidenceSource,
+        narrow: bool,
+    ) -> Case {
+        let number = self.next_number;
+        self.next_number += 1;
+        let id = IncidentId(format!("{}-{number}", self.params.run_id));
+        let related = self.relatives(&egress, onset);
+        let slow = self.latency.cases.iter_mut().map(|slow| &mut slow.case);
+        for other in self.cases.iter_mut().chain(slow) {
+            other.relate(id.clone());
+        }
+        Case {
+            number,
+            id,
+            egress,
+            onset,
+            suspected_at: now,
+            confirmed_at: None,
+            verdict: None,
+            verdict_at: None,
+            rival: None,
+            first_evidence: source,
+            narrow,
+            evidence: Vec::new(),
+            affected: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            bgp: Default::default(),
+            bgp_summary: Default::default(),
+            bgp_told: 0,
+            bgp_lines: 0,
+            publish_at: None,
+            probe_at: None,
+            dark_by: None,
+            asked: BTreeMap::new(),
+            cause: None,
+            related,
+            well_since: None,
+            bad_at: now,
+        }
+    }
+
+    /// Keeps an ended incident for those who ask.
+    pub(crate) fn remember(&mut self, incident: Incident) {
+        self.ended.push_back(incident);
+        if self.ended.len() > MAX_ENDED {
+            self.ended.pop_front();
+        }
     }
 
     /// Asks the diagnoses about a case and takes their answer where it is better.
@@ -192,7 +218,7 @@ impl Correlator {
             lines,
         )));
         case.bgp = join::tally(&self.log, case, &self.params);
-        case.bgp_summary = join::summary(&case.bgp, case, &self.routes);
+        case.bgp_summary = join::summary(&case.bgp, case, &self.routes, &self.params);
         let early = case
             .bgp
             .first_at
@@ -242,6 +268,7 @@ impl Correlator {
         });
         let mut ids: Vec<IncidentId> = lately.map(|old| old.id.clone()).collect();
         ids.extend(self.cases.iter().map(|case| case.id.clone()));
+        ids.extend(self.latency.cases.iter().map(|slow| slow.case.id.clone()));
         ids
     }
 
@@ -352,10 +379,8 @@ impl Correlator {
         incident.state = IncidentState::Resolved;
         incident.resolved_at = Some(now);
         incident.verdict.get_or_insert(Verdict::None);
-        self.ended.push_back(incident);
-        if self.ended.len() > MAX_ENDED {
-            self.ended.pop_front();
-        }
+        self.remember(incident);
+        self.late.ended(&case);
         out.push(Output::Journal(entry(
             &case,
             now,

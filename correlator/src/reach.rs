@@ -1,6 +1,7 @@
 //! What probes say: one window of outcomes for each egress, source and target.
 
 use std::collections::VecDeque;
+use std::ops::RangeBounds;
 use std::time::Duration;
 
 use events::{EgressName, ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget, Timestamp};
@@ -141,6 +142,15 @@ impl Window {
         };
         let pause = (newest.since(before) / 4).max(SHORTEST_PAUSE);
         self.arrived.is_some_and(|at| now <= at + pause * 3)
+    }
+
+    /// The median of the round-trip times of probes sent within a time; of fewer than five there is
+    /// none.
+    pub fn median_rtt(&self, sent: impl RangeBounds<Timestamp>) -> Option<Duration> {
+        let within = self.shots.iter().filter(|s| sent.contains(&s.sent_at));
+        let mut times: Vec<Duration> = within.filter_map(|s| s.rtt).collect();
+        times.sort_unstable();
+        (times.len() >= 5).then(|| times.get(times.len() / 2).copied())?
     }
 
     /// Answers to what was sent in this time were late by this host's own fault.

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use events::{Asn, BgpSignal, EgressName, NeighborId, PeerKey, Prefix, RouteAttributes};
 use serde::{Deserialize, Serialize};
 
+use crate::params::Params;
+
 /// Addresses followed at most.
 const MAX_ADDRESSES: usize = 16_384;
 
@@ -159,6 +161,15 @@ impl Routes {
             .filter(|path| !path.withdrawn)
             .map(|p| (p.prefix, p))
             .collect()
+    }
+
+    /// How many peers have a path through `egress`, or had one.
+    pub fn peers(&self, egress: &EgressName, params: &Params) -> usize {
+        let anchor = |key: &PeerKey| params.anchors.iter().any(|(a, _)| *a == key.0);
+        self.map
+            .iter()
+            .filter(|(key, paths)| paths.contains_key(egress) && !anchor(key))
+            .count()
     }
 
     /// Forgets addresses that are no longer watched.

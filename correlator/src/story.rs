@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use events::{EgressName, Evidence, EvidenceSource, ProbeSource, ProbeTarget, Timestamp, Verdict};
+use events::{
+    EgressName, Evidence, EvidenceSource, PeerKey, ProbeSource, ProbeTarget, Timestamp, Verdict,
+};
 
 use crate::case::Case;
 use crate::view::{Families, View};
@@ -22,7 +24,45 @@ pub fn evidence(view: &View<'_>, case: &Case) -> Vec<Evidence> {
             lines.extend(targets(view, case, &egress.name, source));
         }
     }
+    lines.extend(against(view, case));
     lines
+}
+
+/// Peers of the class that the verdict blames which are alive although it says that none can be.
+fn against(view: &View<'_>, case: &Case) -> Option<Evidence> {
+    let verdict = case.verdict.as_ref()?;
+    let egress = case.broken_egress();
+    let of_class = |key: &PeerKey| match verdict {
+        Verdict::RemoteAs { asn } => {
+            let path = view.routes.path(key, egress);
+            path.is_some_and(|path| path.ases.contains(asn))
+        }
+        Verdict::Prefix { prefix } => prefix.contains(&key.0),
+        verdict => verdict.broken_egress().is_some(),
+    };
+    let bound = view.surely_dark(case, &view.of_case(case))?;
+    let alive = view
+        .peers
+        .map
+        .iter()
+        .filter(|(key, peer)| *peer.egress(&view.peers.default) == *egress && of_class(key))
+        .filter(|(_, peer)| peer.failure().is_none() && peer.delivered > Some(bound))
+        .count();
+    if alive == 0 {
+        return None;
+    }
+    let class = match verdict {
+        Verdict::RemoteAs { asn } => format!("behind {asn}"),
+        Verdict::Prefix { prefix } => format!("in {prefix}"),
+        _ => format!("through {egress}"),
+    };
+    let weight = -crate::tally::against(alive, view.params.thresholds.correlation);
+    Some(Evidence {
+        at: view.now,
+        source: EvidenceSource::Tcp,
+        text: format!("against it: {alive} other peers {class} acknowledge what was sent since"),
+        weight: Some((weight * 10.0).round() / 10.0),
+    })
 }
 
 fn tcp(view: &View<'_>, case: &Case) -> Option<Evidence> {

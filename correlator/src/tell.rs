@@ -21,7 +21,7 @@ pub fn publish(
     out: &mut Vec<Output>,
 ) {
     case.bgp = join::tally(log, case, params);
-    let summary = join::summary(&case.bgp, case, routes);
+    let summary = join::summary(&case.bgp, case, routes, params);
     if summary != case.bgp_summary {
         case.bgp_summary = summary;
         case.add([Evidence {

@@ -11,6 +11,17 @@ use crate::ns::{Space, run};
 use crate::scenario::Session;
 use crate::world::{LOCAL_AS, Target, Uplink, World};
 
+/// Which paths a gateway announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// Those of the world.
+    Usual,
+    /// All by another AS in between.
+    Detour,
+    /// Those of a target end in an AS that has nothing to do with it.
+    Hijacked(Target),
+}
+
 /// A running router.
 pub struct Router {
     child: Child,
@@ -28,7 +39,7 @@ fn routes_of(prefix: usize) -> String {
 /// A configuration that announces every prefix of the world over one session to the validator's
 /// link address. No `::`-style shortcuts: what BIRD does not export to the kernel it only announces.
 #[must_use]
-pub fn config(world: &World, uplink: &Uplink, session: Session, detour: bool) -> String {
+pub fn config(world: &World, uplink: &Uplink, session: Session, paths: Paths) -> String {
     let local_as = neighbor_as(uplink, session);
     let mut text = format!(
         "log stderr all;\nrouter id {gateway};\nprotocol device {{ }}\n\
@@ -48,7 +59,14 @@ pub fn config(world: &World, uplink: &Uplink, session: Session, detour: bool) ->
         };
         // `prepend` puts an AS in front, so the origin comes first here.
         let mut path = String::new();
-        for asn in world.as_path(uplink, index, session, detour).iter().rev() {
+        let mut ases = world.as_path(uplink, index, session, paths == Paths::Detour);
+        if let Paths::Hijacked(target) = paths
+            && world.has_prefix(target, index)
+            && let Some(origin) = ases.last_mut()
+        {
+            *origin = uplink.detour;
+        }
+        for asn in ases.iter().rev() {
             let _ = write!(path, " bgp_path.prepend({asn});");
         }
         let _ = writeln!(
@@ -147,12 +165,7 @@ impl Router {
             return self.birdc(&[word, "\"prefix_*\""]).map(drop);
         };
         for prefix in 0..world.prefixes.len() {
-            let inside = match target {
-                Target::Origin(origin) => world.prefixes[prefix].origin == origin,
-                Target::Prefix(only) => prefix == only,
-                Target::Host(host) => world.hosts[host].prefix == prefix,
-            };
-            if inside {
+            if world.has_prefix(target, prefix) {
                 self.birdc(&[word, &routes_of(prefix)])?;
             }
         }

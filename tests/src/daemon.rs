@@ -365,6 +365,8 @@ pub struct Line {
     pub verdict: Option<String>,
     /// The line.
     pub text: String,
+    /// What it rests on.
+    pub evidence: Vec<String>,
 }
 
 /// The lines of one incident's report.
@@ -392,6 +394,12 @@ fn lines(report: &Value) -> anyhow::Result<Vec<Line>> {
                     .and_then(Value::as_str)
                     .map(str::to_owned),
                 text: entry["text"].as_str().unwrap_or_default().to_owned(),
+                evidence: entry["evidence"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|evidence| Some(evidence["text"].as_str()?.to_owned()))
+                    .collect(),
             })
         })
         .collect()

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 
 use crate::pager::Request;
 use crate::run::Seen;
@@ -169,6 +170,7 @@ impl Seen {
         judge.routes();
         judge.traffic();
         judge.pages();
+        judge.words_and_severity();
         judge.bounded();
         judge.forbidden();
         judge.end();
@@ -625,6 +627,39 @@ impl Judge<'_> {
                 "page_text",
                 missing.is_empty(),
                 format!("missing: {missing:?}"),
+            );
+        }
+    }
+
+    fn words_and_severity(&mut self) {
+        let seen = self.seen;
+        let expect = &self.scenario.expect;
+        let lines = seen.report.iter().flatten();
+        let said: Vec<String> = lines
+            .flat_map(|line| std::iter::once(&line.text).chain(&line.evidence))
+            .map(|text| text.to_lowercase())
+            .collect();
+        let missing: Vec<&String> = expect
+            .report_contains
+            .iter()
+            .filter(|words| !said.iter().any(|text| text.contains(&words.to_lowercase())))
+            .collect();
+        if !expect.report_contains.is_empty() {
+            let detail = format!("missing: {missing:?}");
+            self.add("report_text", missing.is_empty(), detail);
+        }
+        if let Some(most) = expect.most_severe {
+            let events = seen.events();
+            let severities = events.iter().filter_map(|(page, _)| {
+                let severity = page.body.pointer("/payload/severity")?;
+                crate::scenario::Severity::deserialize(severity).ok()
+            });
+            let worst = severities.max();
+            let detail = format!("worst: {worst:?}, at most {most:?}");
+            self.add(
+                "most_severe",
+                worst.is_none_or(|worst| worst <= most),
+                detail,
             );
         }
     }

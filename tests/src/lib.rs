@@ -4,6 +4,7 @@
 //! happen and watches, [`judge`] compares with what was expected. What the lab reports, the lab saw.
 
 pub mod bird;
+pub mod bulk;
 pub mod chatter;
 pub mod daemon;
 pub mod duration;

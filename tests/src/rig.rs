@@ -8,16 +8,18 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::bird::{self, Router};
+use crate::bird::{self, Paths, Router};
+use crate::bulk::Bulk;
 use crate::forwarder::{Action, Forwarder, Rule, UPSTREAM_DEVICE, WORLD_DEVICE};
 use crate::hog::Hog;
 use crate::monitor::Monitor;
@@ -33,6 +35,8 @@ pub const VALIDATOR: &str = "v";
 /// The namespace of everybody beyond the upstreams.
 pub const OUTSIDE: &str = "w";
 const GATEWAYS: [&str; 2] = ["a", "b"];
+/// Where a bulk upload goes.
+const BULK_PORT: u16 = 9;
 /// The routing key that the pager knows.
 pub const ROUTING_KEY: &str = "1ab0c0de1ab0c0de1ab0c0de1ab0c0de";
 const CUSTOMER_DEVICE: &str = "cust0";
@@ -51,6 +55,9 @@ pub struct Rig {
     dead: [bool; 2],
     down: [bool; 2],
     hog: Option<Hog>,
+    bulk: Option<Bulk>,
+    /// The gateway's way out has a queue.
+    shaped: [bool; 2],
     session: Session,
     next_rule: u32,
     /// What was drawn.
@@ -119,7 +126,7 @@ impl Rig {
         let mut routers = Vec::new();
         if scenario.daemon.bgp {
             for (role, uplink) in GATEWAYS.iter().zip(&world.uplinks) {
-                let config = bird::config(&world, uplink, session, false);
+                let config = bird::config(&world, uplink, session, Paths::Usual);
                 routers.push(Router::start(&space, role, &config)?);
             }
         }
@@ -145,6 +152,8 @@ impl Rig {
             dead: [false; 2],
             down: [false; 2],
             hog: None,
+            bulk: None,
+            shaped: [false; 2],
             session,
             next_rule: 0,
             world,
@@ -219,8 +228,16 @@ impl Rig {
                 return Ok(None);
             }
             FaultKind::BgpPathChange => {
-                let config = bird::config(&self.world, self.world.uplink(name), self.session, true);
-                self.router(name)?.reconfigure(&config)?;
+                self.announce(name, Paths::Detour)?;
+                return Ok(None);
+            }
+            FaultKind::BgpOriginChange => {
+                let target = self.world.target(fault.kind, fault.target.as_deref())?;
+                self.announce(name, Paths::Hijacked(target))?;
+                return Ok(None);
+            }
+            FaultKind::BulkUpload => {
+                self.bulk_upload(name)?;
                 return Ok(None);
             }
             FaultKind::BgpSessionDown => {
@@ -243,6 +260,42 @@ impl Rig {
             | FaultKind::ValidatorContinue => return Ok(None),
         };
         Ok(Some(cut))
+    }
+
+    fn announce(&self, name: UplinkName, paths: Paths) -> anyhow::Result<()> {
+        let config = bird::config(&self.world, self.world.uplink(name), self.session, paths);
+        self.router(name)?.reconfigure(&config)
+    }
+
+    /// The gateway's way out gets the buffer of a home router, and the validator sends all that it
+    /// takes, on one connection.
+    fn bulk_upload(&mut self, name: UplinkName) -> anyhow::Result<()> {
+        let shape = "qdisc replace dev ups0 root tbf rate 12mbit burst 32kb latency 300ms";
+        self.tc(name, shape)?;
+        self.shaped[name.index()] = true;
+        // The nearest: with little on the way, the queue holds nearly all that is out.
+        let (_, peer) = self
+            .world
+            .peers()
+            .filter(|(_, host)| host.address.is_ipv4())
+            .min_by_key(|(_, host)| self.world.prefixes[host.prefix].rtt)
+            .context("a bulk upload needs a peer with an IPv4 address")?;
+        let address = SocketAddr::new(peer.address, BULK_PORT);
+        let listener = self
+            .space
+            .within(OUTSIDE, || Ok(TcpListener::bind(address)?))?;
+        let stream = self.space.within(VALIDATOR, || {
+            TcpStream::connect_timeout(&address, Duration::from_secs(2))
+                .context("the bulk upload's connection")
+        })?;
+        self.bulk = Some(Bulk::start(listener, stream)?);
+        Ok(())
+    }
+
+    fn tc(&self, name: UplinkName, words: &str) -> anyhow::Result<()> {
+        let role = GATEWAYS[name.index()];
+        let mut command = self.space.command(role, Path::new("tc"));
+        crate::ns::run(command.args(words.split(' '))).map(drop)
     }
 
     fn router(&self, name: UplinkName) -> anyhow::Result<&Router> {
@@ -311,6 +364,12 @@ impl Rig {
     /// Something cannot be restored.
     pub fn heal(&mut self) -> anyhow::Result<()> {
         self.hog = None;
+        self.bulk = None;
+        for name in UplinkName::ALL {
+            if std::mem::take(&mut self.shaped[name.index()]) {
+                self.tc(name, "qdisc del dev ups0 root")?;
+            }
+        }
         self.forwarder.state().rules.clear();
         for name in UplinkName::ALL {
             if std::mem::take(&mut self.dead[name.index()]) {
@@ -326,7 +385,8 @@ impl Rig {
         }
         for (router, uplink) in self.routers.iter().zip(&self.world.uplinks) {
             router.session(true)?;
-            router.reconfigure(&bird::config(&self.world, uplink, self.session, false))?;
+            let config = bird::config(&self.world, uplink, self.session, Paths::Usual);
+            router.reconfigure(&config)?;
             router.announce(&self.world, None, true)?;
         }
         Ok(())

@@ -368,6 +368,10 @@ impl<'a> Timeline<'a> {
             ),
             FaultKind::BgpWithdraw => format!("gateway {name} withdraws its routes"),
             FaultKind::BgpPathChange => format!("gateway {name}'s routes take another path"),
+            FaultKind::BgpOriginChange => {
+                format!("gateway {name}'s routes to {target} come from another origin")
+            }
+            FaultKind::BulkUpload => format!("the validator fills the queue behind gateway {name}"),
             FaultKind::BgpSessionDown => format!("gateway {name} closes its BGP session"),
             FaultKind::DaemonKill => "the daemon is killed".to_owned(),
             FaultKind::DaemonStop => "the daemon is stopped (SIGSTOP)".to_owned(),

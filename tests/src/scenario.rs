@@ -316,6 +316,8 @@ pub enum FaultKind {
     BgpWithdraw,
     /// A gateway's routes take another path.
     BgpPathChange,
+    /// The routes of a target come from another origin AS.
+    BgpOriginChange,
     /// A gateway closes its BGP session.
     BgpSessionDown,
     /// SIGKILL to the daemon.
@@ -328,6 +330,8 @@ pub enum FaultKind {
     ValidatorStop,
     /// SIGCONT to the validator's process.
     ValidatorContinue,
+    /// The validator sends all that an uplink takes, into the queue behind its gateway.
+    BulkUpload,
     /// Threads spin on every CPU of this machine.
     CpuHog,
     /// The pager misbehaves.
@@ -384,11 +388,12 @@ impl FaultKind {
             | Self::GatewayMute
             | Self::CarrierLost
             | Self::BgpPathChange
+            | Self::BulkUpload
             | Self::BgpSessionDown => Wants {
                 upstream: Need::Must,
                 ..none
             },
-            Self::BgpWithdraw => Wants {
+            Self::BgpWithdraw | Self::BgpOriginChange => Wants {
                 upstream: Need::Must,
                 target: Need::May,
                 ..none
@@ -490,12 +495,27 @@ pub struct Expect {
     pub pages: Option<Vec<PagePattern>>,
     /// Each of these words occurs in some page, whatever its case.
     pub page_contains: Vec<String>,
+    /// Each of these words occurs in the daemon's report, evidence included, whatever its case.
+    pub report_contains: Vec<String>,
+    /// No page is more severe.
+    pub most_severe: Option<Severity>,
     /// Events that the pager accepts, at most.
     pub most_pages: Option<usize>,
     /// Plans whose routes are installed, at most.
     pub most_installs: Option<usize>,
     /// What must never happen.
     pub must_not: Vec<Forbidden>,
+}
+
+/// A page's severity, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Severity {
+    Info,
+    Warning,
+    Error,
+    Critical,
 }
 
 /// One class of verdicts, or several of which any will do.

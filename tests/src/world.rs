@@ -435,6 +435,16 @@ impl World {
         }
     }
 
+    /// Whether a prefix is part of a target, or has it.
+    #[must_use]
+    pub fn has_prefix(&self, target: Target, prefix: usize) -> bool {
+        match target {
+            Target::Origin(origin) => self.prefixes[prefix].origin == origin,
+            Target::Prefix(only) => prefix == only,
+            Target::Host(host) => self.hosts[host].prefix == prefix,
+        }
+    }
+
     /// What the pages should name for a target.
     #[must_use]
     pub fn target_name(&self, target: Target) -> String {

@@ -119,7 +119,7 @@ fn gateways_announce_withdraw_and_change_paths() {
             .expect("announces");
         until("announcements", || !(0..=last).any(gone));
 
-        let detour = lab::bird::config(world, &world.uplinks[0], kind, true);
+        let detour = lab::bird::config(world, &world.uplinks[0], kind, lab::bird::Paths::Detour);
         rig.routers[0].reconfigure(&detour).expect("reconfigures");
         let asn = world.uplinks[0].detour.to_string();
         until("the detour", || {

@@ -207,6 +207,9 @@ impl Engine {
         if self.correlator.weighs(at) {
             self.correlator.delivered(self.tracker.delivered());
         }
+        if self.correlator.wants_round_trips(at) {
+            self.correlator.round_trips(self.tracker.round_trips());
+        }
         self.correlate(|c, out| c.handle_timeout(at, out));
         self.remediate(|r, out| r.handle_timeout(at, out));
         self.page(|p, out| p.handle_timeout(at, out));
@@ -233,6 +236,13 @@ impl Engine {
                 correlator::Output::Probe(request) => self.effect(Effect::Probe(request)),
                 correlator::Output::Watch { peers } => self.effect(Effect::Watch { peers }),
                 correlator::Output::Journal(entry) => self.effect(Effect::Journal(entry)),
+                correlator::Output::Rebase { peers } => {
+                    let mut signals = Vec::new();
+                    for peer in peers {
+                        self.tracker.rebase(self.now, peer, &mut signals);
+                    }
+                    self.signals(signals);
+                }
             }
         }
     }

@@ -2,20 +2,24 @@
 //!
 //! The first page waits for the remediation's outcome, at most [`PATIENCE`] after the verdict, and
 //! is always sent, even if all is well again by then. A second trigger with the same `dedup_key`
-//! says how the remediation ended; a resolve follows when the path works again.
+//! says how the remediation ended; a resolve follows when the path works again. Round-trip times that
+//! rose are told only where they stay so, and those of a single peer to nobody.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use events::{
-    BgpSummary, Conclusion, EgressName, HostCause, Incident, IncidentId, Page, PageAction,
-    PageDetails, Severity, Timestamp, Verdict,
+    BgpSummary, Conclusion, EgressName, HostCause, Incident, IncidentId, LatencyScope, Page,
+    PageAction, PageDetails, Severity, Timestamp, Verdict,
 };
 use remediation::RemediationStatus;
 use serde::{Deserialize, Serialize};
 
 /// How long after the verdict a page may wait for the remediation.
 pub const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Slowness that ends within this wakes nobody.
+const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// `PageDetails::evidence` holds at most so many lines.
 const EVIDENCE_LINES: usize = 20;
@@ -76,7 +80,7 @@ impl Pages {
                                 severity,
                                 bgp: bgp.clone(),
                                 remediation: None,
-                                due: Some(at + PATIENCE),
+                                due: Some(at + patience(incident)),
                                 said: None,
                             })
                     }
@@ -92,6 +96,9 @@ impl Pages {
                 at: healed_at,
             } => {
                 if let Some(mut flow) = self.flows.remove(incident) {
+                    if flow.due.is_some() && flow.is_slow() {
+                        return;
+                    }
                     if flow.due.is_some() {
                         flow.trigger(at, out);
                     }
@@ -136,10 +143,10 @@ impl PageFlow {
     /// the first page, only an end of the remediation or another verdict is.
     fn page_if_settled(&mut self, at: Timestamp, out: &mut Vec<Page>) {
         let news = match &self.said {
-            None => self
-                .remediation
-                .as_ref()
-                .is_some_and(|r| *r != RemediationStatus::Installing),
+            None => {
+                let settled = |r: &RemediationStatus| *r != RemediationStatus::Installing;
+                !self.is_slow() && self.remediation.as_ref().is_some_and(settled)
+            }
             Some(said) => {
                 let ended = self
                     .remediation
@@ -154,6 +161,11 @@ impl PageFlow {
         if news {
             self.trigger(at, out);
         }
+    }
+
+    /// Nothing is lost: it may wait.
+    const fn is_slow(&self) -> bool {
+        matches!(self.incident.verdict, Some(Verdict::Latency { .. }))
     }
 
     fn trigger(&mut self, at: Timestamp, out: &mut Vec<Page>) {
@@ -215,16 +227,32 @@ impl PageFlow {
     }
 }
 
-/// A suspicion that came to nothing wakes nobody.
+/// A suspicion that came to nothing wakes nobody, nor does one slow peer.
 const fn pages(verdict: &Verdict) -> bool {
-    !matches!(verdict, Verdict::None)
+    !matches!(
+        verdict,
+        Verdict::None
+            | Verdict::Latency {
+                scope: LatencyScope::Peer { .. },
+                ..
+            }
+    )
+}
+
+const fn patience(incident: &Incident) -> Duration {
+    match incident.verdict {
+        Some(Verdict::Latency { .. }) => SLOW_PATIENCE,
+        _ => PATIENCE,
+    }
 }
 
 /// The break of an egress is critical where it is the preferred one, or flows use it; that of a
 /// backup that nothing uses can wait for the morning.
 fn severity(incident: &Incident, primary: Option<&EgressName>) -> Severity {
     let verdict = incident.verdict.as_ref().unwrap_or(&Verdict::None);
-    let spare = broken_egress(verdict).is_some_and(|egress| Some(egress) != primary)
+    let spare = verdict
+        .broken_egress()
+        .is_some_and(|egress| Some(egress) != primary)
         && incident.affected.is_empty();
     match verdict {
         _ if spare => Severity::Warning,
@@ -240,17 +268,6 @@ fn severity(incident: &Incident, primary: Option<&EgressName>) -> Severity {
             Severity::Warning
         }
         Verdict::None => Severity::Info,
-    }
-}
-
-const fn broken_egress(verdict: &Verdict) -> Option<&EgressName> {
-    match verdict {
-        Verdict::LocalLink { egress }
-        | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. }
-        | Verdict::AddressFamily { egress, .. }
-        | Verdict::EgressOnly { egress } => Some(egress),
-        _ => None,
     }
 }
 

@@ -106,6 +106,26 @@ impl Verdict {
             Self::None => "none",
         }
     }
+
+    /// The egress that the verdict says is broken, if it is about one: what a way around avoids.
+    #[must_use]
+    pub const fn broken_egress(&self) -> Option<&EgressName> {
+        match self {
+            Self::LocalLink { egress }
+            | Self::Gateway { egress }
+            | Self::UpstreamAs { egress, .. }
+            | Self::AddressFamily { egress, .. }
+            | Self::EgressOnly { egress } => Some(egress),
+            Self::RemoteAs { .. }
+            | Self::Prefix { .. }
+            | Self::SinglePeer { .. }
+            | Self::ReturnPath { .. }
+            | Self::HostStall
+            | Self::Latency { .. }
+            | Self::TotalIsolation
+            | Self::None => None,
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -239,13 +259,6 @@ pub enum HostCause {
         /// The thread that had the CPU meanwhile, where the kernel told.
         by: Option<String>,
     },
-    /// The consensus of the validator itself was late.
-    Consensus {
-        /// Which step.
-        step: String,
-        /// By how much.
-        late: Duration,
-    },
     /// The whole machine, or this process, did not run.
     Paused {
         /// For how long.
@@ -276,9 +289,6 @@ impl fmt::Display for HostCause {
             ),
             Self::Cpu { thread, waited, .. } => {
                 write!(f, "{thread} waited {} ms for a CPU", waited.as_millis())
-            }
-            Self::Consensus { step, late } => {
-                write!(f, "the validator's {step} was {} ms late", late.as_millis())
             }
             Self::Paused { lag } => {
                 write!(f, "this machine did not run for {} ms", lag.as_millis())

@@ -63,14 +63,12 @@ pub enum HostSignal {
         /// Who had the CPU meanwhile.
         by: Option<String>,
     },
-    /// A step of the validator's consensus came late.
-    ConsensusDrift {
-        /// Which step, such as `prevote`.
-        step: String,
-        /// When it was done.
-        ended_at: Timestamp,
-        /// Later than usual by so much.
-        late: Duration,
+    /// This host sends so much through an egress, told once a second.
+    Sending {
+        /// Which egress.
+        egress: EgressName,
+        /// Bytes per second.
+        rate: u64,
     },
     /// Observations were lost: the detector's confidence sinks.
     Lost {

@@ -41,7 +41,7 @@ pub use page::{BgpSummary, Page, PageAction, PageDetails, Severity};
 pub use plan::{Plan, PlanId, PlanMode, RevertReason, RouteSpec};
 pub use probe::{ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget};
 pub use rib::{RibCursor, RibQuery, RibQueryError, RibRoute};
-pub use signal::{AliveSign, Signal, SignalKind};
+pub use signal::{AliveSign, RoundTrip, Signal, SignalKind};
 pub use tcp::{
     ConnectFailure, ConnectionId, Flow, Outstanding, Owner, RetransmitClass, TcpEvent,
     TcpEventKind, TcpSample, TcpState,

@@ -110,3 +110,16 @@ pub enum SignalKind {
         rtt: Duration,
     },
 }
+
+/// How long a peer takes to answer now, and usually.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundTrip {
+    /// Which peer.
+    pub peer: PeerKey,
+    /// When it was measured last.
+    pub at: Timestamp,
+    /// The smoothed round-trip time then.
+    pub rtt: Duration,
+    /// The baseline.
+    pub baseline: Duration,
+}

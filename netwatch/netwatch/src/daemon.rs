@@ -33,6 +33,7 @@ use tokio::task::JoinHandle;
 
 use crate::answers::View;
 use crate::narrate::Narrator;
+use crate::uplinks::Uplinks;
 use crate::{leftover, maintenance, metrics, nudge, wiring};
 
 /// Batches from the kernel collector: each at most 1,000 events, sent every few milliseconds.
@@ -99,6 +100,7 @@ pub struct Daemon {
     /// No other daemon may write to the same directory.
     _state_lock: Option<Flock<File>>,
     narrator: Narrator,
+    uplinks: Uplinks,
     /// Losses told so far, by stage, and when to look again.
     losses: BTreeMap<LossStage, u64>,
     losses_due: Timestamp,
@@ -316,6 +318,7 @@ impl Daemon {
             view: View::default(),
             _state_lock: state_lock,
             narrator: Narrator::default(),
+            uplinks: Uplinks::new(&config),
             losses: BTreeMap::new(),
             losses_due: started,
             blamed: BTreeMap::new(),
@@ -391,6 +394,9 @@ impl Daemon {
         let now = clock::now();
         if now < self.losses_due {
             return;
+        }
+        for signal in self.uplinks.look(now) {
+            self.handle(Input::Host(signal));
         }
         let soon = self.engine.attentive() || !self.blamed.is_empty();
         self.losses_due = now + if soon { LOSSES / 10 } else { LOSSES };

@@ -31,6 +31,7 @@ mod show;
 mod status;
 mod top;
 mod trace;
+mod uplinks;
 mod wiring;
 
 use std::process::ExitCode;

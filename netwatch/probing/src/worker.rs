@@ -687,7 +687,7 @@ fn subject(signal: &HostSignal) -> Option<(&EgressName, Option<IpAddr>)> {
         HostSignal::TimerLag { .. }
         | HostSignal::DiskSlow { .. }
         | HostSignal::RunQueueDelay { .. }
-        | HostSignal::ConsensusDrift { .. }
+        | HostSignal::Sending { .. }
         | HostSignal::Lost { .. } => None,
     }
 }

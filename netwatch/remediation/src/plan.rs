@@ -245,12 +245,8 @@ fn target<'a>(
         return Err(Skipped::ForeignSource(*source));
     }
     let current = route.as_ref().and_then(|route| route.egress.clone());
-    let broken = match verdict {
-        Verdict::LocalLink { egress }
-        | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. }
-        | Verdict::AddressFamily { egress, .. }
-        | Verdict::EgressOnly { egress } => {
+    let broken = match verdict.broken_egress() {
+        Some(egress) => {
             // Without any route a lost link may have taken it away.
             if route.is_some() && current.as_ref() != Some(egress) {
                 return Err(Skipped::NotAffected);
@@ -258,8 +254,8 @@ fn target<'a>(
             Some(egress.clone())
         }
         // Without an egress to leave there is none to avoid.
-        _ if current.is_none() => return Err(Skipped::NotAffected),
-        _ => current,
+        None if current.is_none() => return Err(Skipped::NotAffected),
+        None => current,
     };
     Ok(Target {
         peer,

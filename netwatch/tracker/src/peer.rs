@@ -1,6 +1,7 @@
 //! What is kept of one peer.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use events::{Owner, PeerKey, TcpSample, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ pub(crate) struct Peer {
     pub owner: Option<Owner>,
     pub rtt: Option<TcpSample>,
     pub baseline: Baseline,
+    /// The newest measurement: when, and the smoothed round-trip time.
+    #[serde(default)]
+    pub measured: Option<(Timestamp, Duration)>,
     pub allowance: Allowance,
     pub retransmits: RetransmitCounts,
     pub failures: FailureCounts,

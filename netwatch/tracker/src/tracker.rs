@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use events::{
-    AliveSign, ConnectionId, Flow, Owner, PeerKey, RetransmitClass, Signal, SignalKind, TcpEvent,
-    TcpEventKind, TcpSample, TcpState, Timestamp,
+    AliveSign, ConnectionId, Flow, Owner, PeerKey, RetransmitClass, RoundTrip, Signal, SignalKind,
+    TcpEvent, TcpEventKind, TcpSample, TcpState, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -242,6 +242,19 @@ impl Tracker {
         }
     }
 
+    /// Peers with a baseline: what was measured last of each, by address.
+    pub fn round_trips(&self) -> impl Iterator<Item = RoundTrip> {
+        self.peers.iter().filter_map(|(key, peer)| {
+            let (at, rtt) = peer.measured?;
+            Some(RoundTrip {
+                peer: *key,
+                at,
+                rtt,
+                baseline: peer.baseline.value(&self.params.rtt)?,
+            })
+        })
+    }
+
     /// When each peer was last sent new data that it acknowledged, by address: the time of the
     /// acknowledgement less the smoothed round-trip time.
     pub fn delivered(&self) -> impl Iterator<Item = (PeerKey, Timestamp)> {
@@ -336,6 +349,7 @@ impl Tracker {
                 peer.rtt = Some(*sample);
             }
             if let Some((raw, smoothed)) = progress.measured {
+                peer.measured = Some((at, smoothed));
                 let kind = match peer.baseline.observe(at, raw, smoothed, &params.rtt) {
                     Some(Turn::Spike { baseline }) => {
                         Some(SignalKind::RttSpike { rtt: raw, baseline })

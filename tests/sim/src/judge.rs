@@ -185,7 +185,8 @@ impl Judged {
                         })
                     })
             };
-            let harmless = matches!(said.verdict, Verdict::None)
+            // Slowness is judged by nobody yet: nothing is done about it.
+            let harmless = matches!(said.verdict, Verdict::None | Verdict::Latency { .. })
                 || matches!(&said.verdict, Verdict::LocalLink { egress } if told(egress))
                 || (stalled && matches!(said.verdict, Verdict::HostStall));
             // Of an egress that is dark there may be an incident of its own.

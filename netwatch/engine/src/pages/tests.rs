@@ -486,3 +486,45 @@ fn a_backup_that_nothing_uses_wakes_nobody() {
     let severities: Vec<Severity> = out.iter().map(|page| page.severity).collect();
     assert_eq!(severities, [Severity::Warning, Severity::Critical]);
 }
+
+fn slow(scope: LatencyScope) -> Verdict {
+    Verdict::Latency {
+        scope,
+        cause: events::LatencyCause::OwnUplink,
+    }
+}
+
+#[test]
+fn slowness_is_told_once_it_lasts_and_never_as_critical() {
+    let nothing = || Status(S::NothingToDo("nothing is lost".into()));
+    let lasting = vec![
+        (VERDICT, Confirmed(slow(LatencyScope::All))),
+        (VERDICT, nothing()),
+        (VERDICT + 30_000, Healed),
+    ];
+    let (_, sent) = run(lasting);
+    let [(first, page), (_, resolve)] = sent.as_slice() else {
+        panic!("{sent:?}");
+    };
+    assert_eq!(*first, VERDICT + 10_000);
+    assert_eq!(page.severity, Severity::Warning);
+    assert_eq!(resolve.action, Resolve);
+    for (scope, until) in [
+        (LatencyScope::All, 9_900),
+        (
+            LatencyScope::Peer {
+                peer: incident(None).affected[0],
+            },
+            60_000,
+        ),
+    ] {
+        let short = vec![
+            (VERDICT, Confirmed(slow(scope))),
+            (VERDICT, nothing()),
+            (VERDICT + until, Healed),
+        ];
+        let (pages, sent) = run(short);
+        assert!(sent.is_empty(), "{sent:?}");
+        assert_eq!(pages.next_timeout(), None);
+    }
+}

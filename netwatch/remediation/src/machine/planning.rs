@@ -103,7 +103,7 @@ impl Remediator {
         let found = self.plans.iter_mut().find(|(_, active)| {
             active.heal_at.is_some()
                 && !active.reverting()
-                && broken(&active.verdict) == broken(verdict)
+                && active.verdict.broken_egress() == verdict.broken_egress()
                 && active.verdict.class() == verdict.class()
         });
         let Some((plan, active)) = found else {
@@ -455,13 +455,13 @@ impl Remediator {
             .map(|peer| peer.0)
             .take(MAX_PROBED)
             .collect();
-        let broken = incident.verdict.as_ref().and_then(broken);
+        let broken = incident.verdict.as_ref().and_then(Verdict::broken_egress);
         let egresses = self
             .policy
             .egresses
             .iter()
             .map(|egress| egress.name.clone())
-            .filter(|name| broken.as_ref() != Some(name))
+            .filter(|name| broken != Some(name))
             .collect();
         self.request_probes(targets, egresses, out);
     }
@@ -483,18 +483,6 @@ impl Remediator {
             count: 3,
             spacing: Duration::from_millis(15),
         })));
-    }
-}
-
-/// The egress that a verdict blames.
-pub(super) fn broken(verdict: &Verdict) -> Option<EgressName> {
-    match verdict {
-        Verdict::LocalLink { egress }
-        | Verdict::Gateway { egress }
-        | Verdict::UpstreamAs { egress, .. }
-        | Verdict::AddressFamily { egress, .. }
-        | Verdict::EgressOnly { egress } => Some(egress.clone()),
-        _ => None,
     }
 }
 
