@@ -30,7 +30,7 @@ use crate::owner;
 use crate::percentiles::Series;
 use crate::processes::{self, Note};
 use crate::records::{self, KernelRecord, Outbox, Sinks};
-use crate::sweep::Live;
+use crate::sweep::{Live, Pace};
 use crate::swept::Swept;
 
 /// Events in a batch at most.
@@ -452,7 +452,7 @@ impl Reader {
         let now = clock::now();
         let found = self.swept.sweep(
             now,
-            self.settings.sweep,
+            Pace::new(self.settings.sweep, self.settings.overdue_floor),
             self.shared.attentive(now),
             &self.sources.table,
             &mut self.diag,
