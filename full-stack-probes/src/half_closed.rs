@@ -12,7 +12,7 @@ use events::Timestamp;
 
 use crate::convert;
 use crate::diag::{Acknowledged, Diag};
-use crate::sweep::is_late;
+use crate::sweep::Pace;
 
 /// States in which what was sent may be on its way, beside ESTABLISHED: FIN_WAIT1, CLOSE_WAIT,
 /// LAST_ACK, CLOSING (`include/net/tcp_states.h`).
@@ -52,14 +52,14 @@ impl HalfClosed {
         &mut self,
         slot: &mut Slot,
         now: Timestamp,
-        sweep: Duration,
+        pace: Pace,
         ask: impl FnOnce() -> Option<Acknowledged>,
     ) {
         self.apply(slot);
-        let Some(age) = is_late(slot, now) else {
+        let Some(age) = pace.late_for(slot, now) else {
             return;
         };
-        let pause = (age / 16).clamp(sweep, LONGEST_PAUSE.max(sweep));
+        let pause = (age / 16).clamp(pace.interval, LONGEST_PAUSE.max(pace.interval));
         if self.asked_at.is_some_and(|at| now.since(at) < pause) {
             return;
         }
@@ -94,7 +94,11 @@ impl HalfClosed {
 mod tests {
     use super::*;
 
-    const SWEEP: Duration = Duration::from_millis(5);
+    const SWEEP: Pace = Pace {
+        interval: Duration::from_millis(5),
+        late: Duration::from_millis(20),
+        slack: Duration::from_millis(15),
+    };
 
     fn slot() -> Slot {
         // SAFETY: every field of a slot is a number.

@@ -108,6 +108,27 @@ pub struct Kernel {
     pub udp: udp::Threads,
 }
 
+/// What is known of this host's kernel before anything is loaded.
+struct Host {
+    btf: Btf,
+    offsets: Offsets,
+    netns: u32,
+    kernel_btf: aya::Btf,
+}
+
+impl Host {
+    fn read() -> Result<Self, StartError> {
+        let btf = read_btf()?;
+        Ok(Self {
+            offsets: Offsets::of(&btf),
+            btf,
+            netns: netns().map_err(StartError::Namespace)?,
+            kernel_btf: aya::Btf::from_sys_fs()
+                .map_err(|error| StartError::NoBtf(io::Error::other(error.to_string())))?,
+        })
+    }
+}
+
 /// What the collector's thread reads.
 pub struct Sources {
     /// Edges.
@@ -138,7 +159,8 @@ impl Kernel {
         if consensus_ports.len() > MAX_PORTS {
             return Err(StartError::TooManyConsensusPorts(consensus_ports.len()));
         }
-        let (kernel, sources) = Self::load_once(settings, false)?;
+        let host = Host::read()?;
+        let (kernel, sources) = Self::load_once(&host, settings, false)?;
         let by_address = kernel
             .reports
             .iter()
@@ -149,16 +171,20 @@ impl Kernel {
         // Kprobes cannot make cookies, so all programs must know connections by their addresses
         // too. That is decided before they are loaded.
         drop((kernel, sources));
-        Self::load_once(settings, true)
+        Self::load_once(&host, settings, true)
     }
 
-    fn load_once(settings: &Settings, by_address: bool) -> Result<(Self, Sources), StartError> {
-        let btf = read_btf()?;
-        let offsets = Offsets::of(&btf);
-        let netns = netns().map_err(StartError::Namespace)?;
-        let kernel_btf = aya::Btf::from_sys_fs()
-            .map_err(|error| StartError::NoBtf(io::Error::other(error.to_string())))?;
-
+    fn load_once(
+        host: &Host,
+        settings: &Settings,
+        by_address: bool,
+    ) -> Result<(Self, Sources), StartError> {
+        let Host {
+            btf,
+            offsets,
+            netns,
+            kernel_btf,
+        } = host;
         let ignore_local = u32::from(settings.ignore_loopback);
         let port_count = settings.ports.len() as u32;
         let ports = fixed(&settings.ports);
@@ -192,9 +218,9 @@ impl Kernel {
             }
         }
         loader
-            .btf(Some(&kernel_btf))
+            .btf(Some(kernel_btf))
             .override_global("IGNORE_LOCAL", &ignore_local, true)
-            .override_global("NETNS", &netns, true)
+            .override_global("NETNS", netns, true)
             .override_global("PORT_COUNT", &port_count, true)
             .override_global("PORTS", &ports[..], true)
             .override_global("HIERARCHY", &hierarchy_id, true)
@@ -227,7 +253,7 @@ impl Kernel {
         }
         let places: Vec<_> = PLACES
             .iter()
-            .map(|place| (place.symbol, place.index(&btf)))
+            .map(|place| (place.symbol, place.index(btf)))
             .collect();
         for (symbol, index) in &places {
             loader.override_global(symbol, index, true);
@@ -249,8 +275,7 @@ impl Kernel {
         let reports: Vec<_> = PROBES
             .iter()
             .map(|probe| {
-                let (report, held) =
-                    attach(probe, settings, &btf, &offsets, &mut ebpf, &kernel_btf);
+                let (report, held) = attach(probe, settings, btf, offsets, &mut ebpf, kernel_btf);
                 links.extend(held);
                 report
             })
@@ -273,14 +298,10 @@ impl Kernel {
         if let Some((processes, _)) = &processes {
             processes.scan(settings, &reports);
         }
-        let urgent = ring(&mut ebpf, "URGENT", &mut map_fds)?;
-        let bulk = ring(&mut ebpf, "BULK", &mut map_fds)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
         map_fds.extend(map_fd(&counters));
         let counters =
             PerCpuArray::try_from(counters).map_err(|error| map_error("COUNTERS", error))?;
-        let table = array(&mut ebpf, "TABLE", &mut map_fds)?;
-        let keys = array(&mut ebpf, "KEYS", &mut map_fds)?;
         map_fds.extend(ebpf.map("CALLS").and_then(map_fd));
         let threads = take(&mut ebpf, "UDP")?;
         map_fds.extend(map_fd(&threads));
@@ -288,40 +309,32 @@ impl Kernel {
             name: "UDP",
             reason,
         })?;
-        let listening = take(&mut ebpf, "LISTENING")?;
-        map_fds.extend(map_fd(&listening));
-        let listening =
-            HashMap::try_from(listening).map_err(|error| map_error("LISTENING", error))?;
-        let claims = take(&mut ebpf, "CLAIMS")?;
-        map_fds.extend(map_fd(&claims));
-        let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
-        let table = Table::map(table, keys, claims).map_err(|error| StartError::Map {
-            name: "TABLE",
-            reason: error.to_string(),
-        })?;
-        let heartbeat = reports
-            .iter()
-            .any(|report| report.name == HEARTBEAT && report.hook.is_some());
+        let sources = Sources {
+            urgent: ring(&mut ebpf, "URGENT", &mut map_fds)?,
+            bulk: ring(&mut ebpf, "BULK", &mut map_fds)?,
+            table: table(&mut ebpf, &mut map_fds)?,
+            listening: listening(&mut ebpf, &mut map_fds)?,
+            udp: udp_reader,
+            disks,
+            heartbeat: reports
+                .iter()
+                .any(|report| report.name == HEARTBEAT && report.hook.is_some()),
+            processes,
+        };
         Ok((
             Self {
                 links,
                 ebpf,
                 reports,
                 counters,
-                processes: processes.as_ref().map(|(shared, _)| Arc::clone(shared)),
+                processes: sources
+                    .processes
+                    .as_ref()
+                    .map(|(shared, _)| Arc::clone(shared)),
                 map_fds,
                 udp,
             },
-            Sources {
-                urgent,
-                bulk,
-                table,
-                listening: Listening::new(listening),
-                udp: udp_reader,
-                disks,
-                heartbeat,
-                processes,
-            },
+            sources,
         ))
     }
 
@@ -531,6 +544,25 @@ pub fn map_fd(map: &Map) -> Option<RawFd> {
         | Map::Stack(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
+}
+
+fn table(ebpf: &mut Ebpf, fds: &mut Vec<RawFd>) -> Result<Table, StartError> {
+    let slots = array(ebpf, "TABLE", fds)?;
+    let keys = array(ebpf, "KEYS", fds)?;
+    let claims = take(ebpf, "CLAIMS")?;
+    fds.extend(map_fd(&claims));
+    let claims = HashMap::try_from(claims).map_err(|error| map_error("CLAIMS", error))?;
+    Table::map(slots, keys, claims).map_err(|error| StartError::Map {
+        name: "TABLE",
+        reason: error.to_string(),
+    })
+}
+
+fn listening(ebpf: &mut Ebpf, fds: &mut Vec<RawFd>) -> Result<Listening, StartError> {
+    let map = take(ebpf, "LISTENING")?;
+    fds.extend(map_fd(&map));
+    let map = HashMap::try_from(map).map_err(|error| map_error("LISTENING", error))?;
+    Ok(Listening::new(map))
 }
 
 fn ring(

@@ -75,8 +75,10 @@ pub struct Settings {
     pub peers: Vec<IpNet>,
     /// Connections between addresses of this host are not watched.
     pub ignore_loopback: bool,
-    /// How often connections with late data are looked at; a quarter as often while there are none.
+    /// How often connections with late data are looked at.
     pub sweep: Duration,
+    /// Nobody decides by data that is younger than `srtt + 4 * mdev` and this.
+    pub overdue_floor: Duration,
     /// How often the kernel's own list of connections is compared with ours.
     pub reconcile: Duration,
     /// What on this host is the validator.
@@ -142,6 +144,7 @@ impl Default for Settings {
             peers: Vec::new(),
             ignore_loopback: true,
             sweep: Duration::from_millis(5),
+            overdue_floor: Duration::from_millis(40),
             reconcile: Duration::from_secs(10),
             watch: Watch::default(),
             block: true,

@@ -1,5 +1,6 @@
 //! Messages: the probe, its settings, and its records.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ebpf_abi::{Direction, Message, TOOK_UNKNOWN};
@@ -93,15 +94,19 @@ fn wanted(settings: &Settings) -> bool {
     !settings.watch.consensus_ports.is_empty() || settings.watch.has_processes()
 }
 
-/// The message that a record tells; `None` where its numbers make no sense.
-pub fn message(record: &Message) -> Option<events::Message> {
+/// The direction of a record; `None` where its number makes no sense.
+fn direction(record: &Message) -> Option<events::Direction> {
     const SEND: u8 = Direction::Send as u8;
     const RECEIVE: u8 = Direction::Receive as u8;
-    let direction = match record.direction {
-        SEND => events::Direction::Send,
-        RECEIVE => events::Direction::Receive,
-        _ => return None,
-    };
+    match record.direction {
+        SEND => Some(events::Direction::Send),
+        RECEIVE => Some(events::Direction::Receive),
+        _ => None,
+    }
+}
+
+/// The message that a record tells; `None` where its numbers make no sense.
+pub fn message(record: &Message) -> Option<events::Message> {
     Some(events::Message {
         at: Timestamp::from_nanos(record.at),
         connection: ConnectionId(record.cookie),
@@ -111,7 +116,7 @@ pub fn message(record: &Message) -> Option<events::Message> {
             record.remote,
             record.remote_port,
         ),
-        direction,
+        direction: direction(record)?,
         result: convert::result(record.result),
         asked: record.asked != 0,
         took: (record.took != TOOK_UNKNOWN).then(|| Duration::from_nanos(record.took)),
@@ -121,13 +126,33 @@ pub fn message(record: &Message) -> Option<events::Message> {
     })
 }
 
-/// Where the time spent in a call is counted.
-pub fn series(message: &events::Message) -> Option<(Series, u64)> {
-    let peer = message.flow.remote.ip();
-    let nanos = u64::try_from(message.took?.as_nanos()).ok()?;
-    let series = match message.direction {
-        events::Direction::Send => Series::Send { peer },
-        events::Direction::Receive => Series::Receive { peer },
-    };
-    Some((series, nanos))
+/// What is counted of a message, whether or not anybody asks for it whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// The peer's address.
+    pub peer: IpAddr,
+    direction: events::Direction,
+    /// Nanoseconds that the call took, where both its ends are seen.
+    took: Option<u64>,
+}
+
+impl Brief {
+    /// `None` where the record's numbers make no sense.
+    pub fn of(record: &Message) -> Option<Self> {
+        Some(Self {
+            peer: IpAddr::V6(Ipv6Addr::from(record.remote)).to_canonical(),
+            direction: direction(record)?,
+            took: (record.took != TOOK_UNKNOWN).then_some(record.took),
+        })
+    }
+
+    /// Where the time spent in the call is counted.
+    pub fn series(&self) -> Option<(Series, u64)> {
+        let peer = self.peer;
+        let series = match self.direction {
+            events::Direction::Send => Series::Send { peer },
+            events::Direction::Receive => Series::Receive { peer },
+        };
+        Some((series, self.took?))
+    }
 }

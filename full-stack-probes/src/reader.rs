@@ -1,13 +1,17 @@
 //! The collector's thread: drains the rings, sweeps the table, reconciles, and sends batches.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, NO_SLOT, SLOTS, VACANT};
+use ebpf_abi::{
+    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, MESSAGE, NO_SLOT, SLOTS, VACANT,
+    WAKE_PAUSE,
+};
 use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -21,12 +25,12 @@ use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
 use crate::heartbeat::{self, Pause, Pulse};
 use crate::kernel::Sources;
-use crate::message;
+use crate::message::Brief;
 use crate::owner;
 use crate::percentiles::Series;
 use crate::processes::{self, Note};
 use crate::records::{self, KernelRecord, Outbox, Sinks};
-use crate::sweep::Live;
+use crate::sweep::{Live, Pace};
 use crate::swept::Swept;
 
 /// Events in a batch at most.
@@ -39,6 +43,8 @@ const WAITING: usize = 10_000;
 const KNOWN: usize = 4 * SLOTS as usize;
 /// How often all of the table is searched for slots that no event told of.
 const SCAN: Duration = Duration::from_secs(1);
+/// How soon after an event that hurries the rings are looked at again.
+const WAKE_AGAIN: Duration = Duration::from_nanos(WAKE_PAUSE);
 /// Slow block requests kept for whoever asks.
 const SLOW_KEPT: usize = 64;
 /// However small the setting is, the host is not kept busy.
@@ -68,6 +74,8 @@ pub struct Reader {
     /// Known, but not in the kernel's last list.
     unlisted: BTreeSet<u64>,
     out: Vec<TcpEvent>,
+    /// Events that woke nobody may wait until then.
+    next_drain: Option<Timestamp>,
     next_sweep: Timestamp,
     /// From then on a sweep is made if the thread is awake anyway: it need not wake for one soon.
     early_sweep: Timestamp,
@@ -91,6 +99,7 @@ impl Reader {
         settings.sweep = settings.sweep.max(SHORTEST_SWEEP);
         settings.reconcile = settings.reconcile.max(SHORTEST_RECONCILE);
         Self {
+            next_drain: None,
             next_sweep: now,
             early_sweep: now,
             next_scan: now,
@@ -124,6 +133,7 @@ impl Reader {
             self.apply(&records);
 
             let now = clock::now();
+            self.next_drain = records.iter().any(hurries).then(|| now + WAKE_AGAIN);
             self.shared.registry().rotate(now);
             self.feel_pulse(now);
             if now >= self.next_reconcile {
@@ -169,6 +179,7 @@ impl Reader {
     /// Sleeps until something is due. Returns whether to go on.
     fn wait(&mut self) -> bool {
         let due = self.next_sweep.min(self.next_scan).min(self.next_reconcile);
+        let due = self.next_drain.map_or(due, |drain| due.min(drain));
         let timeout = TimeSpec::from(due.since(clock::now()));
         let mut fds = [
             PollFd::new(self.sources.urgent.as_fd(), PollFlags::POLLIN),
@@ -190,7 +201,10 @@ impl Reader {
 
     /// Takes up to `limit` records from each ring, ordered by time. Returns whether more may wait.
     fn drain(&mut self, limit: usize, records: &mut Vec<Event>) -> bool {
-        let mut others = Others::default();
+        let mut others = Others {
+            whole: self.records.is_wanted(),
+            ..Others::default()
+        };
         let shared = &self.shared;
         let urgent = drain_ring(
             &mut self.sources.urgent,
@@ -209,9 +223,14 @@ impl Reader {
         let blocks = others.blocks.iter().map(|r| self.sources.disks.request(r));
         let blocks: Vec<_> = blocks.collect();
         self.tell_slow(&blocks);
+        self.count_messages(&others.messages);
         let blocks = blocks.into_iter().map(KernelRecord::Block);
-        others.calls.extend(blocks);
-        self.note(others.calls);
+        for record in others.calls.into_iter().chain(blocks) {
+            if !matches!(&record, KernelRecord::Message(message) if self.is_silenced(message.flow.remote.ip()))
+            {
+                self.records.push(record);
+            }
+        }
         records.sort_by_key(|record| record.at);
         urgent || bulk
     }
@@ -244,28 +263,24 @@ impl Reader {
         );
     }
 
-    /// Records of single calls.
-    fn note(&mut self, calls: Vec<KernelRecord>) {
-        if calls.is_empty() {
-            return;
-        }
-        let mut messages = 0;
+    fn count_messages(&mut self, messages: &[Brief]) {
+        let mut counted = 0;
         let mut registry = self.shared.registry();
-        for call in calls {
-            if let KernelRecord::Message(message) = &call {
-                let remote = message.flow.remote.ip();
-                if self.settings.ignore.iter().any(|net| net.contains(&remote)) {
-                    continue;
-                }
-                messages += 1;
-                if let Some((series, nanos)) = message::series(message) {
-                    registry.record(series, nanos, 1);
-                }
+        for message in messages {
+            if self.is_silenced(message.peer) {
+                continue;
             }
-            self.records.push(call);
+            counted += 1;
+            if let Some((series, nanos)) = message.series() {
+                registry.record(series, nanos, 1);
+            }
         }
         drop(registry);
-        add(&self.shared.messages, messages);
+        add(&self.shared.messages, counted);
+    }
+
+    fn is_silenced(&self, peer: IpAddr) -> bool {
+        self.settings.ignore.iter().any(|net| net.contains(&peer))
     }
 
     /// Heartbeats, each with the time of its handling.
@@ -437,7 +452,7 @@ impl Reader {
         let now = clock::now();
         let found = self.swept.sweep(
             now,
-            self.settings.sweep,
+            Pace::new(self.settings.sweep, self.settings.overdue_floor),
             self.shared.attentive(now),
             &self.sources.table,
             &mut self.diag,
@@ -644,9 +659,8 @@ impl Reader {
     fn is_ignored(&self, flow: &Flow) -> bool {
         let remote = flow.remote.ip();
         let peers = &self.settings.peers;
-        let ignore = &self.settings.ignore;
         (!peers.is_empty() && !peers.iter().any(|net| net.contains(&remote)))
-            || ignore.iter().any(|net| net.contains(&remote))
+            || self.is_silenced(remote)
     }
 
     /// The programs' own filter, for connections that the kernel lists.
@@ -671,7 +685,19 @@ impl Reader {
     }
 }
 
+const TCP_SYN_SENT: u8 = 2;
 const TCP_CLOSE: u8 = 7;
+
+/// Whether programs wake the reader for such an event, or would have, had they not just done so.
+fn hurries(event: &Event) -> bool {
+    match EventKind::from_number(event.kind) {
+        Some(EventKind::State) => {
+            event.error != 0 || (event.from == TCP_SYN_SENT && event.to == TCP_CLOSE)
+        }
+        Some(EventKind::Adopted | EventKind::Window) | None => false,
+        Some(_) => true,
+    }
+}
 
 /// Records that are not about connections.
 #[derive(Default)]
@@ -679,6 +705,10 @@ struct Others {
     /// Heartbeats, each with the time of its handling.
     beats: Vec<(Timestamp, Timestamp)>,
     notes: Vec<Note>,
+    messages: Vec<Brief>,
+    /// Whether somebody asks for single calls ...
+    whole: bool,
+    /// ... and these then.
     calls: Vec<KernelRecord>,
     blocks: Vec<BlockRecord>,
 }
@@ -710,9 +740,20 @@ fn drain_ring(
             }
             continue;
         }
+        if kind == MESSAGE {
+            match convert::parse(&item).as_ref().and_then(Brief::of) {
+                Some(message) => others.messages.push(message),
+                None => add(&shared.malformed, 1),
+            }
+            if !others.whole {
+                continue;
+            }
+        }
         if let Some(call) = records::parse(kind, &item) {
             match call {
                 Some(call) => others.calls.push(call),
+                // Of a message it was counted.
+                None if kind == MESSAGE => {}
                 None => add(&shared.malformed, 1),
             }
             continue;

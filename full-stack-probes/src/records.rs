@@ -73,8 +73,13 @@ impl Outbox {
         }
     }
 
+    /// Whether anybody asks for records.
+    pub const fn is_wanted(&self) -> bool {
+        self.sink.is_some()
+    }
+
     pub fn push(&mut self, record: KernelRecord) {
-        if self.sink.is_some() {
+        if self.is_wanted() {
             self.waiting.push(record);
         }
     }

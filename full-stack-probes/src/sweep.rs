@@ -12,10 +12,54 @@ use events::{TcpSample, Timestamp};
 use crate::convert;
 use crate::half_closed::HalfClosed;
 
-/// Data is late when it is older than `srtt + 4 * mdev` and this. Nobody decides before
-/// `srtt + 4 * mdev + 40 ms`, by a sample that is at most 25 ms old then: so healthy traffic is not
-/// told of, and there is time for a sweep.
-pub const LATE: Duration = Duration::from_millis(20);
+/// How closely connections are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How often those with late data are.
+    pub interval: Duration,
+    /// Data is late when it is older than `srtt + 4 * mdev` and this.
+    pub late: Duration,
+    /// While none is late, a sweep comes at most so much after the first moment at which some could
+    /// be.
+    pub slack: Duration,
+}
+
+impl Pace {
+    /// Nobody decides before data is older than `srtt + 4 * mdev` and the floor, by a sample that is
+    /// at most 25 ms old then. Half of that time is left to acknowledgements, so that healthy
+    /// traffic is not told of; of the rest most may pass before the first look.
+    pub fn new(interval: Duration, overdue_floor: Duration) -> Self {
+        let late = overdue_floor / 2;
+        Self {
+            interval,
+            late,
+            slack: (late * 3 / 4).min(3 * interval),
+        }
+    }
+
+    /// How old data may get before it is late, by `tcp_sock.srtt_us` and `tcp_sock.mdev_us`.
+    pub fn patience(&self, srtt_us: u32, mdev_us: u32) -> Duration {
+        let micros = u64::from(srtt_us >> 3) + 4 * u64::from(mdev_us >> 2);
+        Duration::from_micros(micros) + self.late
+    }
+
+    /// Nothing of a slot can be late before this; it is, where that is past.
+    pub fn due(&self, slot: &Slot, now: Timestamp) -> Timestamp {
+        self.due_of(slot, &convert::sample(slot, now), now)
+    }
+
+    /// What is sent from now on is late even later.
+    fn due_of(&self, slot: &Slot, sample: &TcpSample, now: Timestamp) -> Timestamp {
+        let since = sample.outstanding.map(|outstanding| outstanding.since);
+        since.unwrap_or(now) + self.patience(slot.srtt_us, slot.mdev_us)
+    }
+
+    /// The age of a slot's oldest unacknowledged byte, if it is late.
+    pub fn late_for(&self, slot: &Slot, now: Timestamp) -> Option<Duration> {
+        let due = self.due(slot, now);
+        (due < now).then(|| now.since(due) + self.patience(slot.srtt_us, slot.mdev_us))
+    }
+}
 
 /// Connections without late data are told of at most this often, for the sake of the baseline.
 const BASELINE: Duration = Duration::from_secs(1);
@@ -82,7 +126,7 @@ impl Live {
     ///   most;
     /// - else at most once a second, if anything moved: in the first look of a second of the clock,
     ///   so that all connections are told of together.
-    pub fn look(&mut self, slot: &Slot, now: Timestamp, sweep: Duration, attentive: bool) -> Look {
+    pub fn look(&mut self, slot: &Slot, now: Timestamp, pace: Pace, attentive: bool) -> Look {
         let sends = slot.sends.wrapping_sub(self.sends);
         let segments = slot.segments.wrapping_sub(self.segments);
         let moved = self.una != slot.snd_una
@@ -92,11 +136,13 @@ impl Live {
         let age = sample
             .outstanding
             .map(|outstanding| now.since(outstanding.since));
-        let due = due_of(slot, &sample, now);
+        let due = pace.due_of(slot, &sample, now);
         let is_late = due < now;
         let quiet_for = self.told_at.map(|at| now.since(at));
 
-        let pause = age.map_or(sweep, |age| (age / 16).clamp(sweep, BASELINE));
+        let pause = age.map_or(pace.interval, |age| {
+            (age / 16).clamp(pace.interval, BASELINE.max(pace.interval))
+        });
         let tell = if is_late {
             !self.late || moved || quiet_for.is_none_or(|quiet| quiet >= pause)
         } else {
@@ -127,34 +173,25 @@ pub fn second(at: Timestamp) -> u128 {
     u128::from(at.as_nanos()) / BASELINE.as_nanos()
 }
 
-/// How old data may get before it is late, by `tcp_sock.srtt_us` and `tcp_sock.mdev_us`.
-pub fn patience(srtt_us: u32, mdev_us: u32) -> Duration {
-    let micros = u64::from(srtt_us >> 3) + 4 * u64::from(mdev_us >> 2);
-    Duration::from_micros(micros) + LATE
-}
-
-/// Nothing of a slot can be late before this; it is, where that is past.
-pub fn due(slot: &Slot, now: Timestamp) -> Timestamp {
-    due_of(slot, &convert::sample(slot, now), now)
-}
-
-/// What is sent from now on is late even later.
-fn due_of(slot: &Slot, sample: &TcpSample, now: Timestamp) -> Timestamp {
-    let since = sample.outstanding.map(|outstanding| outstanding.since);
-    since.unwrap_or(now) + patience(slot.srtt_us, slot.mdev_us)
-}
-
-/// The age of a slot's oldest unacknowledged byte, if it is late.
-pub fn is_late(slot: &Slot, now: Timestamp) -> Option<Duration> {
-    let due = due(slot, now);
-    (due < now).then(|| now.since(due) + patience(slot.srtt_us, slot.mdev_us))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SWEEP: Duration = Duration::from_millis(5);
+    const SWEEP: Pace = Pace {
+        interval: Duration::from_millis(5),
+        late: Duration::from_millis(20),
+        slack: Duration::from_millis(15),
+    };
+
+    #[test]
+    fn the_first_look_at_late_data_leaves_time_to_decide() {
+        let interval = SWEEP.interval;
+        assert_eq!(Pace::new(interval, Duration::from_millis(40)), SWEEP);
+        for floor in [5, 20, 40, 1_000].map(Duration::from_millis) {
+            let pace = Pace::new(interval, floor);
+            assert!(pace.late + pace.slack <= floor * 7 / 8, "{pace:?}");
+        }
+    }
 
     fn slot() -> Slot {
         // SAFETY: every field of a slot is a number.
@@ -259,15 +296,15 @@ mod tests {
             at(1_040),
             "sent at once: 20 ms of round trip and 20 ms"
         );
-        assert_eq!(due(&slot, at(1_000)), empty.due);
+        assert_eq!(SWEEP.due(&slot, at(1_000)), empty.due);
         send(&mut slot, 1_010, 100);
         let sent = live.look(&slot, at(1_040), SWEEP, false);
         assert_eq!(sent.due, at(1_050));
         assert!(!live.look(&slot, sent.due, SWEEP, false).late);
         let after = sent.due + Duration::from_micros(1);
         assert!(live.look(&slot, after, SWEEP, false).late);
-        assert_eq!(is_late(&slot, sent.due), None);
-        assert_eq!(is_late(&slot, after), Some(after.since(at(1_010))));
+        assert_eq!(SWEEP.late_for(&slot, sent.due), None);
+        assert_eq!(SWEEP.late_for(&slot, after), Some(after.since(at(1_010))));
     }
 
     #[test]

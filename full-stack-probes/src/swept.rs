@@ -15,13 +15,10 @@ use crate::counters::Shared;
 use crate::diag::Diag;
 use crate::half_closed;
 use crate::percentiles::{Registry, Series};
-use crate::sweep::{self, LATE, Live};
+use crate::sweep::{self, Live, Pace};
 use crate::table::{TCP_ESTABLISHED, Table};
 
-/// While no data is late, a sweep comes at most so many intervals after the first moment at which
-/// some could be. Nobody decides within 20 ms of that moment.
-const HEALTHY: u32 = 3;
-/// However late that moment is: edges that do not hurry wait for a sweep.
+/// The longest time between two sweeps: edges that do not hurry wait for one.
 const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// Sleep where nothing at all is watched: how late an opening connection may be told of.
 const REST: Duration = Duration::from_millis(100);
@@ -153,21 +150,23 @@ impl Swept {
     pub fn sweep(
         &mut self,
         now: Timestamp,
-        interval: Duration,
+        pace: Pace,
         attentive: bool,
         table: &Table,
         diag: &mut Diag,
         shared: &Shared,
         out: &mut Vec<TcpEvent>,
     ) -> Summary {
-        let slack = interval * HEALTHY;
+        let Pace {
+            interval, slack, ..
+        } = pace;
         let second = sweep::second(now);
         let is_second_new = second != self.second;
         self.second = second;
         let all = attentive || is_second_new;
         // Those that could be late soon are looked at as well: most turn out to be well until after
         // that, and the next sweep is as far off.
-        let soon = now + LATE;
+        let soon = now + pace.late;
         let mut next = now
             + if attentive {
                 2 * interval
@@ -198,7 +197,7 @@ impl Swept {
             } else if glance.due > soon {
                 Some(glance.due)
             } else if glance.is_well {
-                glance.look(index, now, table, &mut self.round_trips)
+                glance.look(index, now, pace, table, &mut self.round_trips)
             } else {
                 None
             };
@@ -217,12 +216,12 @@ impl Swept {
             if half_closed::STATES.contains(&slot.state) && slot.una_base != 0 {
                 let copy = slot;
                 live.half_closed
-                    .correct(&mut slot, now, interval, || half_closed::ask(diag, &copy));
+                    .correct(&mut slot, now, pace, || half_closed::ask(diag, &copy));
             } else if slot.state != TCP_ESTABLISHED {
                 continue;
             }
             glance.measured(index, slot.last_rtt_us, &mut self.round_trips);
-            let look = live.look(&slot, now, interval, attentive);
+            let look = live.look(&slot, now, pace, attentive);
             glance.due = look.due;
             glance.is_well = !look.late;
             sends += u64::from(look.sends);
@@ -266,6 +265,7 @@ impl Glance {
         &mut self,
         index: u32,
         now: Timestamp,
+        pace: Pace,
         table: &Table,
         round_trips: &mut Vec<(u32, u32)>,
     ) -> Option<Timestamp> {
@@ -274,9 +274,9 @@ impl Glance {
             let slot = table
                 .read(index)
                 .filter(|slot| slot.cookie == self.cookie)?;
-            Some(sweep::due(&slot, now)).filter(|due| *due >= now)?
+            Some(pace.due(&slot, now)).filter(|due| *due >= now)?
         } else {
-            now + sweep::patience(seen.srtt_us, seen.mdev_us)
+            now + pace.patience(seen.srtt_us, seen.mdev_us)
         };
         self.measured(index, seen.last_rtt_us, round_trips);
         Some(due)

@@ -35,7 +35,7 @@ struct Bgp {
     /// A tenth of the synthetic table, one run each
     #[arg(long)]
     quick: bool,
-    /// Only these parts: decode, lookup, churn, queries, feed
+    /// Only these parts: decode, lookup, apply, churn, queries, feed
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
     /// Write results and checks to this file

@@ -4,6 +4,10 @@ pub const NO_SLOT: u32 = u32::MAX;
 /// Where a record has its kind: records of all types begin with `at: u64, kind: u8`.
 pub const KIND_OFFSET: usize = 8;
 
+/// Events wake their reader at most once in so many nanoseconds. Whom one woke looks again after so
+/// long, for those that did not.
+pub const WAKE_PAUSE: u64 = 1_000_000;
+
 /// A [`crate::BlockRecord`].
 pub const KIND_BLOCK: u8 = 18;
 

@@ -17,7 +17,7 @@ mod watch;
 pub use block::{BlockRecord, DISKS, Disk, OPERATIONS, Operation, REQUESTS, Requests, device};
 pub use event::{
     Counter, Event, EventKind, HEARTBEAT, Heartbeat, KIND_BLOCK, KIND_OFFSET, NO_SLOT,
-    RetransmitCause,
+    RetransmitCause, WAKE_PAUSE,
 };
 pub use fields::ABSENT;
 pub use histogram::{BUCKETS, bucket, lower_bound, midpoint};

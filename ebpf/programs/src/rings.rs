@@ -2,8 +2,8 @@
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{PerCpuArray, RingBuf};
-use ebpf_abi::{Counter, Event};
+use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use ebpf_abi::{Counter, Event, WAKE_PAUSE};
 
 use crate::histogram::add;
 
@@ -35,6 +35,10 @@ pub fn count(counter: Counter) {
     }
 }
 
+/// When an event last woke the reader, in nanoseconds.
+#[map]
+static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Whether the reader is woken, or comes by in its own time (20 to 100 ms). Waking costs the
 /// monitored path an interrupt to its own CPU: several microseconds in a virtual machine.
 #[derive(Clone, Copy)]
@@ -46,11 +50,9 @@ pub enum Wake {
 #[inline(always)]
 pub fn urgent(event: &Event, wake: Wake) {
     let flags = match wake {
-        Wake::Now => BPF_RB_FORCE_WAKEUP,
-        Wake::Later if passes_a_quarter(&URGENT, RING_SIZE, size_of::<Event>()) => {
-            BPF_RB_FORCE_WAKEUP
-        }
-        Wake::Later => BPF_RB_NO_WAKEUP,
+        Wake::Now if is_rested(event.at) => BPF_RB_FORCE_WAKEUP,
+        _ if passes_a_quarter(&URGENT, RING_SIZE, size_of::<Event>()) => BPF_RB_FORCE_WAKEUP,
+        _ => BPF_RB_NO_WAKEUP,
     };
     match URGENT.reserve::<Event>(0) {
         Some(mut entry) => {
@@ -59,6 +61,23 @@ pub fn urgent(event: &Event, wake: Wake) {
             count(Counter::Urgent);
         }
         None => count(Counter::UrgentLost),
+    }
+}
+
+/// Whether the reader was not woken just now. If it was, it comes by again of itself: a flood of
+/// failures must not cost the monitored path an interrupt each.
+#[inline(always)]
+fn is_rested(now: u64) -> bool {
+    let Some(woken) = WOKEN.get_ptr_mut(0) else {
+        return true;
+    };
+    // SAFETY: an element of the map. Two CPUs at once wake twice.
+    unsafe {
+        let is_rested = now.wrapping_sub(*woken) >= WAKE_PAUSE;
+        if is_rested {
+            *woken = now;
+        }
+        is_rested
     }
 }
 

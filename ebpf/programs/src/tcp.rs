@@ -122,13 +122,15 @@ pub unsafe fn received<A: Access>(sk: *const c_void, skb: *const c_void) {
         // What was sent since then left before this segment came in.
         let by_no_call = entry.note_sent::<A>(tcp);
         let ack: u32 = A::load_nested(skb, Field::SKB_CB, Field::CB_ACK_SEQ);
+        // Reading the clock waits for all loads before it: so they wait for memory together.
+        let may_change = is_present(Field::SKB_DATA) && entry.may_change_window::<A>(tcp, ack);
         let now = bpf_ktime_get_ns();
         // Calls look at the round-trip times. Here it is done where data leaves without, as in a long
         // transfer, and once a second, for what the last acknowledgement before a pause has changed.
         if by_no_call || entry.is_second_new(now) {
             entry.refresh::<A>(tcp);
         }
-        if is_present(Field::SKB_DATA) && entry.may_change_window::<A>(tcp, ack) {
+        if may_change {
             let header: *const u8 = A::load(skb, Field::SKB_DATA);
             if let Ok(window) =
                 bpf_probe_read_kernel(header.wrapping_add(WINDOW_OFFSET).cast::<u16>())

@@ -204,6 +204,7 @@ pub fn collector(config: &Config, own: &[Prefix]) -> full_stack_probes::Settings
         block: config.block.enabled,
         devices: config.block.devices.clone(),
         block_slow: config.block.slow,
+        overdue_floor: config.tcp.ack_overdue_floor,
         ..full_stack_probes::Settings::default()
     }
 }

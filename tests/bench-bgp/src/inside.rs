@@ -129,6 +129,51 @@ pub fn lookup(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What CPU time an UPDATE costs the RIB at 10,000 UPDATEs/s with a full table, bursts told in between: no
+/// other waits longer than for these.
+pub fn apply(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
+    let (mut rib, id) = filled(table)?;
+    for family in bgp_core::Family::ALL {
+        let end = bgp_core::Update {
+            end_of_rib: Some(family),
+            ..bgp_core::Update::default()
+        };
+        rib.apply(id, 1, &end, clock::now());
+    }
+    let prefixes = prefixes(table, 10_000, true);
+    let mut random = Random(9);
+    let mut now = clock::now();
+    let mut took = Vec::new();
+    let mut bursts = 0;
+    for number in 0..150_000_u32 {
+        now = now + Duration::from_micros(100);
+        let path = [
+            table.asn,
+            4000 + random.below(500) as u32,
+            10_000 + number / 10,
+        ];
+        let place = usize::try_from(random.below(prefixes.len() as u64))?;
+        let prefix = prefixes.get(place).context("a prefix")?;
+        let message = announcement(prefix, &path, Ipv4Addr::new(192, 0, 2, 1));
+        let start = lab::sys::thread_cpu();
+        let update = decode_update(message.get(HEADER_LENGTH..).unwrap_or_default(), &CONTEXT)
+            .map_err(|_| anyhow::anyhow!("an UPDATE"))?;
+        let (signals, _) = rib.apply(id, 1, &update, now);
+        if rib.deadline().is_some_and(|due| due <= now) {
+            rib.expire(now);
+        }
+        took.push((lab::sys::thread_cpu() - start) as f64 / 1e3);
+        bursts += signals
+            .iter()
+            .filter(|signal| matches!(signal, BgpSignal::Burst(_)))
+            .count();
+    }
+    ensure!(bursts > 0, "no burst was told");
+    let measure = Measure::of("apply_us", "10,000/s", "us", took).context("no samples")?;
+    bench.add(measure);
+    Ok(())
+}
+
 /// The feed in this process, a session over loopback, a full table: how many changes per second it
 /// sustains, and the time from an UPDATE's write to its signal at 10,000 UPDATEs per second.
 pub fn churn(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {

@@ -28,7 +28,7 @@ struct Cli {
     /// A tenth of the synthetic table, one run each
     #[arg(long)]
     quick: bool,
-    /// Only these parts: decode, lookup, churn, queries, feed
+    /// Only these parts: decode, lookup, apply, churn, queries, feed
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
     /// Write results and checks as JSON
@@ -164,6 +164,7 @@ fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let decoded = real.as_ref().unwrap_or(&synthetic);
     bench.part("decode", |bench| inside::decode(bench, decoded))?;
     bench.part("lookup", |bench| inside::lookup(bench, &synthetic))?;
+    bench.part("apply", |bench| inside::apply(bench, &synthetic))?;
     bench.part("churn", |bench| inside::churn(bench, &synthetic))?;
     bench.part("queries", |bench| feed::queries(bench, &synthetic))?;
     bench.part("feed/synthetic", |bench| feed::compare(bench, &synthetic))?;
