@@ -1,5 +1,6 @@
 //! BGP joined to incidents over a two-sided window, because either may lead.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -199,6 +200,7 @@ pub fn tally(log: &Log, case: &Case, params: &Params) -> BgpTally {
     let mut tally = BgpTally::default();
     let mut blamed: BTreeMap<Asn, (BTreeSet<Prefix>, usize)> = BTreeMap::new();
     let mut links: BTreeMap<(Asn, Asn), LostLink> = BTreeMap::new();
+    let mut before: BTreeMap<(&EgressName, Prefix), &Option<Vec<Asn>>> = BTreeMap::new();
     let anchors: BTreeSet<PeerKey> = params.anchors.iter().map(|(a, _)| PeerKey(*a)).collect();
     for entry in log.of(case, params) {
         if !matches!(entry.what, What::Burst { .. }) {
@@ -219,6 +221,12 @@ pub fn tally(log: &Log, case: &Case, params: &Params) -> BgpTally {
                 invalid,
             } => {
                 tally.changes += 1;
+                // The end of it, where a route is again what it was at first, blames nobody.
+                match before.entry((&entry.egress, *prefix)) {
+                    Entry::Vacant(first) => drop(first.insert(old)),
+                    Entry::Occupied(first) if *first.get() == new => continue,
+                    Entry::Occupied(_) => {}
+                }
                 tally.next_hops += usize::from(next_hop.is_some() && old == new);
                 let origin = |path: &Option<Vec<Asn>>| path.as_ref()?.last().copied();
                 if let (Some(was), Some(is)) = (origin(old), origin(new))
@@ -227,9 +235,6 @@ pub fn tally(log: &Log, case: &Case, params: &Params) -> BgpTally {
                     tally.hijacked.insert(*prefix, (was, is, *invalid));
                 } else if let Some(is) = origin(new).filter(|_| *invalid) {
                     tally.hijacked.insert(*prefix, (is, is, true));
-                } else if old.is_some() && origin(new) == origin(old) {
-                    // It is as it was before.
-                    tally.hijacked.remove(prefix);
                 }
                 if new.is_some() {
                     tally.changed.insert(*prefix);

@@ -42,6 +42,8 @@ const HEAL: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(60);
 /// After packets were lost, and after our own route changed, times settle.
 const AFTERMATH: Duration = Duration::from_secs(5);
+/// What is overdue for so long is not slow but lost.
+const LOST: Duration = Duration::from_secs(1);
 const MAX_OPEN: usize = 4;
 const MAX_SPIKES: usize = 4096;
 const MAX_FLAPS: usize = 64;
@@ -318,8 +320,11 @@ impl Correlator {
                 let egress = peer.egress(&self.peers.default);
                 let since = latency.spikes.get(key).copied();
                 let known = since.is_some() || time.at >= oldest;
-                let excluded =
-                    peer.connections.is_empty() || settling(key) || self.lossy(key, egress, now);
+                let lost = peer.failure().is_some_and(|f| now >= f.at + LOST);
+                let excluded = lost
+                    || peer.connections.is_empty()
+                    || settling(key)
+                    || self.lossy(key, egress, now);
                 (known && !excluded).then(|| Member {
                     key: *key,
                     egress: egress.clone(),

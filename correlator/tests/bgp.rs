@@ -112,6 +112,23 @@ fn another_origin_may_be_a_hijack() {
     let text = "announced by AS65001 instead of AS64702, RPKI-invalid: this may be a hijack";
     assert!(bgp.text.contains(text), "{}", bgp.text);
     assert!(!bgp.text.contains("unchanged"), "{}", bgp.text);
+    let told = bgp;
+    for prefix in [4, 5] {
+        let old = [UPSTREAM_A, Asn(65_001)];
+        let new = route(&world, prefix, &[UPSTREAM_A, origin], 6_400);
+        change(&mut world, 6_400, prefix, &old, Some(new));
+    }
+    world.run(6_600);
+    let bgp = last(&world);
+    assert_eq!(
+        bgp.culprit, told.culprit,
+        "the end of it blames nobody else"
+    );
+    assert!(
+        bgp.text.contains("instead of AS64702, RPKI"),
+        "{}",
+        bgp.text
+    );
 }
 
 #[test]

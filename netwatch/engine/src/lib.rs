@@ -90,6 +90,12 @@ impl Engine {
         self.remediator.set_policy(params.policy);
     }
 
+    /// An earlier run acted on an incident of a class, then: it counts in the budget. To be told before
+    /// the first input.
+    pub fn acted_before(&mut self, at: Timestamp, class: String) {
+        self.remediator.acted_before(at, class);
+    }
+
     /// The number of the newest input; zero before the first.
     #[must_use]
     pub const fn sequence(&self) -> u64 {

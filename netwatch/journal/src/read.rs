@@ -1,9 +1,10 @@
 //! Reading, from any process.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use events::{Entry, Incident, IncidentId, IncidentState, Verdict};
+use events::{Entry, EntryKind, Incident, IncidentId, IncidentState, Verdict};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use serde::Serialize;
 
@@ -137,6 +138,47 @@ impl Reader {
             );
         }
         Ok(unresolved)
+    }
+
+    /// Incidents that routes were planned for since a time: when first, and the verdict's class then.
+    pub fn planned_since(
+        &self,
+        since: jiff::Timestamp,
+    ) -> Result<Vec<(jiff::Timestamp, String)>, ReadError> {
+        if self.is_empty()? {
+            return Ok(Vec::new());
+        }
+        // An incident's verdict may be older than its plan: all its entries are looked at.
+        let mut statement = self.connection.prepare(
+            "SELECT incident, wall, body FROM entry WHERE incident IN
+                 (SELECT DISTINCT incident FROM entry WHERE wall >= ?1)
+             ORDER BY at, sequence",
+        )?;
+        let since = i64::try_from(since.as_nanosecond()).unwrap_or(i64::MAX);
+        let mut rows = statement.query([since])?;
+        let mut classes: BTreeMap<String, String> = BTreeMap::new();
+        let mut planned: BTreeMap<String, (jiff::Timestamp, String)> = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let incident: String = row.get(0)?;
+            let wall: i64 = row.get(1)?;
+            let Ok(entry) = serde_json::from_str::<Entry>(&row.get::<_, String>(2)?) else {
+                continue;
+            };
+            match entry.kind {
+                EntryKind::Verdict { verdict } => {
+                    classes.insert(incident, verdict.class().to_owned());
+                }
+                EntryKind::Planned { .. } => {
+                    let class = classes.get(&incident).cloned().unwrap_or_default();
+                    planned.entry(incident).or_insert((timestamp(wall), class));
+                }
+                _ => {}
+            }
+        }
+        let mut planned: Vec<_> = planned.into_values().collect();
+        planned.retain(|(wall, _)| wall.as_nanosecond() >= i128::from(since));
+        planned.sort();
+        Ok(planned)
     }
 
     /// The incident with that name, or the only one whose name begins so.

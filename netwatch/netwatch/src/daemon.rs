@@ -290,7 +290,12 @@ impl Daemon {
         let (collector, collector_error) = collector(&config, &protected, tcp_tx)?;
         let collector = collector.map(Arc::new);
 
-        let engine = Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now()));
+        let mut engine = Engine::new(wiring::engine(&config, &protected, jiff::Timestamp::now()));
+        if journal.is_some() {
+            for (at, class) in leftover::actions(&wiring::journal(&config)) {
+                engine.acted_before(at, class);
+            }
+        }
         let recorder = (configured(&config) && config.recorder.enabled)
             .then(|| {
                 Recorder::start(wiring::recorder(&config), &engine, started)

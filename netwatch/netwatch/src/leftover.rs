@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use events::{
     Actor, Entry, EntryKind, Incident, IncidentState, Page, PageAction, PageDetails, Severity,
-    Verdict,
+    Timestamp, Verdict,
 };
 use journal::{Journal, Reader};
 
 /// Open incidents are few; these are the newest in the journal that are looked at.
 const LATELY: u32 = 1000;
+/// Actions older than this weigh on no budget.
+const BUDGETED: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 const TEXT: &str = "netwatch was restarted and follows this incident no longer; a fault that lasts opens a new one";
 
 /// Ends what was left open, in the journal and at the pager.
@@ -54,6 +56,25 @@ pub fn close(journal: &Journal, path: &Path, pager: Option<&paging::Handle>) {
     }
 }
 
+/// What earlier runs acted on lately, by the class of the verdict: the budget of actions
+/// must not begin anew with each start.
+pub fn actions(path: &Path) -> Vec<(Timestamp, String)> {
+    let wall = jiff::Timestamp::now();
+    let acted = Reader::open(path).and_then(|reader| reader.planned_since(wall - BUDGETED));
+    let now = clock::now();
+    let age = |at| Duration::try_from(wall.duration_since(at)).unwrap_or_default();
+    match acted {
+        Ok(acted) => acted
+            .into_iter()
+            .map(|(at, class)| (now - age(at), class))
+            .collect(),
+        Err(error) => {
+            tracing::warn!(%error, "what earlier runs acted on cannot be looked up");
+            Vec::new()
+        }
+    }
+}
+
 fn resolve(incident: &Incident) -> Page {
     let at = clock::now();
     Page {
@@ -75,7 +96,7 @@ fn resolve(incident: &Incident) -> Page {
 
 #[cfg(test)]
 mod tests {
-    use events::{BgpSummary, EvidenceSource, IncidentId, Timestamp};
+    use events::{BgpSummary, EvidenceSource, IncidentId, PlanId};
 
     use super::*;
 
@@ -131,5 +152,43 @@ mod tests {
             width: None,
         });
         assert!(text.contains("restarted"), "{text}");
+    }
+
+    #[test]
+    fn what_an_earlier_run_acted_on_is_known_with_its_class_and_age() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        assert_eq!(actions(&path), [], "no journal yet");
+        let journal = Journal::open(&path).unwrap();
+        let entry = |id: &str, kind, minutes: i64| {
+            let wall = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
+            let entry = Entry {
+                incident: IncidentId(id.to_owned()),
+                at: Timestamp::from_millis(4_000_000_000_000),
+                received_at: None,
+                actor: Actor::Planner,
+                kind,
+                text: String::new(),
+                evidence: Vec::new(),
+            };
+            journal.append(entry, wall);
+        };
+        let planned = |plan| EntryKind::Planned {
+            plan: PlanId(plan),
+            routes: Vec::new(),
+        };
+        let verdict = Verdict::TotalIsolation;
+        for (id, minutes) in [("old", 30 * 60), ("one", 40), ("other", 3)] {
+            let verdict = verdict.clone();
+            entry(id, EntryKind::Verdict { verdict }, minutes);
+        }
+        entry("old", planned(1), 30 * 60);
+        entry("one", planned(2), 40);
+        entry("one", planned(3), 39);
+        assert!(journal.flush(Duration::from_secs(5)));
+        let [(at, class)] = actions(&path).try_into().unwrap();
+        assert_eq!(class, "total_isolation");
+        let age = clock::now().since(at).as_secs();
+        assert!((2_395..2_460).contains(&age), "forty minutes: {age} s");
     }
 }

@@ -580,6 +580,34 @@ fn late_proof_extends_or_begins_an_incidents_plan_without_another_verdict() {
 }
 
 #[test]
+fn what_an_earlier_run_acted_on_counts_in_the_budget() {
+    for (ago, class, refused) in [
+        (
+            100,
+            "upstream_as",
+            Some("1 action for upstream_as within 300 s"),
+        ),
+        (310, "upstream_as", None),
+        (100, "gateway", None),
+    ] {
+        let mut world = World::new(policy());
+        world.run(ONSET + 400_000, true);
+        let before = ms(world.now) - Duration::from_secs(ago);
+        world.remediator.acted_before(before, class.to_owned());
+        world.confirm("i", upstream(), &ALL);
+        world.run(world.now + 1_000, true);
+        match refused {
+            Some(text) => assert!(
+                world.last_status().contains(text),
+                "{}",
+                world.last_status()
+            ),
+            None => assert_eq!(world.installs().len(), 1, "{ago} {class}"),
+        }
+    }
+}
+
+#[test]
 fn a_spent_budget_holds_an_outage_back_only_until_there_is_room() {
     let mut world = verified();
     let rollback = OperatorCommand::Rollback { plan: None };

@@ -73,6 +73,12 @@ impl Remediator {
         self.policy = policy;
     }
 
+    /// An earlier run acted on an incident of a class, then: it counts in the budget.
+    pub fn acted_before(&mut self, at: Timestamp, class: String) {
+        let place = self.acted.partition_point(|(other, _)| *other <= at);
+        self.acted.insert(place, (at, class));
+    }
+
     /// The correlator concluded something.
     pub fn conclusion(&mut self, at: Timestamp, conclusion: &Conclusion, out: &mut Vec<Output>) {
         match conclusion {
@@ -284,7 +290,10 @@ impl Remediator {
             mode: self.policy.mode,
             kill_switch: self.facts.kill_switch,
             maintenance: self.facts.maintenance.clone(),
-            acted_last_hour: (self.acted.len(), self.policy.budget.per_hour),
+            acted_last_hour: (
+                self.acted_since(self.handled - HOUR),
+                self.policy.budget.per_hour,
+            ),
             plans: self
                 .plans
                 .values()

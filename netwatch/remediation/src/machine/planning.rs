@@ -411,14 +411,15 @@ impl Remediator {
 
     /// Whether the budget has room for one more incident of a class.
     pub(super) fn afford(&mut self, at: Timestamp, class: &str) -> Result<(), String> {
+        let budget = self.policy.budget;
+        let weighs = budget.class_window.max(HOUR);
         while self
             .acted
             .front()
-            .is_some_and(|(t, _)| at.since(*t) >= HOUR)
+            .is_some_and(|(t, _)| at.since(*t) >= weighs)
         {
             self.acted.pop_front();
         }
-        let budget = self.policy.budget;
         let of_class = self
             .acted
             .iter()
@@ -430,13 +431,15 @@ impl Remediator {
                 budget.class_window.as_secs()
             ));
         }
-        if self.acted.len() >= budget.per_hour {
-            return Err(format!(
-                "budget: {} actions within an hour",
-                self.acted.len()
-            ));
+        let of_hour = self.acted_since(at - HOUR);
+        if of_hour >= budget.per_hour {
+            return Err(format!("budget: {of_hour} actions within an hour"));
         }
         Ok(())
+    }
+
+    pub(super) fn acted_since(&self, since: Timestamp) -> usize {
+        self.acted.iter().filter(|(at, _)| *at >= since).count()
     }
 
     pub(super) fn ask_for_proof(
