@@ -248,7 +248,8 @@ impl Scene<'_> {
         let (peers, anchors) = states(&[State::Alive, State::Presumed]);
         let alive = (peers + anchors).saturating_sub(class.alive);
         let (failing, dead) = states(&[State::Failing, State::Late]);
-        let failing = (failing + dead).saturating_sub(class.failing.len() + class.late + class.anchors);
+        let failing =
+            (failing + dead).saturating_sub(class.failing.len() + class.late + class.anchors);
         anchors >= ANCHORS || self.settled || failing * REST <= alive
     }
 

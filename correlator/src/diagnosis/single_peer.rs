@@ -13,7 +13,10 @@ use crate::view::View;
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let scene = narrow::scene(view, case)?;
-    let oldest = scene.failures.iter().min_by_key(|f| (f.failing.at, f.key))?;
+    let oldest = scene
+        .failures
+        .iter()
+        .min_by_key(|f| (f.failing.at, f.key))?;
     let persisted = view.now >= oldest.failing.at + view.params.thresholds.single_persist;
     let class = narrow::Class {
         failing: BTreeSet::from([oldest.key]),
