@@ -276,17 +276,19 @@ pub fn churn(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
     // 10,000 per second, in steps of 1 ms; one of ten changes a watched peer's route.
     let seconds = if bench.quick { 3 } else { 15 };
     let mut written: Vec<(Instant, IpAddr, u32)> = Vec::new();
-    let sending = std::thread::scope(|scope| -> anyhow::Result<Vec<f64>> {
+    let (sending, late) = std::thread::scope(|scope| -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
         let (times, told) = std::sync::mpsc::channel();
         let sender = &sender;
         let (prefixes, watched) = (&prefixes, &watched);
         let asn = table.asn;
-        let thread = scope.spawn(move || -> anyhow::Result<()> {
+        let thread = scope.spawn(move || -> anyhow::Result<Vec<f64>> {
             let mut random = Random(9);
             let start = Instant::now();
+            let mut late = Vec::new();
             for step in 0..seconds * 1000_u32 {
                 let due = start + Duration::from_millis(u64::from(step));
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                late.push(due.elapsed().as_secs_f64() * 1e6);
                 for number in 0..10_u32 {
                     let path = [asn, 4000 + random.below(500) as u32, 10_000 + step];
                     let prefix = if number == 5 {
@@ -302,7 +304,7 @@ pub fn churn(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
                     sender.write(&announcement(prefix, &path, Ipv4Addr::new(192, 0, 2, 1)))?;
                 }
             }
-            Ok(())
+            Ok(late)
         });
         let mut took = Vec::new();
         let end = Instant::now() + Duration::from_secs(u64::from(seconds) + 3);
@@ -325,10 +327,10 @@ pub fn churn(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
                 took.push(now.duration_since(at).as_secs_f64() * 1e6);
             }
         }
-        thread
+        let late = thread
             .join()
             .map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        Ok(took)
+        Ok((took, late))
     })?;
     let expected = seconds as usize * 1000;
     let detail = format!(
@@ -336,6 +338,8 @@ pub fn churn(bench: &mut Bench, table: &Table) -> anyhow::Result<()> {
         sending.len()
     );
     bench.check("churn/told", sending.len() == expected, detail);
+    // What the machine makes of a thread that only wants to wake up.
+    bench.add(Measure::of("timer_late_us", "10,000/s", "us", late).context("no timer")?);
     let measure = Measure::of("update_to_signal_us", "10,000/s", "us", sending);
     let measure = measure.context("no signal came")?;
     let p99 = measure.p99;
