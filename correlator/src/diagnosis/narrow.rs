@@ -74,6 +74,32 @@ pub struct Scene<'a> {
     asked: bool,
     /// What built up would have done so by now.
     settled: bool,
+    all: All,
+}
+
+/// How many of all peers and anchors are known to fail or to be alive.
+#[derive(Clone, Copy, Debug, Default)]
+struct All {
+    failing: usize,
+    alive: usize,
+    /// Anchors that are alive.
+    anchors: usize,
+}
+
+impl All {
+    fn of(states: impl Iterator<Item = State>, anchors: &[(PeerKey, State)]) -> Self {
+        let mut all = Self::default();
+        for state in states.chain(anchors.iter().map(|(_, state)| *state)) {
+            match state {
+                State::Failing | State::Late => all.failing += 1,
+                State::Alive | State::Presumed => all.alive += 1,
+                State::Unknown => {}
+            }
+        }
+        let alive = anchors.iter().filter(|(_, state)| *state == State::Alive);
+        all.anchors = alive.count();
+        all
+    }
 }
 
 /// The scene, once the wait is over and the egress itself is known to be well.
@@ -83,9 +109,13 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         return None;
     }
     let mut failures = view.of_case(case);
-    if case.verdict.as_ref().is_some_and(is_wide) {
+    let recovered_at = if case.verdict.as_ref().is_some_and(is_wide) {
+        Some(case.well_since?)
+    } else {
+        case.recovered_at
+    };
+    if let Some(well_since) = recovered_at {
         // What failed in a wide break tells nothing of a narrow one after it, until it tried again.
-        let well_since = case.well_since?;
         failures.retain(|f| {
             let tried = f.failing.renewed;
             tried > well_since && view.now >= tried + f.failing.limit.max(ANSWER)
@@ -126,10 +156,12 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
             (PeerKey(a.window.target.address()), state)
         })
         .collect();
+    let all = All::of(states.values().map(|(state, _)| *state), &anchors);
     let scene = Scene {
         failures,
         states,
         anchors,
+        all,
         asked: view.params.probes && !case.asked.is_empty(),
         settled: view.now >= case.suspected_at + SETTLED,
     };
@@ -236,20 +268,16 @@ impl Scene<'_> {
         }
     }
 
-    /// It is no wider break that shows in a class first, or is still building up: anchors answer, most of
-    /// what is not in the class is well, or something still is after a second.
+    /// It is no wider break or delay that shows in a class first, or is still building up: anchors answer,
+    /// or one does and most of what is not in the class is well, or something still is after a second.
     pub fn rest_is_well(&self, class: &Class) -> bool {
-        let states = |wanted: &[State]| {
-            let of = |state: &State| wanted.contains(state);
-            let peers = self.states.values().filter(|(state, _)| of(state)).count();
-            let anchors = self.anchors.iter().filter(|(_, state)| of(state)).count();
-            (peers, anchors)
-        };
-        let (peers, anchors) = states(&[State::Alive, State::Presumed]);
-        let alive = (peers + anchors).saturating_sub(class.alive);
-        let (failing, dead) = states(&[State::Failing, State::Late]);
-        let failing = (failing + dead).saturating_sub(class.failing.len() + class.late + class.anchors);
-        anchors >= ANCHORS || self.settled || failing * REST <= alive
+        let all = &self.all;
+        let alive = all.alive.saturating_sub(class.alive);
+        let failing = all
+            .failing
+            .saturating_sub(class.failing.len() + class.late + class.anchors);
+        let asked = all.anchors > 0 || self.anchors.is_empty();
+        all.anchors >= ANCHORS || self.settled || (asked && failing * REST <= alive)
     }
 
     /// The AS beyond the upstream that best explains the failures.
@@ -302,7 +330,7 @@ impl Scene<'_> {
 pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool {
     let population = view.population(&case.egress, Families::BOTH).peers;
     let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
-    let states = connected(view, case)
+    let states: BTreeMap<PeerKey, (State, Asked)> = connected(view, case)
         .map(|(key, _)| {
             let state = if failing.contains(&key) {
                 State::Failing
@@ -313,6 +341,7 @@ pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool
         })
         .collect();
     let scene = Scene {
+        all: All::of(states.values().map(|(state, _)| *state), &[]),
         failures: failures.to_vec(),
         states,
         anchors: Vec::new(),

@@ -63,11 +63,10 @@ fn way_in_works(view: &View<'_>, failures: &[Failure<'_>], bound: Timestamp) -> 
         }
         let mut connections = failure.peer.connections.values();
         all += 1;
-        heard += usize::from(
-            connections.any(|c| c.inbound_at.is_some_and(|at| at > bound + limit)),
-        );
+        heard +=
+            usize::from(connections.any(|c| c.inbound_at.is_some_and(|at| at > bound + limit)));
     }
-    heard >= 2 && heard * 4 >= all * 3
+    heard >= 2 && heard * 10 >= all * 9
 }
 
 /// One family is dead, and the other is seen alive: whether the dead one is IPv6.

@@ -127,12 +127,7 @@ impl Ledger {
     }
 
     /// It used to answer of late, and the newest two probes are lost.
-    pub(crate) fn fell_silent(
-        &self,
-        egress: &EgressName,
-        source: IpAddr,
-        target: IpAddr,
-    ) -> bool {
+    pub(crate) fn fell_silent(&self, egress: &EgressName, source: IpAddr, target: IpAddr) -> bool {
         self.flow
             .get(egress)
             .and_then(|sources| sources.get(&source))

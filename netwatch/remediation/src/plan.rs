@@ -299,7 +299,10 @@ fn route_for(
             onset: since,
             until: None,
         };
-        let well = proof_of(broken, prefix, since, None) == Proof::Alive
+        let proof = proof_of(broken, prefix, since, None);
+        // Of a narrow break that is old only what was asked since tells how far it still reaches.
+        let well = proof == Proof::Alive
+            || (!generic && proof != Proof::Dead)
             || (generic && facts.anchors_answer(policy, &way));
         if well {
             return Err(Skipped::PrimaryAnswers);

@@ -280,7 +280,10 @@ impl World {
         let fault_at = WARM + (settle * 1e6) as u64;
         let faults = fault::draw_all(&mut draw, params, &topology, fault_at);
         let last = faults.iter().map(|f| f.from).max().unwrap_or(fault_at);
-        let healed = faults.iter().map(|f| f.until).filter(|u| *u != fault::FOREVER);
+        let healed = faults
+            .iter()
+            .map(|f| f.until)
+            .filter(|u| *u != fault::FOREVER);
         let end = healed.fold(last, u64::max);
         let span = Span {
             warm: WARM,
