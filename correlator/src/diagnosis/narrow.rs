@@ -142,7 +142,7 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
             (key, (state, asked(view, case, &key, peer)))
         })
         .collect();
-    let anchors = view
+    let anchors: Vec<(PeerKey, State)> = view
         .anchors(&case.egress, None, case.onset, Families::BOTH)
         .iter()
         .map(|a| {

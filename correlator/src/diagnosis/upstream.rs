@@ -4,8 +4,8 @@
 //! are dead through this egress, none answers, peers of several origins agree (or every anchor
 //! missed several probes), and the backup carries probes with the flows' own source. Without
 //! usable anchors the TCP evidence must be strong, spread over origins, shared by nothing narrower
-//! than the egress, and old enough. Where nearly all who fail are still heard, the verdict is that the
-//! way out alone is dead. Closes when anchors in two ASes and the gateway answer for the
+//! than the egress, and old enough. Where no AS is known to name and nearly all who fail are
+//! still heard, the verdict is that the way out alone is dead. Closes when anchors in two ASes and the gateway answer for the
 //! time to heal; without probes, when the flows progress.
 
 use std::collections::BTreeMap;
@@ -47,7 +47,10 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let egress = case.egress.clone();
     let verdict = match other_family(view, case, families, bound) {
         Some(ipv6) => Verdict::AddressFamily { egress, ipv6 },
-        None if way_in_works(view, &failures, bound) => Verdict::EgressOnly { egress },
+        // Where an AS can be named that tells more, and is as true.
+        None if asn.is_none() && way_in_works(view, &failures, bound) => {
+            Verdict::EgressOnly { egress }
+        }
         None => Verdict::UpstreamAs { egress, asn },
     };
     Some(Finding { verdict, affected })

@@ -134,13 +134,15 @@ fn what_is_backed_off_after_an_isolation_is_no_fault_of_its_own() {
     }
 }
 
-/// Where all peers send and are heard by another egress, the way out alone is dead.
+/// Where all peers send and are heard, and BGP names nobody, the way out alone is dead.
 #[test]
 fn the_way_out_alone_is_told_from_an_upstream() {
     let verdict = |kind: &str, inbound: f64| {
         let mut params = calm(kind);
         params.traffic.inbound_all = inbound;
         params.traffic.inbound = inbound;
+        params.feed.prompt = 0.0;
+        params.feed.none = 1.0;
         let judged = world(&params, 3, Without::default());
         assert!(judged.right, "{judged:?}");
         judged.verdict
