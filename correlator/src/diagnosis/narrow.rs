@@ -123,8 +123,10 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
     }
     let building: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
     failures.retain(|f| view.now >= f.failing.at + t.narrow_persist);
-    let (answering, failures): (Vec<_>, Vec<_>) =
-        failures.into_iter().partition(|f| answers(view, case, f));
+    let lost = view.lost_in_a_row(&case.egress);
+    let (answering, failures): (Vec<_>, Vec<_>) = failures
+        .into_iter()
+        .partition(|f| answers(view, case, f, lost));
     let newest = failures.iter().map(Failure::surely_dark).max()?;
     let answering: BTreeSet<PeerKey> = answering.iter().map(|f| f.key).collect();
     let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
@@ -137,9 +139,9 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
             } else if answering.contains(&key) {
                 State::Alive
             } else {
-                state_of(view, case, &key, peer, newest)
+                state_of(view, case, (&key, peer), newest, lost)
             };
-            (key, (state, asked(view, case, &key, peer)))
+            (key, (state, asked(view, case, (&key, peer), lost)))
         })
         .collect();
     let anchors: Vec<(PeerKey, State)> = view
@@ -169,19 +171,24 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
 }
 
 /// The path to a failing peer answers probes with the flows' source: its application is slow.
-pub fn answers(view: &View<'_>, case: &Case, failure: &Failure<'_>) -> bool {
-    asked_alive(view, case, &failure.key, failure.surely_dark())
+/// So many probes in a row may be `lost` on a path that is well.
+pub fn answers(view: &View<'_>, case: &Case, failure: &Failure<'_>, lost: usize) -> bool {
+    asked_alive(view, case, &failure.key, failure.surely_dark(), lost)
 }
 
-fn asked_alive(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> bool {
+fn asked_alive(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp, lost: usize) -> bool {
     view.reach
         .find(&case.egress, ProbeSource::Flow, ProbeTarget::Suspect(key.0))
-        .is_some_and(|w| w.answered_since(bound) && w.misses(view.now) == 0)
+        .is_some_and(|w| w.answered_since(bound) && w.misses(view.now) <= lost)
 }
 
 /// It does not answer this way, and does another way: it answers probes, and this way is dead.
-fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> bool {
+fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp, lost: usize) -> bool {
     let target = ProbeTarget::Suspect(key.0);
+    let here = view.reach.find(&case.egress, ProbeSource::Flow, target);
+    if lost > 0 && here.is_some_and(|w| w.misses(view.now) <= lost) {
+        return false;
+    }
     let answered = |egress| {
         let window = view.reach.find(egress, ProbeSource::Flow, target);
         window.and_then(|w| w.arrived.filter(|_| w.answered_since(bound)))
@@ -200,10 +207,16 @@ fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> 
 /// An answer this way may take so much longer than one another way.
 const OTHER_WAY: Duration = Duration::from_millis(200);
 
-fn state_of(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer, bound: Timestamp) -> State {
-    if asked_alive(view, case, key, bound) || peer.delivered.is_some_and(|at| at > bound) {
+fn state_of(
+    view: &View<'_>,
+    case: &Case,
+    (key, peer): (&PeerKey, &Peer),
+    bound: Timestamp,
+    lost: usize,
+) -> State {
+    if asked_alive(view, case, key, bound, lost) || peer.delivered.is_some_and(|at| at > bound) {
         State::Alive
-    } else if asked_dead(view, case, key, bound) {
+    } else if asked_dead(view, case, key, bound, lost) {
         State::Failing
     } else if peer.delivered.is_none() && peer.failure().is_none() {
         State::Presumed
@@ -212,7 +225,7 @@ fn state_of(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer, bound: Tim
     }
 }
 
-fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
+fn asked(view: &View<'_>, case: &Case, (key, peer): (&PeerKey, &Peer), lost: usize) -> Asked {
     let Some(at) = case.asked.get(&key.0) else {
         return Asked::Not;
     };
@@ -222,8 +235,9 @@ fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
         .find(&case.egress, ProbeSource::Flow, ProbeTarget::Suspect(key.0));
     // The newest word counts: it is asked again and again.
     match window {
-        Some(w) if w.answered_since(*at) && w.misses(view.now) == 0 => Asked::Answered,
-        Some(w) if w.misses(view.now) > 0 => Asked::Silent,
+        Some(w) if w.misses(view.now) > lost => Asked::Silent,
+        Some(w) if w.answered_since(*at) => Asked::Answered,
+        Some(w) if w.misses(view.now) > 0 => Asked::Not,
         _ if view.now >= *at + limit.max(ANSWER) => Asked::Silent,
         _ => Asked::Not,
     }

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use events::{Asn, ProbeSource, Timestamp, Verdict};
+use events::{Asn, EgressName, ProbeSource, ProbeTarget, Timestamp, Verdict};
 
 use super::{Finding, everyone, narrow};
 use crate::case::Case;
@@ -19,7 +19,7 @@ use crate::tally::{Failure, Tally, against, enough_peers};
 use crate::view::{Anchor, Families, View, ases};
 
 /// Who sends at all has sent within so long.
-const HEARD: Duration = Duration::from_millis(150);
+const HEARD: Duration = Duration::from_millis(100);
 /// What recovers shows it within so long, everywhere.
 const RECOVERY: Duration = Duration::from_millis(150);
 
@@ -60,14 +60,13 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
 fn way_in_works(view: &View<'_>, failures: &[Failure<'_>], bound: Timestamp) -> bool {
     let (mut heard, mut all) = (0_usize, 0_usize);
     for failure in failures {
-        let limit = failure.failing.limit;
-        if view.now < failure.surely_dark().max(bound) + limit + HEARD {
+        let dark = failure.surely_dark().max(bound);
+        if view.now < dark + HEARD {
             continue;
         }
         let mut connections = failure.peer.connections.values();
         all += 1;
-        heard +=
-            usize::from(connections.any(|c| c.inbound_at.is_some_and(|at| at > bound + limit)));
+        heard += usize::from(connections.any(|c| c.inbound_at.is_some_and(|at| at > dark)));
     }
     heard >= 2 && heard * 10 >= all * 9
 }
@@ -119,9 +118,10 @@ pub fn beyond_gateway(
         return false;
     }
     // Suspects of several prefixes that answer: their applications are slow, not the path.
+    let lost = view.lost_in_a_row(&case.egress);
     let answering = failures
         .iter()
-        .filter(|f| narrow::answers(view, case, f))
+        .filter(|f| narrow::answers(view, case, f, lost))
         .count();
     if answering >= 2 {
         return false;
@@ -227,10 +227,10 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Famil
             continue;
         }
         let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, families);
-        // Its anchors speak for the whole of it, suspects only where there are none; and it may have died
-        // since an answer.
+        // Its anchors speak for the whole of it, else only who answers there and not here; and it may have
+        // died since an answer.
         let alive = |a: &Anchor<'_>| a.window.answered_since(bound) && a.window.current(view.now);
-        if !flow.is_empty() && !flow.iter().any(alive) {
+        if !flow.is_empty() && !flow.iter().any(alive) && !only_there(view, case, other, bound) {
             continue;
         }
         if view.answered(other, ProbeSource::Flow, bound, families) {
@@ -257,6 +257,16 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Famil
         && view
             .others(&case.egress)
             .all(|other| view.anchors(other, None, case.onset, families).is_empty())
+}
+
+/// A suspect answers through another egress and not through the one in question.
+fn only_there(view: &View<'_>, case: &Case, other: &EgressName, bound: Timestamp) -> bool {
+    view.reach
+        .of(other)
+        .filter(|w| w.source == ProbeSource::Flow && w.answered_since(bound))
+        .filter(|w| matches!(w.target, ProbeTarget::Suspect(_)))
+        .filter_map(|w| view.reach.find(&case.egress, w.source, w.target))
+        .any(|here| !here.answered_since(bound) && here.misses(view.now) >= 1)
 }
 
 /// The AS next to ours that most broken paths share.
