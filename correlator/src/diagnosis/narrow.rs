@@ -159,13 +159,18 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         })
         .collect();
     let all = All::of(states.values().map(|(state, _)| *state), &anchors);
+    let mut began: Vec<Timestamp> = failures.iter().map(|f| f.failing.at).collect();
+    began.sort_unstable();
+    let settled = began
+        .get(began.len() / 2)
+        .is_some_and(|middle| view.now >= *middle + SETTLED);
     let scene = Scene {
         failures,
         states,
         anchors,
         all,
         asked: view.params.probes && !case.asked.is_empty(),
-        settled: view.now >= case.suspected_at + SETTLED,
+        settled,
     };
     scene.egress_well().then_some(scene)
 }
@@ -243,7 +248,7 @@ fn asked(view: &View<'_>, case: &Case, (key, peer): (&PeerKey, &Peer), lost: usi
     }
 }
 
-/// So long after the suspicion what is still alive stays so.
+/// So long after half of the failures what is still alive stays so.
 const SETTLED: Duration = Duration::from_secs(1);
 /// So many anchors that answer speak for the egress.
 const ANCHORS: usize = 2;

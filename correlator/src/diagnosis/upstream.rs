@@ -64,9 +64,14 @@ fn way_in_works(view: &View<'_>, failures: &[Failure<'_>], bound: Timestamp) -> 
         if view.now < dark + HEARD {
             continue;
         }
+        // What came since its packets go another way says nothing of this one.
+        let moved = failure.peer.route.as_ref().filter(|r| r.previous.is_some());
+        let until = moved.map_or(view.now, |r| r.changed_at);
         let mut connections = failure.peer.connections.values();
         all += 1;
-        heard += usize::from(connections.any(|c| c.inbound_at.is_some_and(|at| at > dark)));
+        heard += usize::from(
+            connections.any(|c| c.inbound_at.is_some_and(|at| at > dark && at <= until)),
+        );
     }
     heard >= 2 && heard * 10 >= all * 9
 }

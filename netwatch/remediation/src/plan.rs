@@ -300,9 +300,16 @@ fn route_for(
             until: None,
         };
         let proof = proof_of(broken, prefix, since, None);
-        // Of a narrow break that is old only what was asked since tells how far it still reaches.
+        // Of a narrow break that is old, or where no anchor proves the backup, only what was asked since
+        // tells how far it still reaches.
+        let backup = policy.egresses.iter().filter(|e| e.name != *broken);
+        let proven = backup.map(|e| Way {
+            egress: &e.name,
+            ..way
+        });
+        let narrow = !generic || !proven.into_iter().any(|w| facts.anchors_answer(policy, &w));
         let well = proof == Proof::Alive
-            || (!generic && proof != Proof::Dead)
+            || (narrow && proof != Proof::Dead)
             || (generic && facts.anchors_answer(policy, &way));
         if well {
             return Err(Skipped::PrimaryAnswers);
