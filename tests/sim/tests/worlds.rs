@@ -143,6 +143,8 @@ fn the_way_out_alone_is_told_from_an_upstream() {
         params.traffic.inbound = inbound;
         params.feed.prompt = 0.0;
         params.feed.none = 1.0;
+        // Once a route is in, what is heard tells of that one.
+        params.adapter.install_ms = [600.0, 700.0];
         let judged = world(&params, 3, Without::default());
         assert!(judged.right, "{judged:?}");
         judged.verdict
