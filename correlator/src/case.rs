@@ -99,6 +99,8 @@ pub struct Case {
     pub related: Vec<IncidentId>,
     /// The path looks well since.
     pub well_since: Option<Timestamp>,
+    /// What broke more widely, before the verdict became narrow, was well again since.
+    pub recovered_at: Option<Timestamp>,
     /// Something bad was last seen then.
     pub bad_at: Timestamp,
     /// When the verdict took its present form.

@@ -8,7 +8,7 @@ use events::{
     PeerKey, Prefix, Timestamp, Verdict,
 };
 
-use crate::case::{Case, egress_of, rank};
+use crate::case::{Case, egress_of, is_wide, rank};
 use crate::correlator::{Correlator, Output, PUBLISH_DELAY};
 use crate::diagnosis::{self, Finding};
 use crate::heal::{self, Health};
@@ -132,6 +132,7 @@ impl Correlator {
             cause: None,
             related,
             well_since: None,
+            recovered_at: None,
             bad_at: now,
         }
     }
@@ -199,6 +200,9 @@ impl Correlator {
         }
         self.peers.outage(case.failed.iter());
         case.dark_by = dark_by;
+        if case.verdict.as_ref().is_some_and(is_wide) {
+            case.recovered_at = case.well_since;
+        }
         case.verdict = Some(verdict.clone());
         case.verdict_at = Some(now);
         case.rival = None;

@@ -114,6 +114,13 @@ impl Window {
         lost >= 2 && within.all(|s| s.rtt.is_none())
     }
 
+    /// A probe sent in this time was answered.
+    pub fn answered_between(&self, from: Timestamp, until: Timestamp) -> bool {
+        self.shots
+            .iter()
+            .any(|s| s.rtt.is_some() && s.sent_at >= from && s.sent_at < until)
+    }
+
     /// A probe sent at or after `bound` was answered.
     pub fn answered_since(&self, bound: Timestamp) -> bool {
         self.last_reply.is_some_and(|at| at >= bound)

@@ -22,6 +22,13 @@ const ON_THE_WAY: Duration = Duration::from_millis(25);
 /// Failures older than the others by more than this are another story.
 const CLUSTER: Duration = Duration::from_millis(500);
 
+/// Loss is what anchors lost within so long, of so many probes at least ...
+const LATELY: Duration = Duration::from_secs(1);
+const ENOUGH: usize = 20;
+/// ... and chance what happens once in so many.
+const BY_CHANCE: f64 = 0.05;
+const MOST_IN_A_ROW: i32 = 8;
+
 /// The facts.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -375,6 +382,29 @@ impl<'a> View<'a> {
                 Some(Anchor { asn: *asn, window })
             })
             .collect()
+    }
+
+    /// So many probes in a row may be lost by chance on an egress, as its anchors fare of late.
+    pub fn lost_in_a_row(&self, egress: &EgressName) -> usize {
+        let windows = self.reach.of(egress);
+        let anchors = windows.filter(|w| {
+            // What is dark is no chance.
+            matches!(w.target, ProbeTarget::Anchor(_))
+                && w.misses(self.now) < self.params.thresholds.anchor_misses
+        });
+        let (answered, sent) = anchors
+            .map(|w| w.tally(self.now - LATELY))
+            .filter(|(answered, _)| *answered > 0)
+            .fold((0, 0), |(a, b), (answered, sent)| (a + answered, b + sent));
+        if sent < ENOUGH {
+            return 0;
+        }
+        #[allow(clippy::cast_precision_loss)] // Far below 2^52.
+        let loss = (sent - answered) as f64 / sent as f64;
+        (1..MOST_IN_A_ROW)
+            .find(|n| loss.powi(*n) <= BY_CHANCE)
+            .map_or(MOST_IN_A_ROW, |n| n - 1)
+            .unsigned_abs() as usize
     }
 
     /// Gateways of an egress that used to answer around `onset`.

@@ -74,6 +74,32 @@ pub struct Scene<'a> {
     asked: bool,
     /// What built up would have done so by now.
     settled: bool,
+    all: All,
+}
+
+/// How many of all peers and anchors are known to fail or to be alive.
+#[derive(Clone, Copy, Debug, Default)]
+struct All {
+    failing: usize,
+    alive: usize,
+    /// Anchors that are alive.
+    anchors: usize,
+}
+
+impl All {
+    fn of(states: impl Iterator<Item = State>, anchors: &[(PeerKey, State)]) -> Self {
+        let mut all = Self::default();
+        for state in states.chain(anchors.iter().map(|(_, state)| *state)) {
+            match state {
+                State::Failing | State::Late => all.failing += 1,
+                State::Alive | State::Presumed => all.alive += 1,
+                State::Unknown => {}
+            }
+        }
+        let alive = anchors.iter().filter(|(_, state)| *state == State::Alive);
+        all.anchors = alive.count();
+        all
+    }
 }
 
 /// The scene, once the wait is over and the egress itself is known to be well.
@@ -83,9 +109,13 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         return None;
     }
     let mut failures = view.of_case(case);
-    if case.verdict.as_ref().is_some_and(is_wide) {
+    let recovered_at = if case.verdict.as_ref().is_some_and(is_wide) {
+        Some(case.well_since?)
+    } else {
+        case.recovered_at
+    };
+    if let Some(well_since) = recovered_at {
         // What failed in a wide break tells nothing of a narrow one after it, until it tried again.
-        let well_since = case.well_since?;
         failures.retain(|f| {
             let tried = f.failing.renewed;
             tried > well_since && view.now >= tried + f.failing.limit.max(ANSWER)
@@ -93,8 +123,10 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
     }
     let building: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
     failures.retain(|f| view.now >= f.failing.at + t.narrow_persist);
-    let (answering, failures): (Vec<_>, Vec<_>) =
-        failures.into_iter().partition(|f| answers(view, case, f));
+    let lost = view.lost_in_a_row(&case.egress);
+    let (answering, failures): (Vec<_>, Vec<_>) = failures
+        .into_iter()
+        .partition(|f| answers(view, case, f, lost));
     let newest = failures.iter().map(Failure::surely_dark).max()?;
     let answering: BTreeSet<PeerKey> = answering.iter().map(|f| f.key).collect();
     let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
@@ -107,12 +139,12 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
             } else if answering.contains(&key) {
                 State::Alive
             } else {
-                state_of(view, case, &key, peer, newest)
+                state_of(view, case, (&key, peer), newest, lost)
             };
-            (key, (state, asked(view, case, &key, peer)))
+            (key, (state, asked(view, case, (&key, peer), lost)))
         })
         .collect();
-    let anchors = view
+    let anchors: Vec<(PeerKey, State)> = view
         .anchors(&case.egress, None, case.onset, Families::BOTH)
         .iter()
         .map(|a| {
@@ -126,30 +158,42 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
             (PeerKey(a.window.target.address()), state)
         })
         .collect();
+    let all = All::of(states.values().map(|(state, _)| *state), &anchors);
+    let mut began: Vec<Timestamp> = failures.iter().map(|f| f.failing.at).collect();
+    began.sort_unstable();
+    let settled = began
+        .get(began.len() / 2)
+        .is_some_and(|middle| view.now >= *middle + SETTLED);
     let scene = Scene {
         failures,
         states,
         anchors,
+        all,
         asked: view.params.probes && !case.asked.is_empty(),
-        settled: view.now >= case.suspected_at + SETTLED,
+        settled,
     };
     scene.egress_well().then_some(scene)
 }
 
 /// The path to a failing peer answers probes with the flows' source: its application is slow.
-pub fn answers(view: &View<'_>, case: &Case, failure: &Failure<'_>) -> bool {
-    asked_alive(view, case, &failure.key, failure.surely_dark())
+/// So many probes in a row may be `lost` on a path that is well.
+pub fn answers(view: &View<'_>, case: &Case, failure: &Failure<'_>, lost: usize) -> bool {
+    asked_alive(view, case, &failure.key, failure.surely_dark(), lost)
 }
 
-fn asked_alive(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> bool {
+fn asked_alive(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp, lost: usize) -> bool {
     view.reach
         .find(&case.egress, ProbeSource::Flow, ProbeTarget::Suspect(key.0))
-        .is_some_and(|w| w.answered_since(bound) && w.misses(view.now) == 0)
+        .is_some_and(|w| w.answered_since(bound) && w.misses(view.now) <= lost)
 }
 
 /// It does not answer this way, and does another way: it answers probes, and this way is dead.
-fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> bool {
+fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp, lost: usize) -> bool {
     let target = ProbeTarget::Suspect(key.0);
+    let here = view.reach.find(&case.egress, ProbeSource::Flow, target);
+    if lost > 0 && here.is_some_and(|w| w.misses(view.now) <= lost) {
+        return false;
+    }
     let answered = |egress| {
         let window = view.reach.find(egress, ProbeSource::Flow, target);
         window.and_then(|w| w.arrived.filter(|_| w.answered_since(bound)))
@@ -168,10 +212,16 @@ fn asked_dead(view: &View<'_>, case: &Case, key: &PeerKey, bound: Timestamp) -> 
 /// An answer this way may take so much longer than one another way.
 const OTHER_WAY: Duration = Duration::from_millis(200);
 
-fn state_of(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer, bound: Timestamp) -> State {
-    if asked_alive(view, case, key, bound) || peer.delivered.is_some_and(|at| at > bound) {
+fn state_of(
+    view: &View<'_>,
+    case: &Case,
+    (key, peer): (&PeerKey, &Peer),
+    bound: Timestamp,
+    lost: usize,
+) -> State {
+    if asked_alive(view, case, key, bound, lost) || peer.delivered.is_some_and(|at| at > bound) {
         State::Alive
-    } else if asked_dead(view, case, key, bound) {
+    } else if asked_dead(view, case, key, bound, lost) {
         State::Failing
     } else if peer.delivered.is_none() && peer.failure().is_none() {
         State::Presumed
@@ -180,7 +230,7 @@ fn state_of(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer, bound: Tim
     }
 }
 
-fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
+fn asked(view: &View<'_>, case: &Case, (key, peer): (&PeerKey, &Peer), lost: usize) -> Asked {
     let Some(at) = case.asked.get(&key.0) else {
         return Asked::Not;
     };
@@ -190,14 +240,15 @@ fn asked(view: &View<'_>, case: &Case, key: &PeerKey, peer: &Peer) -> Asked {
         .find(&case.egress, ProbeSource::Flow, ProbeTarget::Suspect(key.0));
     // The newest word counts: it is asked again and again.
     match window {
-        Some(w) if w.answered_since(*at) && w.misses(view.now) == 0 => Asked::Answered,
-        Some(w) if w.misses(view.now) > 0 => Asked::Silent,
+        Some(w) if w.misses(view.now) > lost => Asked::Silent,
+        Some(w) if w.answered_since(*at) => Asked::Answered,
+        Some(w) if w.misses(view.now) > 0 => Asked::Not,
         _ if view.now >= *at + limit.max(ANSWER) => Asked::Silent,
         _ => Asked::Not,
     }
 }
 
-/// So long after the suspicion what is still alive stays so.
+/// So long after half of the failures what is still alive stays so.
 const SETTLED: Duration = Duration::from_secs(1);
 /// So many anchors that answer speak for the egress.
 const ANCHORS: usize = 2;
@@ -236,21 +287,16 @@ impl Scene<'_> {
         }
     }
 
-    /// It is no wider break that shows in a class first, or is still building up: anchors answer, most of
-    /// what is not in the class is well, or something still is after a second.
+    /// It is no wider break or delay that shows in a class first, or is still building up: anchors answer,
+    /// or one does and most of what is not in the class is well, or something still is after a second.
     pub fn rest_is_well(&self, class: &Class) -> bool {
-        let states = |wanted: &[State]| {
-            let of = |state: &State| wanted.contains(state);
-            let peers = self.states.values().filter(|(state, _)| of(state)).count();
-            let anchors = self.anchors.iter().filter(|(_, state)| of(state)).count();
-            (peers, anchors)
-        };
-        let (peers, anchors) = states(&[State::Alive, State::Presumed]);
-        let alive = (peers + anchors).saturating_sub(class.alive);
-        let (failing, dead) = states(&[State::Failing, State::Late]);
-        let failing =
-            (failing + dead).saturating_sub(class.failing.len() + class.late + class.anchors);
-        anchors >= ANCHORS || self.settled || failing * REST <= alive
+        let all = &self.all;
+        let alive = all.alive.saturating_sub(class.alive);
+        let failing = all
+            .failing
+            .saturating_sub(class.failing.len() + class.late + class.anchors);
+        let asked = all.anchors > 0 || self.anchors.is_empty();
+        all.anchors >= ANCHORS || self.settled || (asked && failing * REST <= alive)
     }
 
     /// The AS beyond the upstream that best explains the failures.
@@ -303,7 +349,7 @@ impl Scene<'_> {
 pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool {
     let population = view.population(&case.egress, Families::BOTH).peers;
     let failing: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
-    let states = connected(view, case)
+    let states: BTreeMap<PeerKey, (State, Asked)> = connected(view, case)
         .map(|(key, _)| {
             let state = if failing.contains(&key) {
                 State::Failing
@@ -314,6 +360,7 @@ pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool
         })
         .collect();
     let scene = Scene {
+        all: All::of(states.values().map(|(state, _)| *state), &[]),
         failures: failures.to_vec(),
         states,
         anchors: Vec::new(),

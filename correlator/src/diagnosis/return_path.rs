@@ -8,14 +8,28 @@
 
 use std::time::Duration;
 
-use events::{ProbeSource, Verdict};
+use events::{EgressName, ProbeSource, ProbeTarget, Timestamp, Verdict};
 
 use super::{Finding, everyone, upstream};
 use crate::case::Case;
-use crate::view::{View, ases};
+use crate::view::{Families, View, ases};
 
 /// Suspects' flow-source probes must have had the time to come back.
 const SUSPECTS_WAIT: Duration = Duration::from_millis(150);
+
+/// Later than this what answers may have begun to just now, and the flows' source may follow.
+const NEW: Duration = Duration::from_secs(1);
+const FOLLOWS: Duration = Duration::from_millis(300);
+
+/// An answer came to what was sent long enough ago for the flows' source to be answered as well.
+fn lasting(view: &View<'_>, egress: &EgressName, bound: Timestamp, families: Families) -> bool {
+    view.reach.of(egress).any(|w| {
+        w.source == ProbeSource::Link
+            && !matches!(w.target, ProbeTarget::Gateway(_))
+            && families.has(w.target.address())
+            && w.answered_between(bound, view.now - FOLLOWS)
+    })
+}
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let failures = view.of_case(case);
@@ -43,7 +57,8 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
             return None;
         }
         // Silence proves something only where the flows' source used to be answered.
-        let proven = view.answered(name, ProbeSource::Link, bound, families);
+        let proven = view.answered(name, ProbeSource::Link, bound, families)
+            && (view.now < case.suspected_at + NEW || lasting(view, name, bound, families));
         link_proven |= proven && !flow.is_empty();
         if !proven {
             dark.push(name);

@@ -8,10 +8,14 @@ use std::collections::BTreeSet;
 use events::Verdict;
 
 use super::{Finding, narrow};
-use crate::case::Case;
+use crate::case::{Case, is_wide};
 use crate::view::View;
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
+    // One that is still backed off after a wide break is no news.
+    if case.verdict.as_ref().is_some_and(is_wide) {
+        return None;
+    }
     let scene = narrow::scene(view, case)?;
     let oldest = scene
         .failures

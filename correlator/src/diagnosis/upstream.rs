@@ -4,14 +4,14 @@
 //! are dead through this egress, none answers, peers of several origins agree (or every anchor
 //! missed several probes), and the backup carries probes with the flows' own source. Without
 //! usable anchors the TCP evidence must be strong, spread over origins, shared by nothing narrower
-//! than the egress, and old enough. Where nearly all who fail are still heard, the verdict is that the
-//! way out alone is dead. Closes when anchors in two ASes and the gateway answer for the
+//! than the egress, and old enough. Where no AS is known to name and nearly all who fail are
+//! still heard, the verdict is that the way out alone is dead. Closes when anchors in two ASes and the gateway answer for the
 //! time to heal; without probes, when the flows progress.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use events::{Asn, ProbeSource, Timestamp, Verdict};
+use events::{Asn, EgressName, ProbeSource, ProbeTarget, Timestamp, Verdict};
 
 use super::{Finding, everyone, narrow};
 use crate::case::Case;
@@ -19,7 +19,7 @@ use crate::tally::{Failure, Tally, against, enough_peers};
 use crate::view::{Anchor, Families, View, ases};
 
 /// Who sends at all has sent within so long.
-const HEARD: Duration = Duration::from_millis(150);
+const HEARD: Duration = Duration::from_millis(100);
 /// What recovers shows it within so long, everywhere.
 const RECOVERY: Duration = Duration::from_millis(150);
 
@@ -47,7 +47,10 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     let egress = case.egress.clone();
     let verdict = match other_family(view, case, families, bound) {
         Some(ipv6) => Verdict::AddressFamily { egress, ipv6 },
-        None if way_in_works(view, &failures, bound) => Verdict::EgressOnly { egress },
+        // Where an AS can be named that tells more, and is as true.
+        None if asn.is_none() && way_in_works(view, &failures, bound) => {
+            Verdict::EgressOnly { egress }
+        }
         None => Verdict::UpstreamAs { egress, asn },
     };
     Some(Finding { verdict, affected })
@@ -57,16 +60,20 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
 fn way_in_works(view: &View<'_>, failures: &[Failure<'_>], bound: Timestamp) -> bool {
     let (mut heard, mut all) = (0_usize, 0_usize);
     for failure in failures {
-        let limit = failure.failing.limit;
-        if view.now < failure.surely_dark().max(bound) + limit + HEARD {
+        let dark = failure.surely_dark().max(bound);
+        if view.now < dark + HEARD {
             continue;
         }
+        // What came since its packets go another way says nothing of this one.
+        let moved = failure.peer.route.as_ref().filter(|r| r.previous.is_some());
+        let until = moved.map_or(view.now, |r| r.changed_at);
         let mut connections = failure.peer.connections.values();
         all += 1;
-        heard +=
-            usize::from(connections.any(|c| c.inbound_at.is_some_and(|at| at > bound + limit)));
+        heard += usize::from(
+            connections.any(|c| c.inbound_at.is_some_and(|at| at > dark && at <= until)),
+        );
     }
-    heard >= 2 && heard * 4 >= all * 3
+    heard >= 2 && heard * 10 >= all * 9
 }
 
 /// One family is dead, and the other is seen alive: whether the dead one is IPv6.
@@ -116,9 +123,10 @@ pub fn beyond_gateway(
         return false;
     }
     // Suspects of several prefixes that answer: their applications are slow, not the path.
+    let lost = view.lost_in_a_row(&case.egress);
     let answering = failures
         .iter()
-        .filter(|f| narrow::answers(view, case, f))
+        .filter(|f| narrow::answers(view, case, f, lost))
         .count();
     if answering >= 2 {
         return false;
@@ -224,10 +232,10 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Famil
             continue;
         }
         let flow = view.anchors(other, Some(ProbeSource::Flow), case.onset, families);
-        // Its anchors speak for the whole of it, suspects only where there are none; and it may have died
-        // since an answer.
+        // Its anchors speak for the whole of it, else only who answers there and not here; and it may have
+        // died since an answer.
         let alive = |a: &Anchor<'_>| a.window.answered_since(bound) && a.window.current(view.now);
-        if !flow.is_empty() && !flow.iter().any(alive) {
+        if !flow.is_empty() && !flow.iter().any(alive) && !only_there(view, case, other, bound) {
             continue;
         }
         if view.answered(other, ProbeSource::Flow, bound, families) {
@@ -254,6 +262,16 @@ fn backup_proven(view: &View<'_>, case: &Case, bound: Timestamp, families: Famil
         && view
             .others(&case.egress)
             .all(|other| view.anchors(other, None, case.onset, families).is_empty())
+}
+
+/// A suspect answers through another egress and not through the one in question.
+fn only_there(view: &View<'_>, case: &Case, other: &EgressName, bound: Timestamp) -> bool {
+    view.reach
+        .of(other)
+        .filter(|w| w.source == ProbeSource::Flow && w.answered_since(bound))
+        .filter(|w| matches!(w.target, ProbeTarget::Suspect(_)))
+        .filter_map(|w| view.reach.find(&case.egress, w.source, w.target))
+        .any(|here| !here.answered_since(bound) && here.misses(view.now) >= 1)
 }
 
 /// The AS next to ours that most broken paths share.

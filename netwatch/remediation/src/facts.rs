@@ -29,6 +29,7 @@ struct Known {
 }
 
 /// A way to be proven: egress, the flows' source, and which probes count by when they were sent.
+#[derive(Clone, Copy)]
 pub(crate) struct Way<'a> {
     pub egress: &'a EgressName,
     pub source: IpAddr,

@@ -295,7 +295,17 @@ fn route_for(
             onset: since,
             until: None,
         };
-        let well = proof_of(broken, prefix, since, None) == Proof::Alive
+        let proof = proof_of(broken, prefix, since, None);
+        // Of a narrow break that is old, or where no anchor proves the backup, only what was asked since
+        // tells how far it still reaches.
+        let backup = policy.egresses.iter().filter(|e| e.name != *broken);
+        let proven = backup.map(|e| Way {
+            egress: &e.name,
+            ..way
+        });
+        let narrow = !generic || !proven.into_iter().any(|w| facts.anchors_answer(policy, &w));
+        let well = proof == Proof::Alive
+            || (narrow && proof != Proof::Dead)
             || (generic && facts.anchors_answer(policy, &way));
         if well {
             return Err(Skipped::PrimaryAnswers);

@@ -253,9 +253,11 @@ fn without_proof_it_waits_asks_and_then_refuses() {
         "refused: backup not proven with the flows' source"
     );
     assert_eq!(world.probes_asked(), 1);
-    // Late proof with the next update is not too late.
+    // Late proof with the next update is not too late, once the primary had the time to answer as well.
     world.at(ONSET + 2_000).anchors(true);
     world.at(ONSET + 2_100).confirm("i", upstream(), &ALL);
+    assert!(world.installs().is_empty());
+    world.at(ONSET + 2_700).confirm("i", upstream(), &ALL);
     assert_eq!(world.installs().len(), 1);
 }
 

@@ -1,5 +1,6 @@
 //! The adapters' part: probes, routes, the FIB, the BGP feed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -89,17 +90,21 @@ pub fn engine_params(topology: &Topology, without: Without) -> EngineParams {
     }
 }
 
+fn end_of<'a>(
+    topology: &'a Topology,
+    by_address: &BTreeMap<PeerKey, usize>,
+    address: IpAddr,
+) -> Option<End<'a>> {
+    if let Some(peer) = by_address.get(&PeerKey(address)) {
+        return Some(End::Peer(*peer, &topology.peers[*peer]));
+    }
+    let anchor = topology.anchors.iter().find(|a| a.address == address);
+    anchor.map(End::Anchor)
+}
+
 impl World {
     fn egress_number(&self, name: &EgressName) -> Option<usize> {
         self.topology.egresses.iter().position(|e| e.name == *name)
-    }
-
-    fn end_of(&self, address: IpAddr) -> Option<End<'_>> {
-        if let Some(peer) = self.by_address.get(&PeerKey(address)) {
-            return Some(End::Peer(*peer, &self.topology.peers[*peer]));
-        }
-        let anchor = self.topology.anchors.iter().find(|a| a.address == address);
-        anchor.map(End::Anchor)
     }
 
     /// A probe leaves.
@@ -116,15 +121,14 @@ impl World {
         }
         let gateway = matches!(path.target, ProbeTarget::Gateway(_));
         let address = path.target.address();
+        let v6 = address.is_ipv6();
         let end = if gateway {
-            End::Gateway {
-                v6: address.is_ipv6(),
-            }
+            Some(End::Gateway { v6 })
         } else {
-            match self.end_of(address) {
-                Some(end) => end,
-                None => return,
-            }
+            end_of(&self.topology, &self.by_address, address)
+        };
+        let Some(end) = end else {
+            return;
         };
         let inbound = if flow { self.topology.inbound } else { egress };
         let (out, back, jitter, loss) = match end {
@@ -164,17 +168,6 @@ impl World {
             )
         };
         let rtt = out + more_out + queueing + back + more_back;
-        // `end` borrows the topology: asked again after the draws.
-        let end = if gateway {
-            End::Gateway {
-                v6: address.is_ipv6(),
-            }
-        } else {
-            match self.end_of(address) {
-                Some(end) => end,
-                None => return,
-            }
-        };
         let lost_back = dies_back(&self.cuts, now + rtt, inbound, flow, &end);
         let silent = matches!(end, End::Peer(n, _) if self.silent[n]);
         let lost =
@@ -324,7 +317,7 @@ impl World {
     }
 
     fn fact(&self, key: PeerKey, egress: usize) -> Option<RouteFact> {
-        let host = match self.end_of(key.0)? {
+        let host = match end_of(&self.topology, &self.by_address, key.0)? {
             End::Anchor(host) | End::Peer(_, host) => host,
             End::Gateway { .. } => return None,
         };

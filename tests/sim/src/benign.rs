@@ -61,6 +61,25 @@ pub struct Restart {
     pub back: u64,
 }
 
+impl Restart {
+    /// A restart at `at`, with this ending or either, that takes up to `longest` milliseconds.
+    fn draw(draw: &mut Draw, peer: usize, at: u64, ending: Option<Ending>, longest: f64) -> Self {
+        let ending = ending.unwrap_or_else(|| {
+            if draw.chance(0.5) {
+                Ending::Reset
+            } else {
+                Ending::Fin
+            }
+        });
+        Self {
+            peer,
+            at,
+            ending,
+            back: at + micros(draw.log_range([300.0, longest])),
+        }
+    }
+}
+
 /// A change in a neighbour's table that means nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Noise {
@@ -353,16 +372,8 @@ impl Disturbances {
                     for _ in 0..count {
                         let at = at + draw.below(1_000_000) as u64;
                         let peer = draw.below(peers);
-                        self.restarts.push(Restart {
-                            peer,
-                            at,
-                            ending: if draw.chance(0.5) {
-                                Ending::Reset
-                            } else {
-                                Ending::Fin
-                            },
-                            back: at + micros(draw.log_range([300.0, 3_000.0])),
-                        });
+                        self.restarts
+                            .push(Restart::draw(draw, peer, at, None, 3_000.0));
                     }
                     at + 4_000_000
                 }
@@ -418,12 +429,9 @@ impl Disturbances {
                     for _ in 0..count {
                         let at = until + draw.below(300_000) as u64;
                         let peer = draw.below(peers);
-                        self.restarts.push(Restart {
-                            peer,
-                            at,
-                            ending: Ending::Reset,
-                            back: at + micros(draw.log_range([300.0, 3_000.0])),
-                        });
+                        let reset = Some(Ending::Reset);
+                        self.restarts
+                            .push(Restart::draw(draw, peer, at, reset, 3_000.0));
                     }
                     end = end.max(until + 2_000_000);
                     break;
@@ -455,16 +463,8 @@ impl Disturbances {
         if self.restarts.iter().any(|r| r.peer == peer) {
             return;
         }
-        self.restarts.push(Restart {
-            peer,
-            at,
-            ending: if draw.chance(0.5) {
-                Ending::Reset
-            } else {
-                Ending::Fin
-            },
-            back: at + micros(draw.log_range([300.0, 5_000.0])),
-        });
+        self.restarts
+            .push(Restart::draw(draw, peer, at, None, 5_000.0));
     }
 }
 

@@ -10,12 +10,13 @@ use crate::tcp::Sender;
 /// Between two sweeps while anything is late.
 pub const SWEEP: u64 = 5_000;
 /// Healthy connections are looked at so many sweeps late.
-pub const HEALTHY: u64 = 5;
+pub const HEALTHY: u64 = 3;
 /// The longest time between two sweeps.
 pub const LONGEST_SWEEP: u64 = 50_000;
 /// Healthy connections are told of for so long once something may be broken.
 pub const ATTENTION: u64 = 500_000;
-const LATE: u64 = 10_000;
+/// What is late within this is looked at by each sweep, too.
+pub const LATE: u64 = 20_000;
 const BASELINE: u64 = 1_000_000;
 
 /// A time of the model as the engine knows it.
@@ -59,7 +60,7 @@ impl Live {
         let moved = self.una != socket.una()
             || self.sent_at != socket.sent_at
             || self.received_at != received_at;
-        let patience = socket.srtt() + 2 * socket.mdev() + LATE;
+        let patience = socket.srtt() + 4 * socket.mdev() + LATE;
         let oldest = socket.oldest();
         let age = oldest.map(|at| now.saturating_sub(at));
         let is_late = age.is_some_and(|age| age > patience);

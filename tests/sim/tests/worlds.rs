@@ -120,6 +120,39 @@ fn one_calm_world_of_each_wide_fault_is_judged_right() {
     }
 }
 
+/// Connections are backed off when everything comes back, and silent for seconds: nothing is made of that.
+#[test]
+fn what_is_backed_off_after_an_isolation_is_no_fault_of_its_own() {
+    let mut params = calm("isolation");
+    params.fault_shape.heals = 1.0;
+    params.fault_shape.heals_after_s = [3.0, 8.0];
+    params.world.observe_s = 14.0;
+    for seed in 0..8 {
+        let judged = world(&params, world_seed(3, seed), Without::default());
+        assert!(judged.right && judged.wrong.is_empty(), "{judged:?}");
+        assert_eq!(judged.verdict, "total_isolation", "{judged:?}");
+    }
+}
+
+/// Where all peers send and are heard, and BGP names nobody, the way out alone is dead.
+#[test]
+fn the_way_out_alone_is_told_from_an_upstream() {
+    let verdict = |kind: &str, inbound: f64| {
+        let mut params = calm(kind);
+        params.traffic.inbound_all = inbound;
+        params.traffic.inbound = inbound;
+        params.feed.prompt = 0.0;
+        params.feed.none = 1.0;
+        // Once a route is in, what is heard tells of that one.
+        params.adapter.install_ms = [600.0, 700.0];
+        let judged = world(&params, 3, Without::default());
+        assert!(judged.right, "{judged:?}");
+        judged.verdict
+    };
+    assert_eq!(verdict("egress_only", 1.0), "egress_only");
+    assert_eq!(verdict("egress_only", 0.0), "upstream_as");
+}
+
 #[test]
 fn single_peers_are_named_and_never_acted_on() {
     let judged = judged("single_peer", 3);
