@@ -78,11 +78,11 @@ impl Latency {
     /// Takes in a conclusion of the tracker.
     pub fn signal(&mut self, signal: &Signal) {
         match signal.kind {
-            SignalKind::RttSpike { .. } => {
-                if self.spikes.len() < MAX_SPIKES || self.spikes.contains_key(&signal.peer) {
-                    self.spikes.entry(signal.peer).or_insert(signal.at);
-                    self.look_at.get_or_insert(signal.at + SETTLE);
-                }
+            SignalKind::RttSpike { .. }
+                if self.spikes.len() < MAX_SPIKES || self.spikes.contains_key(&signal.peer) =>
+            {
+                self.spikes.entry(signal.peer).or_insert(signal.at);
+                self.look_at.get_or_insert(signal.at + SETTLE);
             }
             SignalKind::RttNormal { .. } | SignalKind::PeerDown => {
                 self.spikes.remove(&signal.peer);
