@@ -209,10 +209,10 @@ impl World {
         while self.now < until {
             self.now += 10;
             let now = at(self.now);
-            if self.now % 50 == 0 {
+            if self.now.is_multiple_of(50) {
                 self.probe();
             }
-            if self.now % 1000 == 0 {
+            if self.now.is_multiple_of(1000) {
                 let (egress, rate) = (name(0), self.rate);
                 self.correlator
                     .host(now, &HostSignal::Sending { egress, rate });
