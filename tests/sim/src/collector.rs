@@ -17,7 +17,8 @@ pub const LONGEST_SWEEP: u64 = 50_000;
 pub const ATTENTION: u64 = 500_000;
 /// What is late within this is looked at by each sweep, too.
 pub const LATE: u64 = 20_000;
-const BASELINE: u64 = 1_000_000;
+/// Once a second all are looked at.
+pub const SECOND: u64 = 1_000_000;
 
 /// A time of the model as the engine knows it.
 #[must_use]
@@ -65,17 +66,14 @@ impl Live {
         let age = oldest.map(|at| now.saturating_sub(at));
         let is_late = age.is_some_and(|age| age > patience);
         self.due = oldest.unwrap_or(now) + patience;
-        let pause = age.map_or(SWEEP, |age| (age / 16).clamp(SWEEP, BASELINE));
+        let pause = age.map_or(SWEEP, |age| (age / 16).clamp(SWEEP, SECOND));
         let quiet = self.told_at.map(|at| now.saturating_sub(at));
         let tell = if is_late {
             !self.late || moved || quiet.is_none_or(|quiet| quiet >= pause)
         } else {
             self.late
                 || (moved
-                    && (attentive
-                        || self
-                            .told_at
-                            .is_none_or(|at| at / BASELINE != now / BASELINE)))
+                    && (attentive || self.told_at.is_none_or(|at| at / SECOND != now / SECOND)))
         };
         if tell {
             self.late = is_late;
@@ -118,18 +116,18 @@ mod tests {
         let mut live = Live::default();
         socket.send(1_000 * MS, &mut Vec::new());
         assert!(live.look(&socket, None, 1_001 * MS, false).sample.is_some());
-        assert_eq!(live.due, 1_036 * MS);
-        assert_eq!(live.look(&socket, None, 1_036 * MS, false).sample, None);
-        let late = live.look(&socket, None, 1_037 * MS, false);
+        assert_eq!(live.due, 1_052 * MS);
+        assert_eq!(live.look(&socket, None, 1_052 * MS, false).sample, None);
+        let late = live.look(&socket, None, 1_053 * MS, false);
         assert!(late.late && late.sample.is_some());
-        assert!(live.look(&socket, None, 1_042 * MS, false).sample.is_some());
-        assert_eq!(live.look(&socket, None, 1_043 * MS, false).sample, None);
+        assert!(live.look(&socket, None, 1_058 * MS, false).sample.is_some());
+        assert_eq!(live.look(&socket, None, 1_059 * MS, false).sample, None);
         let ack = Ack {
             next: 1,
             sacked: Vec::new(),
         };
-        socket.acknowledge(1_044 * MS, &ack, &mut Vec::new());
-        let over = live.look(&socket, Some(1_044 * MS), 1_044 * MS, false);
+        socket.acknowledge(1_060 * MS, &ack, &mut Vec::new());
+        let over = live.look(&socket, Some(1_060 * MS), 1_060 * MS, false);
         assert_eq!(over.sample.and_then(|s| s.outstanding), None);
         assert!(over.sample.is_some() && !over.late);
     }

@@ -11,7 +11,7 @@ use events::{
 };
 
 use crate::benign::{Disturbances, Ending, Span};
-use crate::collector::{ATTENTION, HEALTHY, LONGEST_SWEEP, SWEEP, stamp};
+use crate::collector::{ATTENTION, HEALTHY, LATE, LONGEST_SWEEP, SECOND, SWEEP, stamp};
 use crate::draw::Draw;
 use crate::fault::{self, Cut, Fault, Standstill};
 use crate::flow::{Flow, Traffic};
@@ -257,6 +257,7 @@ pub struct World {
     /// Until then the engine wants to know of everything that moves.
     attend_until: u64,
     early_sweep: u64,
+    swept_at: u64,
     pub(crate) engine: Engine,
     engine_event: u64,
     waiting: Vec<Input>,
@@ -399,6 +400,7 @@ impl World {
             next_sweep: start,
             attend_until: 0,
             early_sweep: start,
+            swept_at: start,
             engine,
             engine_event: u64::MAX,
             waiting: Vec::new(),
@@ -667,13 +669,15 @@ impl World {
     fn sweep(&mut self) {
         let now = self.now;
         let attentive = now < self.attend_until;
+        let all = attentive || now / SECOND != self.swept_at / SECOND;
+        self.swept_at = now;
         let mut next = now + if attentive { 2 * SWEEP } else { LONGEST_SWEEP };
         let mut told = Vec::new();
         for (peer, flow) in self.flows.iter_mut().enumerate() {
             if !flow.open {
                 continue;
             }
-            if flow.live.due > now && !attentive {
+            if flow.live.due > now + LATE && !all {
                 next = next.min(flow.live.due + SWEEP * HEALTHY);
                 continue;
             }
