@@ -137,9 +137,12 @@ impl Latency {
 
 impl Slow {
     fn verdict(&self) -> Verdict {
-        Verdict::Latency {
-            scope: self.scope.clone(),
-            cause: self.cause,
+        match self.cause {
+            LatencyCause::Host => Verdict::HostStall,
+            cause => Verdict::Latency {
+                scope: self.scope.clone(),
+                cause,
+            },
         }
     }
 

@@ -103,7 +103,8 @@ pub fn config(world: &World, scenario: &Scenario, directory: &Path) -> String {
          [metrics]\nlisten = \"127.0.0.1:9464\"\n",
         quoted(allowed),
         quoted(protected),
-        world.prefixes.len().max(32),
+        // Without BGP a route is a peer's.
+        world.prefixes.len().max(world.hosts.len()),
         daemon.lease,
         world.pager(),
     );

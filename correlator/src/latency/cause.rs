@@ -79,16 +79,18 @@ pub fn of(
     uplink: Option<&Uplink>,
 ) -> LatencyCause {
     let wide = matches!(scope, LatencyScope::Egress { .. } | LatencyScope::All);
-    let gateways = || gateways(view, &case.egress);
-    // The gateway is next to us: what delays its answers is between us.
-    if wide && share_rose(gateways(), (case.onset, view.now), rise) == Some(true) {
+    // The gateway is next to us: what delays its answers is between us, or us.
+    let near = || share_rose(gateways(view, &case.egress), (case.onset, view.now), rise);
+    let near = wide && near() == Some(true);
+    let loaded = wide && uplink.is_some_and(Uplink::is_loaded);
+    if near && loaded {
         LatencyCause::OwnUplink
     } else if moved(log, case, view.params).is_some() {
         LatencyCause::PathChange
-    } else if wide && uplink.is_some_and(Uplink::is_loaded) {
-        LatencyCause::OwnUplink
     } else if wide && host(view, case.onset).is_some() {
         LatencyCause::Host
+    } else if near || loaded {
+        LatencyCause::OwnUplink
     } else {
         LatencyCause::Unknown
     }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use events::{BgpSignal, OriginValidation};
+use events::{BgpSignal, OriginValidation, RibQuery};
+use tokio::time::timeout;
 
 use crate::bird::{Bird, Session};
 use crate::feed::{Feed, LOCAL_AS, ip, settings};
@@ -92,11 +94,18 @@ fn a_hijacked_prefix_is_invalid_by_a_caches_vrps_until_they_allow_it() {
         let _bird = start(&feed);
         validated(&mut feed, HIJACKED, OriginValidation::Invalid).await;
         assert_eq!(feed.handle.rib_status().await.unwrap().vrps, 1);
-        let routes = feed
-            .handle
-            .rib(events::RibQuery::Address(ip(PEER)), 9)
-            .await;
-        assert_eq!(routes[0].route.validation, Some(OriginValidation::Valid));
+        // Its own UPDATE may come later.
+        let valid = async {
+            loop {
+                let routes = feed.handle.rib(RibQuery::Address(ip(PEER)), 9).await;
+                match routes.first() {
+                    Some(found) => break found.route.validation,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let valid = timeout(Duration::from_secs(10), valid).await;
+        assert_eq!(valid.unwrap(), Some(OriginValidation::Valid));
 
         // The cache notifies; only what changed comes.
         write(&file, &[owner, ("203.0.113.0/24", 25, 64666)]);
