@@ -155,6 +155,25 @@ impl Log {
             .filter(move |entry| belongs(entry, case, params))
     }
 
+    /// Peers whose routes through an egress took another path shortly before a time, or since.
+    pub fn rerouted(&self, egress: &EgressName, onset: Timestamp) -> BTreeSet<PeerKey> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.egress == *egress && entry.at + BEFORE >= onset)
+            .filter_map(|entry| match &entry.what {
+                What::Route {
+                    old: Some(_),
+                    new: Some(_),
+                    peers,
+                    ..
+                } => Some(peers),
+                _ => None,
+            })
+            .flatten()
+            .copied()
+            .collect()
+    }
+
     /// Changes told so far.
     pub fn told(&self) -> u64 {
         self.next

@@ -32,6 +32,9 @@ use group::{Group, Member};
 const SETTLE: Duration = Duration::from_secs(2);
 /// One peer alone: its own uplink is its own matter.
 const ALONE: Duration = Duration::from_secs(10);
+/// A class smaller than an egress, whose path did not change, must be slow by so much: peers that get
+/// the same traffic begin together to delay their acknowledgements (Linux: 40 ms, `TCP_DELACK_MIN`).
+const DELAYED_ACKS: Duration = Duration::from_millis(55);
 /// While anything is slow it is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
 /// A shift after a change of the path that lasts so long is the new baseline.
@@ -369,7 +372,11 @@ impl Correlator {
                 .filter_map(|m| m.since)
                 .min();
             let old = |since| now >= since + latency.patience(&group.scope, now);
-            if oldest.is_some_and(old) {
+            let rerouted = || {
+                let peers = self.log.rerouted(&group.egress, oldest.unwrap_or(now));
+                group.slow.iter().filter(|key| peers.contains(key)).count() * 2 > group.slow.len()
+            };
+            if oldest.is_some_and(old) && (group.is_clear(&rest, DELAYED_ACKS) || rerouted()) {
                 return Some((group, members));
             }
             rest.retain(|member| !group.slow.contains(&member.key));

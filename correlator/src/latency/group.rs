@@ -33,6 +33,17 @@ pub struct Group {
     pub usual: usize,
 }
 
+impl Group {
+    /// It is a whole egress, or half of it is slower by so much.
+    pub fn is_clear(&self, members: &[Member], by: Duration) -> bool {
+        let clear = members
+            .iter()
+            .filter(|m| self.slow.contains(&m.key) && m.rise >= by);
+        matches!(self.scope, LatencyScope::Egress { .. } | LatencyScope::All)
+            || clear.count() * 2 >= self.slow.len()
+    }
+}
+
 #[derive(Default)]
 struct Class {
     slow: Vec<PeerKey>,
