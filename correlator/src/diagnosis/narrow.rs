@@ -113,6 +113,7 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         Some(case.well_since?)
     } else {
         case.recovered_at
+            .max(others_recovered(view, case, failures.len()))
     };
     if let Some(well_since) = recovered_at {
         // What failed in a wide break tells nothing of a narrow one after it, until it tried again.
@@ -173,6 +174,17 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         settled,
     };
     scene.egress_well().then_some(scene)
+}
+
+/// When others that failed with what is still `failing`, and half as many at least, were well again.
+fn others_recovered(view: &View<'_>, case: &Case, failing: usize) -> Option<Timestamp> {
+    let mut well: Vec<Timestamp> = connected(view, case)
+        .filter(|(key, peer)| case.failed.contains(key) && peer.failure().is_none())
+        .filter_map(|(_, peer)| peer.alive_at.filter(|at| *at > case.onset))
+        .collect();
+    well.sort_unstable();
+    let middle = well.get(well.len() / 2).copied();
+    middle.filter(|_| well.len() >= 2 && well.len() * 2 >= failing)
 }
 
 /// The path to a failing peer answers probes with the flows' source: its application is slow.

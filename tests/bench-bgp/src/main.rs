@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use lab::ns::Space;
-use results::{Check, Document, Measure};
+use results::{Document, Measure};
 
 use crate::receivers::ROUTER_ADDRESS;
 use crate::table::Table;
@@ -50,32 +50,11 @@ pub struct Bench {
 
 impl Bench {
     fn add(&mut self, measure: Measure) {
-        let number = |name: &str, value: Option<f64>| {
-            value.map_or_else(String::new, |value| format!("  {name}{value:.3}"))
-        };
-        eprintln!(
-            "    {:<26} {:<22} {:<9}{}{}{}{} {}{}",
-            measure.metric,
-            measure.case,
-            measure.peer.as_deref().unwrap_or("netwatch"),
-            number("", measure.value),
-            number("p50 ", measure.p50),
-            number("p99 ", measure.p99),
-            number("max ", measure.max),
-            measure.unit,
-            number("ratio ", measure.ratio),
-        );
-        self.document.results.push(measure);
+        self.document.add(measure);
     }
 
     fn check(&mut self, name: &str, ok: bool, detail: String) {
-        let check = Check::new(name, ok, detail);
-        eprintln!(
-            "  {} {name}: {}",
-            if ok { "ok  " } else { "FAIL" },
-            check.detail
-        );
-        self.document.checks.push(check);
+        self.document.check(name, ok, detail);
     }
 
     fn at_most(&mut self, name: &str, figure: Option<f64>, limit: f64) {
@@ -109,40 +88,25 @@ impl Bench {
 fn main() -> ExitCode {
     lab::sys::catch_signals();
     let cli = Cli::parse();
-    let mut document = Document::new("bgp");
-    let result = receivers::world()
+    let bench = receivers::world()
         .context("cannot build the network (root?)")
         .and_then(|space| {
-            let mut bench = Bench {
+            Ok(Bench {
                 space,
                 netwatch: std::path::absolute(&cli.netwatch)?,
                 quick: cli.quick,
-                only: cli.only.clone(),
+                only: cli.only,
                 document: Document::new("bgp"),
-            };
-            let result = run(&mut bench);
-            document = bench.document;
-            result
+            })
         });
-    if let Err(error) = &result {
-        document
-            .checks
-            .push(Check::new("ran", false, format!("{error:#}")));
-        eprintln!("error: {error:#}");
-    }
-    if let Some(file) = &cli.json
-        && let Err(error) = document.write(file)
-    {
-        eprintln!("error: {error:#}");
-        return ExitCode::FAILURE;
-    }
-    let failed = document.checks.iter().filter(|check| !check.ok).count();
-    eprintln!("{} checks, {failed} failed", document.checks.len());
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let (document, result) = match bench {
+        Ok(mut bench) => {
+            let result = run(&mut bench);
+            (bench.document, result)
+        }
+        Err(error) => (Document::new("bgp"), Err(error)),
+    };
+    results::exit_code(document.finish(result, cli.json.as_deref()))
 }
 
 fn run(bench: &mut Bench) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lab::ns::Space;
-use results::{Check, Document, Measure};
+use results::{Document, Measure};
 
 use crate::daemon::Daemon;
 use crate::stats;
@@ -71,33 +71,12 @@ impl Bench {
 
     /// Adds a figure.
     pub fn add(&mut self, measure: Measure) {
-        let number = |name: &str, value: Option<f64>| {
-            value.map_or_else(String::new, |value| format!("  {name} {value:.3}"))
-        };
-        eprintln!(
-            "    {:<24} {:<34}{}{}{}{} {}{}{}",
-            measure.metric,
-            measure.case,
-            number("", measure.value).replacen("  ", "", 1),
-            number("p50", measure.p50),
-            number("p99", measure.p99),
-            number("max", measure.max),
-            measure.unit,
-            number("ratio", measure.ratio),
-            measure
-                .peer
-                .as_ref()
-                .map_or_else(String::new, |peer| format!("  ({peer})")),
-        );
-        self.document.results.push(measure);
+        self.document.add(measure);
     }
 
     /// Adds a check.
     pub fn check(&mut self, name: impl Into<String>, ok: bool, detail: impl Into<String>) {
-        let check = Check::new(name, ok, detail);
-        let outcome = if check.ok { "ok  " } else { "FAIL" };
-        eprintln!("  {outcome} {}: {}", check.name, check.detail);
-        self.document.checks.push(check);
+        self.document.check(name, ok, detail);
     }
 
     /// Adds a check that a figure is at most so much.

@@ -19,13 +19,13 @@ mod stats;
 mod worker;
 mod world;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lab::sys;
-use results::{Check, Document};
+use results::Document;
 
 use crate::bench::Bench;
 
@@ -133,26 +133,7 @@ fn reported(
         }
         Err(error) => (Document::new(name), Err(error)),
     };
-    finish(document, result, common.json.as_deref())
-}
-
-fn finish(
-    mut document: Document,
-    result: anyhow::Result<()>,
-    json: Option<&Path>,
-) -> anyhow::Result<bool> {
-    if let Err(error) = &result {
-        document
-            .checks
-            .push(Check::new("ran", false, format!("{error:#}")));
-    }
-    if let Some(path) = json {
-        document.write(path)?;
-    }
-    result?;
-    let failed = document.checks.iter().filter(|check| !check.ok).count();
-    eprintln!("{} checks, {failed} failed", document.checks.len());
-    Ok(document.ok())
+    document.finish(result, common.json.as_deref())
 }
 
 fn overhead(arguments: &Overhead) -> anyhow::Result<bool> {

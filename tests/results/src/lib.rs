@@ -1,5 +1,6 @@
 //! What a run measured and checked: as `--json` writes it, and as people read it.
 
+use std::fmt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -94,6 +95,30 @@ impl Measure {
             value: Some((value * 1_000.0).round() / 1_000.0),
             peer: None,
             ratio: None,
+        }
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<26} {:<34}", self.metric, self.case)?;
+        for (name, value) in [
+            ("", self.value),
+            (" p50", self.p50),
+            (" p99", self.p99),
+            (" max", self.max),
+        ] {
+            if let Some(value) = value {
+                write!(f, "{name} {value:.3}")?;
+            }
+        }
+        write!(f, " {}", self.unit)?;
+        if let Some(ratio) = self.ratio {
+            write!(f, "  ratio {ratio:.3}")?;
+        }
+        match &self.peer {
+            Some(peer) => write!(f, "  ({peer})"),
+            None => Ok(()),
         }
     }
 }
@@ -221,6 +246,42 @@ impl Document {
     #[must_use]
     pub fn ok(&self) -> bool {
         self.checks.iter().all(|check| check.ok || is_noise(check))
+    }
+
+    /// Adds a figure, and shows it.
+    pub fn add(&mut self, measure: Measure) {
+        eprintln!("    {measure}");
+        self.results.push(measure);
+    }
+
+    /// Adds a check, and shows it.
+    pub fn check(&mut self, name: impl Into<String>, ok: bool, detail: impl Into<String>) {
+        let check = Check::new(name, ok, detail);
+        let outcome = if check.ok { "ok  " } else { "FAIL" };
+        eprintln!("  {outcome} {}: {}", check.name, check.detail);
+        self.checks.push(check);
+    }
+
+    /// Adds what ended the run, if anything did, and writes the file. Whether all checks hold.
+    ///
+    /// # Errors
+    /// What ended the run; the file cannot be written.
+    pub fn finish(
+        mut self,
+        result: anyhow::Result<()>,
+        json: Option<&Path>,
+    ) -> anyhow::Result<bool> {
+        if let Err(error) = &result {
+            let check = Check::new("ran", false, format!("{error:#}"));
+            self.checks.push(check);
+        }
+        if let Some(path) = json {
+            self.write(path)?;
+        }
+        result?;
+        let failed = self.checks.iter().filter(|check| !check.ok).count();
+        eprintln!("{} checks, {failed} failed", self.checks.len());
+        Ok(self.ok())
     }
 
     /// Writes it, whole or not at all.
