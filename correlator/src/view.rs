@@ -28,6 +28,9 @@ const ENOUGH: usize = 20;
 /// ... and chance what happens once in so many.
 const BY_CHANCE: f64 = 0.05;
 const MOST_IN_A_ROW: i32 = 8;
+/// Loss is heavy from this share on; a connection that it backed off is silent for so long after it.
+const HEAVY: f64 = 0.15;
+const BACK_OFF: Duration = Duration::from_secs(5);
 
 /// The facts.
 #[derive(Clone, Copy)]
@@ -386,25 +389,34 @@ impl<'a> View<'a> {
 
     /// So many probes in a row may be lost by chance on an egress, as its anchors fare of late.
     pub fn lost_in_a_row(&self, egress: &EgressName) -> usize {
-        let windows = self.reach.of(egress);
-        let anchors = windows.filter(|w| {
-            // What is dark is no chance.
-            matches!(w.target, ProbeTarget::Anchor(_))
-                && w.misses(self.now) < self.params.thresholds.anchor_misses
-        });
-        let (answered, sent) = anchors
-            .map(|w| w.tally(self.now - LATELY))
-            .filter(|(answered, _)| *answered > 0)
-            .fold((0, 0), |(a, b), (answered, sent)| (a + answered, b + sent));
-        if sent < ENOUGH {
-            return 0;
-        }
-        #[allow(clippy::cast_precision_loss)] // Far below 2^52.
-        let loss = (sent - answered) as f64 / sent as f64;
+        let loss = self.loss(egress, self.now - LATELY).unwrap_or(0.0);
         (1..MOST_IN_A_ROW)
             .find(|n| loss.powi(*n) <= BY_CHANCE)
             .map_or(MOST_IN_A_ROW, |n| n - 1)
             .unsigned_abs() as usize
+    }
+
+    /// So much was lost on an egress a while ago or is now that TCP backs off on whole paths by chance.
+    pub fn is_lossy(&self, egress: &EgressName) -> bool {
+        self.loss(egress, self.now - BACK_OFF)
+            .is_some_and(|loss| loss >= HEAVY)
+    }
+
+    /// The share of probes to anchors that is lost since, where enough were sent; what is dark is no
+    /// loss.
+    fn loss(&self, egress: &EgressName, from: Timestamp) -> Option<f64> {
+        let windows = self.reach.of(egress);
+        let anchors = windows.filter(|w| {
+            matches!(w.target, ProbeTarget::Anchor(_))
+                && w.misses(self.now) < self.params.thresholds.anchor_misses
+        });
+        let (answered, sent) = anchors
+            .map(|w| w.tally(from))
+            .filter(|(answered, _)| *answered > 0)
+            .fold((0, 0), |(a, b), (answered, sent)| (a + answered, b + sent));
+        #[allow(clippy::cast_precision_loss)] // Far below 2^52.
+        let loss = (sent - answered) as f64 / sent as f64;
+        (sent >= ENOUGH).then_some(loss)
     }
 
     /// Gateways of an egress that used to answer around `onset`.

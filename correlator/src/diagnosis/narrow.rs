@@ -123,7 +123,12 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         });
     }
     let building: BTreeSet<PeerKey> = failures.iter().map(|f| f.key).collect();
-    failures.retain(|f| view.now >= f.failing.at + t.narrow_persist);
+    let persist = if view.is_lossy(&case.egress) {
+        LOSSY_PERSIST.max(t.narrow_persist)
+    } else {
+        t.narrow_persist
+    };
+    failures.retain(|f| view.now >= f.failing.at + persist);
     let lost = view.lost_in_a_row(&case.egress);
     let (answering, failures): (Vec<_>, Vec<_>) = failures
         .into_iter()
@@ -260,6 +265,8 @@ fn asked(view: &View<'_>, case: &Case, (key, peer): (&PeerKey, &Peer), lost: usi
     }
 }
 
+/// Under heavy loss connections are silent for so long now and then.
+const LOSSY_PERSIST: Duration = Duration::from_secs(5);
 /// So long after half of the failures what is still alive stays so.
 const SETTLED: Duration = Duration::from_secs(1);
 /// So many anchors that answer speak for the egress.

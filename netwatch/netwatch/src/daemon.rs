@@ -61,6 +61,8 @@ const STOP_ROUTES: Duration = Duration::from_secs(3);
 /// A page that is on its way may take so long at the stop; the outbox keeps it for the next start.
 const STOP_PAGER: Duration = Duration::from_secs(3);
 
+/// Neighbours are told that sessions end; this long for that.
+const STOP_BGP: Duration = Duration::from_secs(1);
 /// A recording's last bytes may take so long at the stop.
 const STOP_RECORDER: Duration = Duration::from_secs(3);
 
@@ -659,10 +661,9 @@ impl Daemon {
         self.carry_out();
         let until = tokio::time::Instant::now() + STOP_ROUTES;
         while !self.engine.remediator().status().plans.is_empty() {
-            if tokio::time::timeout_at(until, self.step(inputs))
-                .await
-                .is_err()
-            {
+            let stepped = tokio::time::timeout_at(until, self.step(inputs)).await;
+            // A step that has always something to do never times out.
+            if stepped.is_err() || tokio::time::Instant::now() >= until {
                 tracing::error!("routes could not be taken back in time; the watchdog will");
                 break;
             }
@@ -680,8 +681,10 @@ impl Daemon {
             tracing::error!("the route executor did not end in time");
         }
         // Shared only with queries; where one is under way, dropping it ends the feed too.
-        if let Some(bgp) = self.bgp.take().and_then(Arc::into_inner) {
-            bgp.stop().await;
+        if let Some(bgp) = self.bgp.take().and_then(Arc::into_inner)
+            && tokio::time::timeout(STOP_BGP, bgp.stop()).await.is_err()
+        {
+            tracing::warn!("the BGP sessions could not be closed in time");
         }
         drop(self.prober.take());
         // As above.
