@@ -398,8 +398,10 @@ impl<'a> View<'a> {
 
     /// So much was lost on an egress a while ago or is now that TCP backs off on whole paths by chance.
     pub fn is_lossy(&self, egress: &EgressName) -> bool {
-        self.loss(egress, self.now - BACK_OFF)
-            .is_some_and(|loss| loss >= HEAVY)
+        [LATELY, BACK_OFF].into_iter().any(|within| {
+            self.loss(egress, self.now - within)
+                .is_some_and(|loss| loss >= HEAVY)
+        })
     }
 
     /// The share of probes to anchors that is lost since, where enough were sent; what is dark is no
