@@ -11,12 +11,14 @@ pub struct Bulk {
 }
 
 impl Bulk {
-    /// Sends from `stream` to whoever connected to `listener`.
+    /// Sends from `stream` to whoever connected to `listener`, by NewReno (RFC 6582): it fills a
+    /// queue until it drops, and every kernel has it. BBR, which may be the default, would not.
     ///
     /// # Errors
-    /// The connection cannot be accepted.
+    /// The connection cannot be accepted, or its congestion control not be set.
     pub fn start(listener: TcpListener, stream: TcpStream) -> std::io::Result<Self> {
         let (mut sink, _) = listener.accept()?;
+        socket2::SockRef::from(&stream).set_tcp_congestion(b"reno")?;
         let mut source = stream.try_clone()?;
         let taking = std::thread::spawn(move || {
             let mut buffer = [0; 65_536];
