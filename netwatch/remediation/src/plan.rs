@@ -276,50 +276,32 @@ fn route_for(
     let generic = !matches!(verdict, Verdict::RemoteAs { .. } | Verdict::Prefix { .. });
     let ipv6 = target.peer.0.is_ipv6();
     let origin = facts.origin(target.peer.0, policy);
-    let proof_of = |egress: &EgressName, prefix, onset, until| {
-        let way = Way {
-            egress,
-            source: target.source,
-            onset,
-            until,
-        };
-        facts.proof(policy, &way, prefix, origin, generic)
+    let way = |egress, onset, until| Way {
+        egress,
+        source: target.source,
+        onset,
+        until,
     };
     let whole = Prefix::from(target.peer.0);
-    if let (Some(now), Some(broken)) = (late, &target.broken) {
+    if let Some(broken) = &target.broken {
         let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
-        let since = onset.max(now - LATE_WINDOW);
-        let way = Way {
-            egress: broken,
-            source: target.source,
-            onset: since,
-            until: None,
+        let well = if let Some(now) = late {
+            let since = onset.max(now - LATE_WINDOW);
+            let proof = facts.proof(policy, &way(broken, since, None), prefix, origin, generic);
+            // Of a narrow break that is old, or where no anchor proves the backup, only what was asked since
+            // tells how far it still reaches.
+            let answers = |egress| facts.anchors_answer(policy, &way(egress, since, None));
+            let mut backups = policy.egresses.iter().map(|e| &e.name);
+            let narrow = !generic || !backups.any(|e| e != broken && answers(e));
+            proof == Proof::Alive
+                || (narrow && proof != Proof::Dead)
+                || (generic && answers(broken))
+        } else {
+            // Also where a whole egress is said to be broken: what answers through it is not moved.
+            let way = way(broken, onset, None);
+            facts.proof(policy, &way, prefix, origin, false) == Proof::Alive
         };
-        let proof = proof_of(broken, prefix, since, None);
-        // Of a narrow break that is old, or where no anchor proves the backup, only what was asked since
-        // tells how far it still reaches.
-        let backup = policy.egresses.iter().filter(|e| e.name != *broken);
-        let proven = backup.map(|e| Way {
-            egress: &e.name,
-            ..way
-        });
-        let narrow = !generic || !proven.into_iter().any(|w| facts.anchors_answer(policy, &w));
-        let well = proof == Proof::Alive
-            || (narrow && proof != Proof::Dead)
-            || (generic && facts.anchors_answer(policy, &way));
         if well {
-            return Err(Skipped::PrimaryAnswers);
-        }
-    } else if let Some(broken) = &target.broken {
-        // Also where a whole egress is said to be broken: what answers through it is not moved.
-        let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
-        let way = Way {
-            egress: broken,
-            source: target.source,
-            onset,
-            until: None,
-        };
-        if facts.proof(policy, &way, prefix, origin, false) == Proof::Alive {
             return Err(Skipped::PrimaryAnswers);
         }
     }
@@ -336,7 +318,8 @@ fn route_for(
             continue;
         }
         let covering = facts.covering(target.peer, &egress.name);
-        match proof_of(&egress.name, covering.unwrap_or(whole), onset, until) {
+        let way = way(&egress.name, onset, until);
+        match facts.proof(policy, &way, covering.unwrap_or(whole), origin, generic) {
             Proof::Alive => return choose(target, covering, egress, gateway, policy),
             Proof::Dead if reason != Skipped::Unproven => reason = Skipped::WayBackDead,
             Proof::Dead => {}
