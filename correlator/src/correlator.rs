@@ -175,12 +175,12 @@ impl Correlator {
             BgpSignal::Change(_) | BgpSignal::Burst(_) | BgpSignal::SessionDown { .. }
         );
         if tells {
-            for case in &mut self.cases {
+            let slow = self.latency.cases.iter_mut().map(|slow| &mut slow.case);
+            for case in self.cases.iter_mut().chain(slow) {
                 if case.verdict.is_some() && self.log.newest_of(case, &self.params) {
                     case.publish_at.get_or_insert(at + PUBLISH_DELAY);
                 }
             }
-            self.latency.bgp(at, &self.log, &self.params);
             self.late.bgp(at, &self.log, &self.params);
         }
         self.dirty |= self.suspecting();
@@ -337,6 +337,12 @@ impl Correlator {
             dismissed: &self.dismissed,
             owners,
         }
+    }
+
+    /// A view for questions that do not ask which case owns a peer.
+    pub(crate) fn overview(&self, now: Timestamp) -> View<'_> {
+        const NOBODY: &BTreeMap<PeerKey, u64> = &BTreeMap::new();
+        self.view(now, NOBODY)
     }
 
     fn evaluate(&mut self, now: Timestamp, out: &mut Vec<Output>) {

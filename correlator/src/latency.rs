@@ -19,10 +19,9 @@ use events::{
 use serde::{Deserialize, Serialize};
 
 use crate::case::Case;
-use crate::correlator::{Correlator, Output, PUBLISH_DELAY};
+use crate::correlator::{Correlator, Output};
 use crate::flap::Flaps;
 use crate::join::{self, Log};
-use crate::params::Params;
 use crate::tell::{entry, publish, tell_bgp};
 use crate::view::View;
 use cause::Uplink;
@@ -99,15 +98,6 @@ impl Latency {
         let busy = self.cases.iter().any(|slow| slow.case.egress == *egress);
         let uplink = self.uplinks.entry(egress.clone()).or_default();
         uplink.take(bytes_per_second, busy);
-    }
-
-    /// BGP changed: what belongs to a case is told with the next look.
-    pub fn bgp(&mut self, at: Timestamp, log: &Log, params: &Params) {
-        for slow in &mut self.cases {
-            if log.newest_of(&slow.case, params) {
-                slow.case.publish_at.get_or_insert(at + PUBLISH_DELAY);
-            }
-        }
     }
 
     pub const fn next_timeout(&self) -> Option<Timestamp> {
@@ -258,8 +248,9 @@ impl Correlator {
             .collect();
         self.moved_by_us(&mut latency, now, out);
         self.follow(&mut latency, &times, now, out);
-        while let Some((group, pool)) = self.grouped(&latency, &times, now) {
-            if !self.raise(&mut latency, group, &pool, &times, now, out) {
+        let members = self.members(&latency, &times, now);
+        while let Some(group) = self.grouped(&latency, &members, now) {
+            if !self.raise(&mut latency, group, &members, &times, now, out) {
                 break;
             }
         }
@@ -313,8 +304,7 @@ impl Correlator {
         let Some(oldest) = latency.spikes.values().min().copied() else {
             return Vec::new();
         };
-        let owners = BTreeMap::new();
-        let view = self.view(now, &owners);
+        let view = self.overview(now);
         let settling = |key: &PeerKey| {
             let route = self.peers.map.get(key).and_then(|p| p.route.as_ref());
             route.is_some_and(|r| r.previous.is_some() && now < r.changed_at + AFTERMATH)
@@ -347,22 +337,15 @@ impl Correlator {
             .collect()
     }
 
-    /// The next group that an open case does not cover yet, with all its members.
-    fn grouped(
-        &self,
-        latency: &Latency,
-        times: &BTreeMap<PeerKey, RoundTrip>,
-        now: Timestamp,
-    ) -> Option<(Group, Vec<Member>)> {
-        let members = self.members(latency, times, now);
+    /// The next group that an open case does not cover yet.
+    fn grouped(&self, latency: &Latency, members: &[Member], now: Timestamp) -> Option<Group> {
         let owned: BTreeSet<PeerKey> = latency
             .cases
             .iter()
             .flat_map(|slow| slow.case.affected.keys().copied())
             .collect();
-        let owners = BTreeMap::new();
-        let view = self.view(now, &owners);
-        let mut rest = members.clone();
+        let view = self.overview(now);
+        let mut rest = members.to_vec();
         while let Some(group) = group::best(&rest, |egress, onset, rise| {
             cause::anchors_rose(&view, egress, onset, rise)
         }) {
@@ -377,7 +360,7 @@ impl Correlator {
                 group.slow.iter().filter(|key| peers.contains(key)).count() * 2 > group.slow.len()
             };
             if oldest.is_some_and(old) && (group.is_clear(&rest, DELAYED_ACKS) || rerouted()) {
-                return Some((group, members));
+                return Some(group);
             }
             rest.retain(|member| !group.slow.contains(&member.key));
         }
@@ -415,8 +398,7 @@ impl Correlator {
             self.end_slow(latency, other, now, &reason, out);
         }
         let explains = slow.case.affected.is_empty() || within(&slow);
-        let owners = BTreeMap::new();
-        let view = self.view(now, &owners);
+        let view = self.overview(now);
         let grown = slow.join(&view, &group.slow, times);
         if explains && slow.scope != group.scope || slow.case.verdict.is_none() {
             slow.scope = group.scope;
@@ -482,8 +464,7 @@ impl Correlator {
         now: Timestamp,
         out: &mut Vec<Output>,
     ) {
-        let owners = BTreeMap::new();
-        let view = self.view(now, &owners);
+        let view = self.overview(now);
         let uplink = latency.uplinks.get(&slow.case.egress);
         if slow.cause == LatencyCause::Unknown {
             slow.cause = cause::of(&view, &self.log, &slow.case, &slow.scope, slow.rise, uplink);
@@ -538,8 +519,7 @@ impl Correlator {
             }
             if slow.cause == LatencyCause::Unknown {
                 let uplink = latency.uplinks.get(&slow.case.egress);
-                let owners = BTreeMap::new();
-                let view = self.view(now, &owners);
+                let view = self.overview(now);
                 let late = cause::of(&view, &self.log, &slow.case, &slow.scope, slow.rise, uplink);
                 if late != LatencyCause::Unknown {
                     self.name(&mut slow, latency, 0, now, out);

@@ -140,10 +140,10 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         .map(|(key, peer)| {
             let state = if failing.contains(&key) {
                 State::Failing
-            } else if building.contains(&key) && !answering.contains(&key) {
-                State::Late
             } else if answering.contains(&key) {
                 State::Alive
+            } else if building.contains(&key) {
+                State::Late
             } else {
                 state_of(view, case, (&key, peer), newest, lost)
             };
