@@ -20,5 +20,5 @@ mod write;
 
 pub use read::{IncidentLine, ReadError, Reader};
 pub use report::{EvidenceLine, Header, Line, Report, SCHEMA, Times};
-pub use text::{TextStyle, incidents_text};
+pub use text::{TextStyle, clean, incidents_text};
 pub use write::{Counters, Journal, JournalError, Retention};

@@ -71,7 +71,8 @@ impl TextStyle {
 }
 
 /// Text from outside (an AS path's attribute, a pager's answer) must not steer the terminal.
-fn clean(text: &str) -> String {
+#[must_use]
+pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use events::{Effect, Timestamp};
+use journal::clean;
 use recorder::{Changes, Header, Replayed, Story, Told};
 
 use crate::replay::Pair;
@@ -226,11 +227,4 @@ pub fn side_by_side(done: &Replayed, changes: &Changes, pairs: &[Pair]) {
 fn same_decisions(one: &[Told], other: &[Told]) -> bool {
     let decided = |told: &Told| told.effect.clone();
     one.iter().map(decided).eq(other.iter().map(decided))
-}
-
-/// Text from outside must not steer the terminal.
-fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
