@@ -9,9 +9,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use crate::packet::checksum;
+use crate::socket;
 
 /// Doublings taken back at most. Linux stops doubling at 2 minutes (`TCP_RTO_MAX`), some nine after 200 ms.
 const DOUBLINGS: u8 = 10;
@@ -43,13 +42,7 @@ pub fn nudge(stalled: &[Stalled]) -> io::Result<usize> {
         if family.peek().is_none() {
             continue;
         }
-        let (domain, protocol) = if v4 {
-            (Domain::IPV4, Protocol::ICMPV4)
-        } else {
-            (Domain::IPV6, Protocol::ICMPV6)
-        };
-        let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-        socket.set_nonblocking(true)?;
+        let socket = socket::open(v4)?;
         for one in family {
             let Some(message) = unreachable(one) else {
                 continue;

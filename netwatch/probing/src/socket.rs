@@ -19,7 +19,7 @@ use crate::batch::{self, BATCH, Buffers, Datagram};
 use crate::packet::{Answer, Mark};
 
 /// A raw ICMP socket of one family.
-fn open(v4: bool) -> io::Result<Socket> {
+pub(crate) fn open(v4: bool) -> io::Result<Socket> {
     let (domain, protocol) = if v4 {
         (Domain::IPV4, Protocol::ICMPV4)
     } else {
