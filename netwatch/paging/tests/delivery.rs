@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use authority::Authority;
 use events::{EgressName, IncidentId, Outcome, Page, PageAction, PageDetails, Severity, Timestamp};
 use paging::{EgressSettings, Handle, Pager, Schedule, Secret, Settings};
 use server::{Act, KEY, Server};
@@ -501,33 +502,14 @@ async fn a_slow_answer_costs_a_duplicate_and_counts_once() {
 #[tokio::test]
 async fn https_trusts_the_configured_authority_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = rcgen::KeyPair::generate().unwrap();
-    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = parameters.self_signed(&authority).unwrap();
-    let issuer = rcgen::Issuer::new(parameters, authority);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
-        .unwrap()
-        .signed_by(&key, &issuer)
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![leaf.der().clone()],
-            rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
-        .unwrap();
+    let authority = Authority::generate().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Server::serve(listener, Some(Arc::new(tls).into()));
+    let server = Server::serve(listener, Some(authority.server.into()));
     // By name: resolution is part of the way.
     let mut settings = settings(&server);
     settings.url = format!("https://localhost:{}/v2/enqueue", server.address.port());
     let ca_file = folder.path().join("ca.pem");
-    std::fs::write(&ca_file, ca.pem()).unwrap();
+    std::fs::write(&ca_file, authority.pem).unwrap();
     settings.ca_file = Some(ca_file.clone());
     let (handle, _outcomes) = start(settings.clone());
     warm(&handle).await;
@@ -536,8 +518,7 @@ async fn https_trusts_the_configured_authority_and_no_other() {
     assert_eq!(server.accepted().len(), 1);
     assert!(handle.addresses().contains(&"127.0.0.1".parse().unwrap()));
 
-    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&ca_file, other.cert.pem()).unwrap();
+    std::fs::write(&ca_file, Authority::generate().unwrap().pem).unwrap();
     let (handle, _outcomes) = start(settings);
     let report = handle.test().await.unwrap();
     assert!(!report.delivered());

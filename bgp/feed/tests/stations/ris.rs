@@ -1,8 +1,8 @@
 //! RIS Live, by a server that speaks as the real one does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use authority::Authority;
 use bgp_feed::{RisSettings, Stations};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -43,31 +43,12 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>
 fn over_tls_only_an_authority_that_is_known_is_believed() {
     namespace::run(|| async {
         let directory = tempfile::tempdir().unwrap();
-        let authority = rcgen::KeyPair::generate().unwrap();
-        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca = parameters.self_signed(&authority).unwrap();
-        let issuer = rcgen::Issuer::new(parameters, authority);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
-            .unwrap()
-            .signed_by(&key, &issuer)
-            .unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![leaf.der().clone()],
-                rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let authority = Authority::generate().unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(authority.server);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let ca_file = directory.path().join("ca.pem");
-        std::fs::write(&ca_file, ca.pem()).unwrap();
+        std::fs::write(&ca_file, authority.pem).unwrap();
         let start = |ca_file| {
             Feed::start(Stations {
                 ris: Some(RisSettings {
