@@ -1,5 +1,7 @@
 //! What can be asked.
 
+use std::fmt;
+
 use events::{NeighborId, PlanId, RibCursor, RibQuery, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +108,15 @@ impl Request {
 pub enum AddressFamily {
     Ipv4,
     Ipv6,
+}
+
+impl fmt::Display for AddressFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
 }
 
 #[cfg(test)]

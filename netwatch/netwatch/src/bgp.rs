@@ -44,7 +44,7 @@ pub async fn run(command: &Bgp) -> Result<ExitCode> {
             if arguments.query.json {
                 println!("{}", serde_json::to_string(&reply)?);
             } else {
-                let names: Vec<String> = reply.asked.iter().map(|f| format!("{f:?}")).collect();
+                let names: Vec<String> = reply.asked.iter().map(ToString::to_string).collect();
                 println!("asked for the {} routes", names.join(" and "));
             }
         }
