@@ -170,10 +170,17 @@ fn together(
     if failures.len() < 2 {
         return None;
     }
-    let population = view.population(egress, families);
-    let alive = view.alive(egress, failures, families);
     let mut tally = view.tally(failures);
+    // Whoever is alive only lowers it, and counting everybody takes its time.
+    if tally.score < enough_score(0, t.suspect) * view.host.doubt(view.now) {
+        return None;
+    }
+    let alive = view.alive(egress, failures, families);
     tally.score -= against(alive, t.correlation);
+    if tally.score < enough_score(0, t.suspect) * view.host.doubt(view.now) {
+        return None;
+    }
+    let population = view.population(egress, families);
     let needed = enough_peers(population.peers, t.min_peers);
     let enough = tally.peers >= needed
         && tally.prefixes.len() >= enough_prefixes(population.prefixes.len(), t.min_prefixes)

@@ -138,7 +138,6 @@ pub fn beyond_gateway(
         return false;
     }
     let doubt = view.host.doubt(view.now);
-    let population = view.population(&case.egress, families);
     if ases(&anchors) < 2 {
         let agrees = anchors
             .iter()
@@ -153,19 +152,22 @@ pub fn beyond_gateway(
             .collect();
         (ases(&dead), dead.len() == anchors.len())
     };
+    let strong = tally.score >= t.confirm * doubt && dead(1).0 >= 2;
+    let fair = tally.score >= t.suspect * doubt && dead(2).0 >= 2 && dead(1).1;
+    let silent = |misses| dead(misses).0 >= 2 && dead(misses).1;
+    if !strong && !fair && !silent(t.anchor_misses) {
+        return false;
+    }
+    let population = view.population(&case.egress, families);
     let spread = tally.origins.len() >= population.origins.len().min(t.min_prefixes)
         && tally.prefixes.len() >= population.prefixes.len().min(t.min_prefixes);
-    let strong = tally.score >= t.confirm * doubt && spread;
-    let fair = tally.score >= t.suspect * doubt && spread;
     // Connected peers of which none fails speak against it.
     let patience = if tally.peers == 0 && population.peers >= t.min_peers {
         2 * t.anchor_misses
     } else {
         t.anchor_misses
     };
-    (strong && dead(1).0 >= 2)
-        || (fair && dead(2).0 >= 2 && dead(1).1)
-        || (dead(patience).0 >= 2 && dead(patience).1)
+    ((strong || fair) && spread) || silent(patience)
 }
 
 /// Answers that were merely late by the allowance would have come by now, from three peers or two
