@@ -32,8 +32,9 @@ fn lasting(view: &View<'_>, egress: &EgressName, bound: Timestamp, families: Fam
 }
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let failures = upstream::of_now(view, case);
-    let bound = view.surely_dark(case, &failures)?;
+    let all = view.of_case(case);
+    let failures = upstream::of_now(view, case, &all);
+    let bound = view.surely_dark(case, &all)?;
     if view.now < case.suspected_at + SUSPECTS_WAIT
         || !upstream::beyond_gateway(view, case, &failures, bound)
     {

@@ -27,8 +27,10 @@ const ENOUGH: usize = 3;
 const RECOVERY: Duration = Duration::from_millis(150);
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let failures = of_now(view, case);
-    let bound = view.surely_dark(case, &failures)?;
+    let all = view.of_case(case);
+    let failures = of_now(view, case, &all);
+    // What answered since any of them speaks against it.
+    let bound = view.surely_dark(case, &all)?;
     if !beyond_gateway(view, case, &failures, bound) {
         return None;
     }
@@ -64,9 +66,9 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
 
 /// The failures that may be of a break of the whole egress: what failed while anchors answered what
 /// was sent later is another story.
-pub fn of_now<'a>(view: &View<'a>, case: &Case) -> Vec<Failure<'a>> {
+pub fn of_now<'a>(view: &View<'a>, case: &Case, all: &[Failure<'a>]) -> Vec<Failure<'a>> {
     let well = [false, true].map(|ipv6| well_until(view, case, Families::only(ipv6)));
-    let mut failures = view.of_case(case);
+    let mut failures = all.to_vec();
     failures.retain(|f| {
         let well = well[usize::from(f.key.0.is_ipv6())];
         well.is_none_or(|well| f.surely_dark() >= well)
@@ -82,7 +84,7 @@ fn anchors_of_now<'a>(view: &View<'a>, case: &Case, families: Families) -> Vec<A
         let well = well[usize::from(a.window.target.address().is_ipv6())];
         let dark = a.window.dark_since(view.now);
         let dark = dark.map(|at| at + a.window.rtt.unwrap_or_default());
-        !dark.is_some_and(|dark| well.is_some_and(|well| dark < well))
+        dark.zip(well).is_none_or(|(dark, well)| dark >= well)
     });
     anchors
 }
@@ -238,7 +240,8 @@ pub fn beyond_gateway(
     bound: Timestamp,
 ) -> bool {
     let t = &view.params.thresholds;
-    if view.now < case.onset + t.min_dark {
+    let onset = view.onset(failures).unwrap_or(case.onset).max(case.onset);
+    if view.now < onset + t.min_dark {
         return false;
     }
     let gateways = view.gateways(&case.egress, case.onset);
@@ -253,7 +256,8 @@ pub fn beyond_gateway(
     let known = anchors.len();
     let anchors = anchors_of_now(view, case, families);
     // Where something else fails as well, flows may be its.
-    let alone = anchors.len() == known;
+    let others = view.of_case(case).len() - failures.len();
+    let alone = anchors.len() == known && others * 4 <= failures.len();
     if !delay_excluded(view, failures, &anchors, alone) {
         return false;
     }
