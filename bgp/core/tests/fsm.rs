@@ -418,7 +418,6 @@ fn what_is_negotiated_is_what_both_say() {
         ..config()
     };
     let able = Open {
-        extended_message: true,
         add_path_send: Families {
             ipv4: true,
             ipv6: false,
@@ -430,12 +429,8 @@ fn what_is_negotiated_is_what_both_say() {
     assert!(negotiated.context.add_path.ipv4 && !negotiated.context.add_path.ipv6);
     assert!(negotiated.context.internal && negotiated.context.four_octet_as);
     assert!(negotiated.context.extended_next_hop);
-    assert!(session.takes_extended_messages());
-    assert!(
-        !answer(ours.clone(), their_open())
-            .1
-            .takes_extended_messages()
-    );
+    // RFC 8654 section 4: our capability says what we take, theirs what we may send.
+    assert!(!able.extended_message && session.takes_extended_messages());
     // RFC 5492 section 3: without capabilities, where the neighbour does not know them.
     let plain = SessionConfig {
         plain_open: true,

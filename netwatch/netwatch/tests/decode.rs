@@ -283,6 +283,56 @@ fn broken_input_says_where_and_fails() {
     );
 }
 
+/// A capture of one connection, raw IP: sender's port, sequence number, payload.
+fn capture(packets: &[(u16, u32, &[u8])]) -> Vec<u8> {
+    let mut bytes = [0xa1_b2_c3_d4_u32, 0x0002_0004, 0, 0, 65535, 101]
+        .map(u32::to_be_bytes)
+        .concat();
+    for (port, sequence, payload) in packets {
+        let (from, to) = if *port == 179 { (1, 2) } else { (2, 1) };
+        let other = if *port == 179 { 50_000_u16 } else { 179 };
+        let length = u16::try_from(40 + payload.len()).unwrap();
+        let mut packet = vec![0x45, 0];
+        packet.extend(length.to_be_bytes());
+        packet.extend([0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, from, 192, 0, 2, to]);
+        packet.extend([port.to_be_bytes(), other.to_be_bytes()].concat());
+        packet.extend(sequence.to_be_bytes());
+        packet.extend([0, 0, 0, 0, 0x50, 0x10, 255, 255, 0, 0, 0, 0]);
+        packet.extend_from_slice(payload);
+        let length = u32::from(length);
+        bytes.extend([0, 0, length, length].map(u32::to_be_bytes).concat());
+        bytes.extend(packet);
+    }
+    bytes
+}
+
+/// RFC 8654 section 4: what may come is for the receiver's capability to say, not the sender's.
+#[test]
+fn extended_messages_are_taken_by_whoever_offers_to() {
+    let plain = open(4, 90, 1);
+    let body = [4, 0xfb, 0xf4, 0, 90, 2, 0, 0, 2, 4, 2, 2, 6, 0];
+    let extended = message(1, &body);
+    let big = update(&vec![0; 5000], &[], &[]);
+    for (sender, disposition) in [(179, "accepted"), (50_000, "session-reset")] {
+        let sequence = if sender == 179 {
+            plain.len()
+        } else {
+            extended.len()
+        };
+        let packets = [
+            (179, 0, &plain[..]),
+            (50_000, 0, &extended),
+            (sender, u32::try_from(sequence).unwrap(), &big),
+        ];
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&capture(&packets)).unwrap();
+        let path = file.path().to_str().unwrap();
+        let found = lines(&netwatch(&["bgp", "decode", "--json", path]).stdout);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found[2]["disposition"], disposition, "{sender}: {found:?}");
+    }
+}
+
 #[test]
 fn text_for_people() {
     let bytes = [
