@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use bgp_core::{MessageType, encode};
+use bgp_core::{Families, GracefulRestart, MessageType, encode};
 use bgp_feed::StartError;
 use events::{Asn, BgpSignal, RibQuery, SessionDownReason};
 use tokio::sync::mpsc;
@@ -111,9 +111,16 @@ fn strangers_are_closed_and_counted() {
 fn a_second_connection_replaces_the_first_only_after_graceful_restart_was_agreed() {
     namespace::run(|| async {
         let mut feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
-        let mut first = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        let mut restarts = open(LOCAL_AS);
+        restarts.graceful_restart = Some(GracefulRestart {
+            time: 60,
+            families: Families::BOTH,
+            ..GracefulRestart::default()
+        });
+        let restarts = restarts.encode();
+        let mut first = Raw::establish_with(ROUTER, feed.address(), &restarts).await;
         feed.up().await;
-        let mut second = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        let mut second = Raw::establish_with(ROUTER, feed.address(), &restarts).await;
         assert!(matches!(
             feed.down().await,
             SessionDownReason::ConnectionLost { .. }
@@ -122,21 +129,26 @@ fn a_second_connection_replaces_the_first_only_after_graceful_restart_was_agreed
         while let Some(frame) = first.next().await {
             assert_ne!(frame.kind, MessageType::Notification);
         }
+        // Nor is it agreed where the capability names no family (RFC 4724 section 5): such a
+        // neighbour sends End-of-RIB, and that is all.
+        let aware = open(LOCAL_AS).encode();
         // Version 4, the AS through capability 65, and no graceful restart.
         let mut open = vec![4, 0x5b, 0xa0, 0, 90, 192, 0, 2, 1, 8, 2, 6, 65, 4];
         open.extend(LOCAL_AS.to_be_bytes());
         let open = encode(MessageType::Open, &open);
-        second
-            .send(&encode(MessageType::Notification, &[6, 2]))
-            .await;
-        feed.down().await;
-        let mut third = Raw::establish_with(ROUTER, feed.address(), &open).await;
-        feed.up().await;
-        let mut fourth = Raw::connect(ROUTER, feed.address()).await;
-        assert_eq!(fourth.notification().await, (6, 5));
-        third.keepalive().await;
+        for open in [aware, open] {
+            second
+                .send(&encode(MessageType::Notification, &[6, 2]))
+                .await;
+            feed.down().await;
+            second = Raw::establish_with(ROUTER, feed.address(), &open).await;
+            feed.up().await;
+            let mut other = Raw::connect(ROUTER, feed.address()).await;
+            assert_eq!(other.notification().await, (6, 5));
+            second.keepalive().await;
+        }
         feed.handle.stop().await;
-        assert_eq!(third.notification().await, (6, 2));
+        assert_eq!(second.notification().await, (6, 2));
     });
 }
 
