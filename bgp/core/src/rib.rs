@@ -63,6 +63,9 @@ pub struct TableStatus {
     pub ipv4: usize,
     /// IPv6 prefixes.
     pub ipv6: usize,
+    /// What counts against the limit of prefixes, IPv4 and IPv6: routes of this session, and of a
+    /// prefix with several paths each of them.
+    pub limited: (usize, usize),
     /// There are routes, and the session that they came by is lost.
     pub stale: bool,
     /// Families whose End-of-RIB has come in this session.
@@ -261,6 +264,7 @@ impl Rib {
             // Of a feed that has changes alone (families: none) no table is ever complete.
             let whole = neighbor.families != Families::NONE;
             neighbor.end_of_rib_due = whole.then_some(now + END_OF_RIB_WAIT);
+            neighbor.table.begin_session(neighbor.generation);
             neighbor.lack = Lack::default();
             neighbor.note_session(now, true);
             signals.push(BgpSignal::SessionUp {
@@ -387,6 +391,10 @@ impl Rib {
         }
     }
 
+            limited: (
+                neighbor.table.routes_of_session(Family::Ipv4),
+                neighbor.table.routes_of_session(Family::Ipv6),
+            ),
     /// How many neighbours' tables lack routes for want of memory.
     #[must_use]
     pub fn partial_neighbors(&self) -> usize {

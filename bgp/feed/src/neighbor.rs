@@ -395,7 +395,8 @@ impl Neighbor {
         let limit = self.settings.max_prefixes as usize;
         let share = usize::from(self.settings.max_prefixes_warn);
         let mut slot = self.slot();
-        for (family, prefixes) in [(Family::Ipv4, table.ipv4), (Family::Ipv6, table.ipv6)] {
+        let (ipv4, ipv6) = table.limited;
+        for (family, prefixes) in [(Family::Ipv4, ipv4), (Family::Ipv6, ipv6)] {
             let near = prefixes.saturating_mul(100) >= limit.saturating_mul(share);
             if near && !slot.warned.contains(family) {
                 slot.warned.insert(family);

@@ -118,11 +118,14 @@ impl Rib {
         let now = self.clock;
         let neighbor = self.neighbors.get_mut(index)?;
         let limit = neighbor.config.max_prefixes;
-        if neighbor.table.routes(family) >= limit as usize
-            && match path_id {
-                None => neighbor.table.get(&prefix).is_none(),
-                Some(path) => neighbor.table.path(&prefix, path).is_none(),
-            }
+        let table = &neighbor.table;
+        let known = match path_id {
+            None => table.get(&prefix),
+            Some(path) => table.path(&prefix, path),
+        };
+        // What an earlier session left is not what the neighbour has now.
+        if table.routes_of_session(family) >= limit as usize
+            && !known.is_some_and(|known| table.is_of_session(known))
         {
             return Some(MaxPrefixes {
                 neighbor: neighbor.config.id,

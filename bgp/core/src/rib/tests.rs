@@ -468,6 +468,39 @@ fn the_limit_of_prefixes_is_per_family_and_counts_no_replacement() {
     assert_eq!(rib.status(A).ipv4, 2);
 }
 
+/// A neighbour may come back with other prefixes: what it had before is stale, and no reason to
+/// stop it.
+#[test]
+fn the_limit_of_prefixes_does_not_count_what_an_earlier_session_left() {
+    let mut rib = rib(2);
+    let two = |first: &str, second: &str| announce(&[first, second], &[1]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &two("10.0.0.0/8", "11.0.0.0/8"), 1);
+    rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+    rib.session_up(A, 2, &negotiated(), at(2));
+    assert_eq!(rib.status(A).limited, (0, 0));
+    apply(&mut rib, 2, &two("11.0.0.0/8", "12.0.0.0/8"), 3);
+    assert_eq!((rib.status(A).ipv4, rib.status(A).limited), (3, (2, 0)));
+    let (_, exceeded) = rib.apply(A, 2, &announce(&["10.0.0.0/8"], &[1]), at(3));
+    assert!(exceeded.is_some(), "it is the third of this session");
+    apply(&mut rib, 2, &withdraw(&["12.0.0.0/8"]), 3);
+    apply(&mut rib, 2, &announce(&["10.0.0.0/8"], &[1]), 3);
+    apply(&mut rib, 2, &end(), 4);
+    assert_eq!((rib.status(A).ipv4, rib.status(A).limited), (2, (2, 0)));
+    // Paths count one by one, whatever their prefix.
+    let mut rib = self::rib(2);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &path("10.0.0.0/8", 1, &[1]), 1);
+    apply(&mut rib, 1, &path("10.0.0.0/8", 2, &[1]), 1);
+    assert_eq!((rib.status(A).ipv4, rib.status(A).limited), (1, (2, 0)));
+    rib.session_up(A, 2, &negotiated(), at(2));
+    apply(&mut rib, 2, &path("10.0.0.0/8", 3, &[1]), 3);
+    apply(&mut rib, 2, &path("10.0.0.0/8", 1, &[1]), 3);
+    assert_eq!(rib.status(A).limited, (2, 0));
+    let (_, exceeded) = rib.apply(A, 2, &path("11.0.0.0/8", 1, &[1]), at(3));
+    assert!(exceeded.is_some());
+}
+
 /// Random announcements and withdrawals against a list that is searched from end to end.
 #[test]
 fn agrees_with_a_model() {
