@@ -173,6 +173,8 @@ pub struct Rib {
     revalidate: VecDeque<(NeighborId, PeerKey)>,
     history: History,
     limits: RibLimits,
+    /// When tables lacked routes that lack none any more, from the first of them to the last.
+    lacked: Option<(Timestamp, Timestamp)>,
     /// Whom to ask for a refresh.
     refreshes: Vec<(NeighborId, Families)>,
     /// What all neighbours take, when last looked at.
@@ -253,18 +255,22 @@ impl Rib {
             };
             signals = self.session_down(id, old, reason);
         }
+        let lack = self.neighbor(id).map(|neighbor| &neighbor.lack);
+        if let Some(since) = lack.filter(|lack| lack.is_partial()).map(|lack| lack.since) {
+            self.mended(since);
+        }
         if let Some(neighbor) = self.neighbor_mut(id) {
             neighbor.session = Some(session);
             neighbor.asn = negotiated.asn;
             neighbor.generation += 1;
             neighbor.session_generation = neighbor.generation;
+            neighbor.table.begin_session(neighbor.generation);
             neighbor.refreshing.clear();
             neighbor.families = negotiated.context.families;
             neighbor.complete = Families::default();
             // Of a feed that has changes alone (families: none) no table is ever complete.
             let whole = neighbor.families != Families::NONE;
             neighbor.end_of_rib_due = whole.then_some(now + END_OF_RIB_WAIT);
-            neighbor.table.begin_session(neighbor.generation);
             neighbor.lack = Lack::default();
             neighbor.note_session(now, true);
             signals.push(BgpSignal::SessionUp {
@@ -385,16 +391,16 @@ impl Rib {
         TableStatus {
             ipv4,
             ipv6,
+            limited: (
+                neighbor.table.routes_of_session(Family::Ipv4),
+                neighbor.table.routes_of_session(Family::Ipv6),
+            ),
             stale: neighbor.session.is_none() && ipv4 + ipv6 > 0,
             complete: neighbor.complete,
             partial: neighbor.lack.is_partial(),
         }
     }
 
-            limited: (
-                neighbor.table.routes_of_session(Family::Ipv4),
-                neighbor.table.routes_of_session(Family::Ipv6),
-            ),
     /// How many neighbours' tables lack routes for want of memory.
     #[must_use]
     pub fn partial_neighbors(&self) -> usize {

@@ -912,8 +912,20 @@ fn without_memory_routes_of_nobody_are_left_out_and_all_is_said_to_be_partial() 
     );
     let (signals, _) = rib.apply(A, 1, &withdraw(&["10.0.1.0/24"]), at(5));
     assert!(signals.is_empty());
+    let partial = |rib: &Rib, seconds| {
+        let mut walk = rib.walk(request(RibQuery::All, seconds, 1));
+        while !rib.advance(&mut walk, 64) {}
+        rib.page(walk).partial
+    };
+    assert!(partial(&rib, None) && partial(&rib, Some(1)) && !partial(&rib, Some(0)));
     rib.session_up(A, 2, &negotiated(), at(6));
     assert!(!rib.status(A).partial, "the next session begins anew");
+    rib.tick(at(7));
+    assert!(!partial(&rib, None) && !partial(&rib, Some(6)));
+    assert!(
+        partial(&rib, Some(5)) && !partial(&rib, Some(0)),
+        "what was left out then is not in the past either"
+    );
 }
 
 #[test]
