@@ -508,7 +508,12 @@ fn why_a_session_ended() {
         SessionDownReason::Administrative
     );
     // RFC 9003, also inside of a Hard Reset (RFC 8538).
-    for (subcode, data) in [(2, &b"\x03bye"[..]), (9, b"\x06\x02\x03bye")] {
+    let malformed = "(a malformed shutdown communication, 02c328)";
+    for (subcode, data, text) in [
+        (2, &b"\x03bye"[..], "bye"),
+        (9, b"\x06\x02\x03bye", "bye"),
+        (2, b"\x02\xc3\x28", malformed),
+    ] {
         let said = Notification {
             code: 6,
             subcode,
@@ -517,7 +522,7 @@ fn why_a_session_ended() {
         let heard = SessionDownReason::NotificationReceived {
             code: 6,
             subcode,
-            text: Some("bye".to_owned()),
+            text: Some(text.to_owned()),
         };
         assert_eq!(closed(Event::Notification(said)).1, heard);
     }
