@@ -334,6 +334,18 @@ fn extended_messages_are_taken_by_whoever_offers_to() {
 }
 
 #[test]
+fn an_empty_recording_is_called_so() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let done = netwatch(&["bgp", "replay", file.path().to_str().unwrap()]);
+    assert_eq!(done.code, Some(2));
+    assert!(
+        done.stderr.contains("there is nothing in it"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
 fn text_for_people() {
     let bytes = [
         update(&[8, 11], &[ORIGIN, PATH, HOP, &[0x80, 4, 3, 0, 0, 0]], TEN),
