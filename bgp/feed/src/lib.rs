@@ -38,7 +38,7 @@ pub use bgp_core::{
     Capability, Families, HistoryLimits, RibLimits, RibMemory, RibPage, RibRequest, Role, State,
     Vrp, Vrps,
 };
-pub use bmp::{BmpSettings, RouterSettings, RouterStatus, RouterTable};
+pub use bmp::{BmpSettings, PeerStatistics, RouterSettings, RouterStatus, RouterTable};
 use events::{Asn, BgpSignal, PeerKey, Prefix, RibQuery, RibRoute, Timestamp};
 pub use ris::{RisSettings, RisStatus};
 pub use rpki::RpkiSettings;
