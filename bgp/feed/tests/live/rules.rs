@@ -6,7 +6,9 @@ use std::time::Duration;
 use bgp_core::{Families, GracefulRestart, MessageType, encode};
 use bgp_feed::StartError;
 use events::{Asn, BgpSignal, RibQuery, SessionDownReason};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::feed::{Feed, LOCAL_AS, ip, settings};
 use crate::namespace::{self, FEED, ROUTER, STRANGER};
@@ -103,6 +105,30 @@ fn strangers_are_closed_and_counted() {
             assert_eq!(peer.next().await, None);
         }
         assert_eq!(feed.handle.refused_strangers(), 3);
+        feed.handle.stop().await;
+    });
+}
+
+/// RFC 5082: what comes from farther away gets no answer, not even to its handshake. What was sent
+/// before the connection is accepted would be read otherwise.
+#[test]
+fn who_is_too_far_away_gets_no_connection() {
+    namespace::run(|| async {
+        let mut near = settings(FEED, ROUTER, LOCAL_AS);
+        near.neighbors[0].peer.ttl_security = Some(1);
+        let mut feed = Feed::start(near);
+        let socket = |ttl| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket2::SockRef::from(&socket).set_ttl_v4(ttl).unwrap();
+            socket
+        };
+        let far = socket(254);
+        far.bind((ip(ROUTER), 0).into()).unwrap();
+        let answer = timeout(Duration::from_secs(2), far.connect(feed.address())).await;
+        assert!(answer.is_err(), "{answer:?}");
+        let mut peer = Raw::connect_by(socket(255), ROUTER, feed.address()).await;
+        peer.greet(&open(LOCAL_AS).encode()).await;
+        feed.up().await;
         feed.handle.stop().await;
     });
 }
