@@ -453,7 +453,8 @@ OPENs agree. Everything else is read as the options say; nothing is guessed.
 Examples:
   netwatch bgp decode --hex 'ffffffff ffffffff ffffffff ffffffff 0013 04'
   netwatch bgp decode --file update.bin --add-path ipv4/unicast --external
-  tcpdump -c 1000 -w - port 179 | netwatch bgp decode - --json | jq 'select(.reason)'
+  tcpdump -c 1000 -w - port 179 |
+    netwatch bgp decode - --json | jq 'select(.reason)'
 
 Exit code: 0 if the input was decoded to its end and no message resets the
 session, 1 otherwise.")]
