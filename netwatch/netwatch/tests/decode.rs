@@ -582,3 +582,50 @@ fn bmp_recordings_are_decoded_whole() {
     assert!(done.stdout.contains("initiation") && done.stdout.contains("sysName r"));
     assert!(done.stderr.contains("at 11"), "{}", done.stderr);
 }
+
+/// Where each message is, and what it says, also where an UPDATE is not the last of its parts.
+#[test]
+fn bmp_messages_and_their_places() {
+    let bmp = |version: u8, kind: u8, body: &[&[u8]]| {
+        let body = body.concat();
+        let length = u32::try_from(body.len() + 6).unwrap().to_be_bytes();
+        [&[version][..], &length, &[kind], &body].concat()
+    };
+    let mut peer = [0; 42];
+    peer[22..26].copy_from_slice(&[192, 0, 2, 1]);
+    let up = bmp(3, 3, &[&peer, &[0; 20], &open(4, 90, 1), &open(4, 90, 2)]);
+    let route = update(TEN, &[], &[]);
+    let length = u16::try_from(route.len()).unwrap().to_be_bytes();
+    let tlvs = [
+        &[0, 4][..],
+        &length,
+        &[0, 0],
+        &route,
+        &[0, 3, 0, 1, 0, 0, b't'],
+    ]
+    .concat();
+    let monitoring = bmp(4, 0, &[&peer, &tlvs]);
+    let figure = [0, 9, 0, 11, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 7];
+    let statistics = bmp(3, 1, &[&peer, &[0, 0, 0, 1], &figure]);
+    let termination = bmp(3, 5, &[&[0, 1, 0, 2, 0, 2]]);
+    let at = up.len();
+    let stream = hex(&[up, monitoring, statistics, termination].concat());
+    let arguments = ["bgp", "decode", "--format", "bmp", "--hex", &stream];
+    let text = netwatch(&arguments).ok();
+    let said = format!(
+        "#1 at {}: UPDATE, {} octets: accepted",
+        at + 6 + 42 + 6,
+        route.len()
+    );
+    for line in [
+        &said,
+        "    9: routes in Adj-RIB-In of a family, ipv6 unicast: 7",
+        "    reason 2",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}: {text}");
+    }
+    let found = lines(&netwatch(&[&arguments[..], &["--json"]].concat()).ok());
+    assert_eq!(found[2]["offset"], at + 54);
+    assert_eq!(found[3]["statistics"][0]["family"], "ipv6 unicast");
+    assert_eq!(found[4]["reason"], 2);
+}
