@@ -30,8 +30,8 @@ use memory::Lack;
 pub use memory::RibMemory;
 pub use query::{RibPage, RibRequest, RibWalk};
 
-/// How long a new session has for its End-of-RIB; then what it did not announce again is withdrawn.
-/// Neighbours without graceful restart need not send the marker at all.
+/// How long a new session has for its End-of-RIB, from its begin or from when an old route came again
+/// last; then what it did not announce again is withdrawn. Neighbours without graceful restart need not send the marker at all.
 pub const END_OF_RIB_WAIT: Duration = Duration::from_mins(2);
 /// Sessions of a neighbour whose times are remembered.
 const SESSIONS: usize = 256;
@@ -149,6 +149,16 @@ impl Neighbor {
 
     fn routes(&self) -> usize {
         self.table.len(Family::Ipv4) + self.table.len(Family::Ipv6)
+    }
+
+    /// What an earlier session left comes again: without End-of-RIB the table may still be on its
+    /// way.
+    fn came_again(&mut self, old: Option<Entry>, now: Timestamp) {
+        if old.is_some_and(|old| !self.table.is_of_session(old))
+            && let Some(due) = &mut self.end_of_rib_due
+        {
+            *due = now + END_OF_RIB_WAIT;
+        }
     }
 
     fn note_session(&mut self, at: Timestamp, up: bool) {

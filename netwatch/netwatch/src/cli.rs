@@ -369,7 +369,7 @@ pub struct Replay {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The past is known as far back as [bgp] history and history_memory allow; a time
-before that is refused, and when the past begins is said.
+before that is refused, and when the past begins is said; so is one in the future.
 
 With --json one object is printed: query, at (RFC 3339, if asked for), routes (each
 with neighbor, egress, path_id if the neighbour sends several paths, stale, and route:

@@ -263,6 +263,37 @@ fn a_lost_session_makes_routes_stale_and_the_next_one_sorts_them_out() {
     );
 }
 
+/// A table that takes longer than the deadline is no reason to withdraw what is still to come.
+#[test]
+fn without_end_of_rib_the_deadline_waits_while_routes_come_again() {
+    let mut rib = rib(100);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    let prefixes = ["10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8", "13.0.0.0/8"];
+    apply(&mut rib, 1, &announce(&prefixes, &[1]), 1);
+    rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+    rib.session_up(A, 2, &negotiated(), at(10));
+    for (prefix, seconds) in prefixes.iter().zip([100, 200, 300]) {
+        rib.expire(at(seconds));
+        assert_eq!(rib.status(A).ipv4, 4, "at {seconds} s");
+        apply(&mut rib, 2, &announce(&[prefix], &[1]), seconds);
+    }
+    // What came already, and what is new, says nothing of the rest.
+    apply(
+        &mut rib,
+        2,
+        &announce(&["10.0.0.0/8", "14.0.0.0/8"], &[2]),
+        400,
+    );
+    rib.expire(at(419));
+    assert_eq!(rib.status(A).ipv4, 5);
+    rib.expire(at(420));
+    assert_eq!(
+        rib.status(A).ipv4,
+        4,
+        "two minutes after the last that came again"
+    );
+}
+
 #[test]
 fn without_end_of_rib_the_deadline_completes_the_table() {
     let mut rib = rib(100);
