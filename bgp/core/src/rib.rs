@@ -31,7 +31,8 @@ pub use memory::RibMemory;
 pub use query::{RibPage, RibRequest, RibWalk};
 
 /// How long a new session has for its End-of-RIB, from its begin or from when an old route came again
-/// last; then what it did not announce again is withdrawn. Neighbours without graceful restart need not send the marker at all.
+/// last; then what it did not announce again is withdrawn. Neighbours without graceful restart need
+/// not send the marker at all.
 pub const END_OF_RIB_WAIT: Duration = Duration::from_mins(2);
 /// Sessions of a neighbour whose times are remembered.
 const SESSIONS: usize = 256;
