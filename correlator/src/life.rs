@@ -163,6 +163,14 @@ impl Correlator {
             return;
         };
         let affected = prefixes(&affected);
+        // No verdict of its own for what another one names.
+        if let Verdict::SinglePeer { peer } = verdict
+            && case.verdict.is_none()
+            && let Some(larger) = self.larger(case, peer)
+        {
+            self.take_in(larger, affected, now);
+            return;
+        }
         let same = case.verdict.as_ref() == Some(&verdict);
         let dark_by = view.dark_by(case, &verdict);
         let lines = if same {
@@ -179,6 +187,11 @@ impl Correlator {
             return;
         }
         let mut grown = false;
+        if let Verdict::AddressFamily { ipv6, .. } = verdict {
+            // The other family was affected by what broke more widely before.
+            case.affected.retain(|peer, _| peer.0.is_ipv6() == ipv6);
+            case.failed.retain(|peer| peer.0.is_ipv6() == ipv6);
+        }
         if !same && !case.is_wide() && case.narrow {
             // The suspicion's own peers stay only as far as the verdict names them.
             case.affected.clear();

@@ -305,7 +305,9 @@ impl Reach {
         &'a self,
         egress: &'b EgressName,
     ) -> impl Iterator<Item = &'a Window> + use<'a, 'b> {
-        self.windows.iter().filter(move |w| w.egress == *egress)
+        let from = self.windows.partition_point(|w| w.egress < *egress);
+        let windows = self.windows.get(from..).unwrap_or_default();
+        windows.iter().take_while(move |w| w.egress == *egress)
     }
 
     /// One window.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use events::{EgressName, EvidenceSource, PeerKey, ProbeSource, Timestamp};
+use events::{EgressName, EvidenceSource, PeerKey, ProbeSource, Timestamp, Verdict};
 
 use crate::case::{Case, is_wide};
 use crate::diagnosis::isolation;
@@ -41,7 +41,7 @@ pub fn suspect(view: &View<'_>, cases: &[Case]) -> Option<Suspicion> {
         if !isolated_elsewhere
             && let Some(found) = link(view, &egress)
                 .or_else(|| gateway(view, &egress))
-                .or_else(|| anchors(view, &egress))
+                .or_else(|| anchors(view, &egress, cases))
         {
             return Some(found);
         }
@@ -97,8 +97,17 @@ fn gateway(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
     (all && probes_after(view, egress, dark)).then(|| by_probes(egress, dark))
 }
 
-fn anchors(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
+fn anchors(view: &View<'_>, egress: &EgressName, cases: &[Case]) -> Option<Suspicion> {
     let t = &view.params.thresholds;
+    // An AS that is known to be unreachable takes the anchors behind it along.
+    let explained = |a: &Anchor<'_>| {
+        let key = PeerKey(a.window.target.address());
+        let path = view.routes.path(&key, egress);
+        cases.iter().any(|case| {
+            matches!(&case.verdict, Some(Verdict::RemoteAs { asn })
+                if case.egress == *egress && path.is_some_and(|path| path.ases.contains(asn)))
+        })
+    };
     let dark: Vec<Anchor<'_>> = view
         .anchors(egress, None, Timestamp::ZERO, Families::BOTH)
         .into_iter()
@@ -108,6 +117,7 @@ fn anchors(view: &View<'_>, egress: &EgressName) -> Option<Suspicion> {
                 .dark_since(view.now)
                 .is_some_and(|at| probes_after(view, egress, at))
         })
+        .filter(|a| !explained(a))
         .collect();
     if ases(&dark) < 2 {
         return None;
@@ -170,10 +180,17 @@ fn together(
     if failures.len() < 2 {
         return None;
     }
-    let population = view.population(egress, families);
-    let alive = view.alive(egress, failures, families);
     let mut tally = view.tally(failures);
+    // Whoever is alive only lowers it, and counting everybody takes its time.
+    if tally.score < enough_score(0, t.suspect) * view.host.doubt(view.now) {
+        return None;
+    }
+    let alive = view.alive(egress, failures, families);
     tally.score -= against(alive, t.correlation);
+    if tally.score < enough_score(0, t.suspect) * view.host.doubt(view.now) {
+        return None;
+    }
+    let population = view.population(egress, families);
     let needed = enough_peers(population.peers, t.min_peers);
     let enough = tally.peers >= needed
         && tally.prefixes.len() >= enough_prefixes(population.prefixes.len(), t.min_prefixes)

@@ -22,6 +22,9 @@ const ON_THE_WAY: Duration = Duration::from_millis(25);
 /// Failures older than the others by more than this are another story.
 const CLUSTER: Duration = Duration::from_millis(500);
 
+/// Answers that are merely late come again within so long, however fast a queue grows.
+const LATE_AGAIN: Duration = Duration::from_millis(500);
+
 /// Loss is what anchors lost within so long, of so many probes at least ...
 const LATELY: Duration = Duration::from_secs(1);
 const ENOUGH: usize = 20;
@@ -235,7 +238,12 @@ impl<'a> View<'a> {
         let Some(middle) = sent.get(sent.len() / 2) else {
             return 0;
         };
-        let bound = *middle + ON_THE_WAY;
+        self.delivering(egress, *middle, families)
+    }
+
+    /// Peers on an egress that acknowledge what was sent a little after a time.
+    pub fn delivering(&self, egress: &EgressName, since: Timestamp, families: Families) -> usize {
+        let bound = since + ON_THE_WAY;
         self.peers
             .map
             .iter()
@@ -253,7 +261,7 @@ impl<'a> View<'a> {
     }
 
     /// Answers of anchors still come although, by the silence of most, none could: they are late, not
-    /// lost.
+    /// lost. What was queued when the path broke comes late as well, and then no more.
     pub fn late_answers(&self, anchors: &[Anchor<'_>]) -> bool {
         let mut dark: Vec<Timestamp> = anchors
             .iter()
@@ -265,7 +273,7 @@ impl<'a> View<'a> {
                 let rtt = a.window.rtt.unwrap_or_default();
                 a.window
                     .arrived
-                    .is_some_and(|at| at > *middle + rtt + ON_THE_WAY)
+                    .is_some_and(|at| at > *middle + rtt + ON_THE_WAY && self.now < at + LATE_AGAIN)
             })
         })
     }
@@ -295,11 +303,12 @@ impl<'a> View<'a> {
         } else {
             flows.last()
         };
+        // Answers to the link's own address come back by it: those queued there die before the break.
+        let anchors = self.anchors(&case.egress, None, case.onset, Families::BOTH);
         let mut probes: Vec<Timestamp> = self
-            .reach
-            .of(&case.egress)
-            .filter(|w| !matches!(w.target, ProbeTarget::Suspect(_)))
-            .filter(|w| w.usable(case.onset))
+            .gateways(&case.egress, case.onset)
+            .into_iter()
+            .chain(anchors.iter().map(|a| a.window))
             .filter_map(|w| Some(w.dark_since(self.now)? + w.rtt.unwrap_or_default()))
             .filter(|at| *at + CLUSTER >= case.onset)
             .collect();

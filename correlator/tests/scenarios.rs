@@ -598,3 +598,45 @@ fn a_wide_outage_during_a_small_one_is_its_own_incident() {
         assert!(world.verdicts()[1].0 <= ms(CUT + 5250));
     }
 }
+
+/// Where answers queue up in front of what then breaks they still come for a while: late, and no more.
+#[test]
+fn a_break_behind_a_long_queue_is_found() {
+    let queue = Duration::from_millis(300);
+    for seed in 0..*SEEDS {
+        for both_ways in [false, true] {
+            let mut setup = Setup::new(seed)
+                .fault(CUT - 600, CUT, Fault::SlowEgress(a(), queue))
+                .fault(CUT, NEVER, Fault::Outbound(a()));
+            setup.inbound = Some(b());
+            if both_ways {
+                setup = setup.fault(CUT, NEVER, Fault::Inbound(a()));
+            }
+            let mut world = World::new(setup);
+            world.run(6_000);
+            let verdicts = world.verdicts();
+            let (at, last) = verdicts.last().expect("found");
+            assert_eq!(*last, upstream_a(), "seed {seed}\n{}", world.story());
+            assert!(*at <= ms(CUT + 1_300), "{at}");
+        }
+    }
+}
+
+/// All that fails lies behind one AS, and many others do not fail: it is not the upstream, although the
+/// only anchor that is not behind it is too far to tell yet.
+#[test]
+fn a_popular_as_is_not_taken_for_the_upstream() {
+    for seed in 0..*SEEDS {
+        let mut setup = Setup::new(seed).fault(CUT, NEVER, Fault::Transit);
+        setup.transit_from = 1;
+        setup.anchors_behind = 2;
+        let mut world = World::new(setup);
+        world.anchors[2].2 = Duration::from_millis(400);
+        world.run(6_000);
+        let verdicts: Vec<Verdict> = world.verdicts().into_iter().map(|(_, v)| v).collect();
+        let expected = [Verdict::RemoteAs {
+            asn: world::TRANSIT,
+        }];
+        assert_eq!(verdicts, expected, "seed {seed}\n{}", world.story());
+    }
+}

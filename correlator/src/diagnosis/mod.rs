@@ -37,9 +37,12 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
         .or_else(|| gateway::diagnose(view, case))
         .or_else(|| upstream::diagnose(view, case))
         .or_else(|| return_path::diagnose(view, case))
-        .or_else(|| remote_as::diagnose(view, case))
-        .or_else(|| prefix::diagnose(view, case))
-        .or_else(|| single_peer::diagnose(view, case))
+        .or_else(|| {
+            let scene = narrow::scene(view, case)?;
+            remote_as::diagnose(view, case, &scene)
+                .or_else(|| prefix::diagnose(view, case, &scene))
+                .or_else(|| single_peer::diagnose(view, case, &scene))
+        })
 }
 
 /// All peers with connections through the case's egress, owned by no other case.

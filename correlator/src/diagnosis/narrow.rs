@@ -25,16 +25,21 @@ pub struct Class {
     /// Those asked that answered, and those that did not.
     pub answered: usize,
     pub silent: usize,
+    /// Of the silent ones, those that answer another way: they do answer probes.
+    pub elsewhere: usize,
 }
 
 impl Class {
     /// Most of those of which anything is known fail, and it is not one alone.
     ///
     /// `asked`: probes are sent, so that not only old failures speak, which last through TCP's
-    /// backoff when all is well again.
-    fn fails(&self, asked: bool) -> bool {
+    /// backoff when all is well again. `doubt`: observations got lost, acknowledgements as well.
+    fn fails(&self, asked: bool, doubt: bool) -> bool {
         let failing = self.failing.len() + self.anchors;
-        let confirmed = !asked || (self.silent >= 1 && self.silent >= 2 * self.answered);
+        let confirmed = !asked
+            || (self.silent >= 1
+                && self.silent >= 2 * self.answered
+                && (!doubt || self.silent >= 2 || self.elsewhere + self.anchors >= 1));
         !self.failing.is_empty() && failing >= 2 && failing >= 2 * self.alive && confirmed
     }
 
@@ -62,6 +67,8 @@ enum State {
 enum Asked {
     Answered,
     Silent,
+    /// It does answer another way.
+    Elsewhere,
     Not,
 }
 
@@ -72,6 +79,8 @@ pub struct Scene<'a> {
     states: BTreeMap<PeerKey, (State, Asked)>,
     anchors: Vec<(PeerKey, State)>,
     asked: bool,
+    /// Observations got lost.
+    doubt: bool,
     /// What built up would have done so by now.
     settled: bool,
     all: All,
@@ -176,6 +185,7 @@ pub fn scene<'a>(view: &View<'a>, case: &Case) -> Option<Scene<'a>> {
         anchors,
         all,
         asked: view.params.probes && !case.asked.is_empty(),
+        doubt: view.host.doubt(view.now) > 1.0,
         settled,
     };
     scene.egress_well().then_some(scene)
@@ -256,12 +266,21 @@ fn asked(view: &View<'_>, case: &Case, (key, peer): (&PeerKey, &Peer), lost: usi
         .reach
         .find(&case.egress, ProbeSource::Flow, ProbeTarget::Suspect(key.0));
     // The newest word counts: it is asked again and again.
-    match window {
-        Some(w) if w.misses(view.now) > lost => Asked::Silent,
-        Some(w) if w.answered_since(*at) => Asked::Answered,
-        Some(w) if w.misses(view.now) > 0 => Asked::Not,
-        _ if view.now >= *at + limit.max(ANSWER) => Asked::Silent,
-        _ => Asked::Not,
+    let silent = match window {
+        Some(w) if w.misses(view.now) > lost => true,
+        Some(w) if w.answered_since(*at) => return Asked::Answered,
+        Some(w) if w.misses(view.now) > 0 => false,
+        _ => view.now >= *at + limit.max(ANSWER),
+    };
+    let target = ProbeTarget::Suspect(key.0);
+    let elsewhere = |egress| {
+        let window = view.reach.find(egress, ProbeSource::Flow, target);
+        window.is_some_and(|w| w.answered_since(*at))
+    };
+    match silent {
+        true if view.others(&case.egress).any(elsewhere) => Asked::Elsewhere,
+        true => Asked::Silent,
+        false => Asked::Not,
     }
 }
 
@@ -293,6 +312,10 @@ impl Scene<'_> {
         match asked {
             Some(Asked::Answered) => class.answered += 1,
             Some(Asked::Silent) => class.silent += 1,
+            Some(Asked::Elsewhere) => {
+                class.silent += 1;
+                class.elsewhere += 1;
+            }
             _ => {}
         }
         match state {
@@ -342,7 +365,9 @@ impl Scene<'_> {
         }
         classes
             .into_iter()
-            .filter(|(_, (_, class))| class.fails(self.asked) && self.rest_is_well(class))
+            .filter(|(_, (_, class))| {
+                class.fails(self.asked, self.doubt) && self.rest_is_well(class)
+            })
             // Best explained, then fewest others, then farthest from us.
             .max_by_key(|(_, (depth, class))| {
                 (class.fit(), std::cmp::Reverse(class.members), *depth)
@@ -359,7 +384,7 @@ impl Scene<'_> {
         }
         classes
             .into_iter()
-            .filter(|(_, class)| class.fails(self.asked) && self.rest_is_well(class))
+            .filter(|(_, class)| class.fails(self.asked, self.doubt) && self.rest_is_well(class))
             .max_by_key(|(_, class)| class.fit())
     }
 }
@@ -384,6 +409,7 @@ pub fn explained(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool
         states,
         anchors: Vec::new(),
         asked: false,
+        doubt: false,
         settled: false,
     };
     let covers = |class: &Class| {
@@ -415,4 +441,26 @@ fn connected<'a>(
             !peer.connections.is_empty() && *on == egress
         })
         .map(|(key, peer)| (*key, peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_observations_get_lost_one_silent_peer_counts_if_it_answers_another_way() {
+        let failing = ["203.0.113.7", "203.0.113.8"].map(|a| PeerKey(a.parse().expect("one")));
+        let class = Class {
+            failing: failing.into(),
+            silent: 1,
+            ..Class::default()
+        };
+        assert!(class.fails(true, false));
+        assert!(!class.fails(true, true), "it may answer no probes at all");
+        let elsewhere = Class {
+            elsewhere: 1,
+            ..class
+        };
+        assert!(elsewhere.fails(true, true));
+    }
 }

@@ -5,12 +5,12 @@
 
 use events::Verdict;
 
-use super::{Finding, narrow};
+use super::Finding;
+use super::narrow::Scene;
 use crate::case::Case;
 use crate::view::View;
 
-pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let scene = narrow::scene(view, case)?;
+pub fn diagnose(view: &View<'_>, case: &Case, scene: &Scene<'_>) -> Option<Finding> {
     let (prefix, class) = scene.best_prefix(view, case)?;
     Some(Finding {
         verdict: Verdict::Prefix { prefix },

@@ -6,12 +6,12 @@
 
 use events::Verdict;
 
-use super::{Finding, narrow};
+use super::Finding;
+use super::narrow::Scene;
 use crate::case::Case;
 use crate::view::View;
 
-pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let scene = narrow::scene(view, case)?;
+pub fn diagnose(view: &View<'_>, case: &Case, scene: &Scene<'_>) -> Option<Finding> {
     let (asn, class) = scene.best_as(view, case)?;
     // One prefix while others of the AS work is the prefix's fault.
     if let Some((_, prefix)) = scene.best_prefix(view, case)

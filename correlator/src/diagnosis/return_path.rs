@@ -32,7 +32,7 @@ fn lasting(view: &View<'_>, egress: &EgressName, bound: Timestamp, families: Fam
 }
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let failures = view.of_case(case);
+    let failures = upstream::of_now(view, case);
     let bound = view.surely_dark(case, &failures)?;
     if view.now < case.suspected_at + SUSPECTS_WAIT
         || !upstream::beyond_gateway(view, case, &failures, bound)
@@ -72,8 +72,10 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
         [only] => Some(only.clone()),
         _ => None,
     };
+    let mut affected = everyone(view, case);
+    affected.retain(|peer| families.has(peer.0));
     Some(Finding {
         verdict: Verdict::ReturnPath { egress },
-        affected: everyone(view, case),
+        affected,
     })
 }

@@ -11,12 +11,11 @@ use super::{Finding, narrow};
 use crate::case::{Case, is_wide};
 use crate::view::View;
 
-pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
+pub fn diagnose(view: &View<'_>, case: &Case, scene: &narrow::Scene<'_>) -> Option<Finding> {
     // One that is still backed off after a wide break is no news.
     if case.verdict.as_ref().is_some_and(is_wide) {
         return None;
     }
-    let scene = narrow::scene(view, case)?;
     let oldest = scene
         .failures
         .iter()

@@ -8,29 +8,35 @@
 //! still heard, the verdict is that the way out alone is dead. Closes when anchors in two ASes and the gateway answer for the
 //! time to heal; without probes, when the flows progress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use events::{Asn, EgressName, ProbeSource, ProbeTarget, Timestamp, Verdict};
+use events::{Asn, EgressName, PeerKey, ProbeSource, ProbeTarget, Timestamp, Verdict};
 
 use super::{Finding, everyone, narrow};
 use crate::case::Case;
+use crate::routes::Path;
 use crate::tally::{Failure, Tally, against, enough_peers};
 use crate::view::{Anchor, Families, View, ases};
 
 /// Who sends at all has sent within so long.
 const HEARD: Duration = Duration::from_millis(100);
+/// Of so many that should fail one at least does, 19 times in 20.
+const ENOUGH: usize = 3;
 /// What recovers shows it within so long, everywhere.
 const RECOVERY: Duration = Duration::from_millis(150);
 
 pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
-    let failures = view.of_case(case);
+    let failures = of_now(view, case);
     let bound = view.surely_dark(case, &failures)?;
     if !beyond_gateway(view, case, &failures, bound) {
         return None;
     }
     let families = view.families(case, &failures);
     if !link_dark(view, case, bound, families) || !backup_proven(view, case, bound, families) {
+        return None;
+    }
+    if other_undecided(view, case, families, bound) {
         return None;
     }
     let mut affected = everyone(view, case);
@@ -56,6 +62,125 @@ pub fn diagnose(view: &View<'_>, case: &Case) -> Option<Finding> {
     Some(Finding { verdict, affected })
 }
 
+/// The failures that may be of a break of the whole egress: what failed while anchors answered what
+/// was sent later is another story.
+pub fn of_now<'a>(view: &View<'a>, case: &Case) -> Vec<Failure<'a>> {
+    let well = [false, true].map(|ipv6| well_until(view, case, Families::only(ipv6)));
+    let mut failures = view.of_case(case);
+    failures.retain(|f| {
+        let well = well[usize::from(f.key.0.is_ipv6())];
+        well.is_none_or(|well| f.surely_dark() >= well)
+    });
+    failures
+}
+
+/// Anchors of some families, without those that were dark while others answered what was sent later.
+fn anchors_of_now<'a>(view: &View<'a>, case: &Case, families: Families) -> Vec<Anchor<'a>> {
+    let well = [false, true].map(|ipv6| well_until(view, case, Families::only(ipv6)));
+    let mut anchors = view.anchors(&case.egress, None, case.onset, families);
+    anchors.retain(|a| {
+        let well = well[usize::from(a.window.target.address().is_ipv6())];
+        let dark = a.window.dark_since(view.now);
+        let dark = dark.map(|at| at + a.window.rtt.unwrap_or_default());
+        !dark.is_some_and(|dark| well.is_some_and(|well| dark < well))
+    });
+    anchors
+}
+
+/// By then the egress was well: anchors of two ASes answered what was sent then or later.
+fn well_until(view: &View<'_>, case: &Case, families: Families) -> Option<Timestamp> {
+    let mut newest: BTreeMap<Asn, Timestamp> = BTreeMap::new();
+    for anchor in view.anchors(&case.egress, None, case.onset, families) {
+        if let Some(at) = anchor.window.last_reply {
+            let newest = newest.entry(anchor.asn).or_insert(at);
+            *newest = at.max(*newest);
+        }
+    }
+    let mut newest: Vec<Timestamp> = newest.into_values().collect();
+    newest.sort_unstable();
+    newest.iter().rev().nth(1).copied()
+}
+
+/// An AS beyond the upstream has behind it all that fails and every anchor that is dead, and of the many
+/// who are not behind it far fewer fail than would if the egress were broken: it may be that AS alone.
+fn narrower(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool {
+    let families = view.families(case, failures);
+    let mut common: Option<BTreeSet<Asn>> = None;
+    let mut dead: BTreeMap<Asn, usize> = BTreeMap::new();
+    for failure in failures {
+        for asn in beyond(failure.path) {
+            *dead.entry(asn).or_default() += 1;
+        }
+    }
+    for anchor in anchors_of_now(view, case, families) {
+        if anchor.window.misses(view.now) == 0 {
+            continue;
+        }
+        let key = PeerKey(anchor.window.target.address());
+        let ases: BTreeSet<Asn> = beyond(view.routes.path(&key, &case.egress)).collect();
+        common = Some(match common {
+            None => ases,
+            Some(common) => &common & &ases,
+        });
+    }
+    let common = common.unwrap_or_else(|| dead.keys().copied().collect());
+    if takes_other_family(view, case, families, &common) {
+        return true;
+    }
+    // Most of what fails lies behind it.
+    let candidates: BTreeMap<Asn, usize> = dead
+        .into_iter()
+        .filter(|(asn, inside)| common.contains(asn) && inside * 2 > failures.len())
+        .collect();
+    if candidates.is_empty() {
+        return false;
+    }
+    let mut members: BTreeMap<Asn, usize> = BTreeMap::new();
+    let mut all = 0_usize;
+    for key in everyone(view, case).iter().filter(|k| families.has(k.0)) {
+        all += 1;
+        for asn in beyond(view.routes.path(key, &case.egress)) {
+            if candidates.contains_key(&asn) {
+                *members.entry(asn).or_default() += 1;
+            }
+        }
+    }
+    candidates.iter().any(|(asn, inside)| {
+        let behind = members.get(asn).copied().unwrap_or(0).max(*inside);
+        // So many others would fail.
+        let expected = inside * (all.saturating_sub(behind)) / behind;
+        expected >= ENOUGH && (failures.len() - inside) * 4 <= expected
+    })
+}
+
+/// Where one family alone is said to be dead: of the other's anchors some are well, and those that lie
+/// behind the same AS are dead, too.
+fn takes_other_family(
+    view: &View<'_>,
+    case: &Case,
+    families: Families,
+    common: &BTreeSet<Asn>,
+) -> bool {
+    let other = Families::only(families.v4);
+    let anchors = view.anchors(&case.egress, None, case.onset, other);
+    let behind = |a: &Anchor<'_>| {
+        let key = PeerKey(a.window.target.address());
+        beyond(view.routes.path(&key, &case.egress)).any(|asn| common.contains(&asn))
+    };
+    let misses = |a: &Anchor<'_>| a.window.misses(view.now);
+    families.v4 != families.v6
+        && anchors.iter().any(|a| misses(a) == 0)
+        && anchors
+            .iter()
+            .any(|a| misses(a) >= view.params.thresholds.anchor_misses && behind(a))
+}
+
+/// The ASes of a path beyond the first.
+fn beyond(path: Option<&Path>) -> impl Iterator<Item = Asn> {
+    path.into_iter()
+        .flat_map(|path| path.ases.iter().skip(1).copied())
+}
+
 /// Nearly all who no longer acknowledge still send: what they send was not on its way before the break.
 fn way_in_works(view: &View<'_>, failures: &[Failure<'_>], bound: Timestamp) -> bool {
     let (mut heard, mut all) = (0_usize, 0_usize);
@@ -74,6 +199,14 @@ fn way_in_works(view: &View<'_>, failures: &[Failure<'_>], bound: Timestamp) -> 
         );
     }
     heard >= 2 && heard * 10 >= all * 9
+}
+
+/// One family is dead, and the other's anchors have not told yet.
+fn other_undecided(view: &View<'_>, case: &Case, families: Families, bound: Timestamp) -> bool {
+    let other = Families::only(families.v4);
+    let anchors = view.anchors(&case.egress, None, case.onset, other);
+    let told = |a: &Anchor<'_>| a.window.answered_since(bound) || a.window.misses(view.now) > 0;
+    families.v4 != families.v6 && !anchors.is_empty() && !anchors.iter().any(told)
 }
 
 /// One family is dead, and the other is seen alive: whether the dead one is IPv6.
@@ -105,7 +238,7 @@ pub fn beyond_gateway(
     bound: Timestamp,
 ) -> bool {
     let t = &view.params.thresholds;
-    if view.now < case.onset + t.min_dark || !delay_excluded(view, case, failures) {
+    if view.now < case.onset + t.min_dark {
         return false;
     }
     let gateways = view.gateways(&case.egress, case.onset);
@@ -115,6 +248,13 @@ pub fn beyond_gateway(
     let families = view.families(case, failures);
     let anchors = view.anchors(&case.egress, None, case.onset, families);
     if anchors.iter().any(|a| a.window.answered_since(bound)) || view.late_answers(&anchors) {
+        return false;
+    }
+    let known = anchors.len();
+    let anchors = anchors_of_now(view, case, families);
+    // Where something else fails as well, flows may be its.
+    let alone = anchors.len() == known;
+    if !delay_excluded(view, failures, &anchors, alone) {
         return false;
     }
     // Flows that progress again: it was a delay, or it is over.
@@ -131,14 +271,17 @@ pub fn beyond_gateway(
     if answering >= 2 {
         return false;
     }
-    let alive = view.alive(&case.egress, failures, families);
+    let alive = if failures.is_empty() {
+        view.delivering(&case.egress, bound, families)
+    } else {
+        view.alive(&case.egress, failures, families)
+    };
     let mut tally = view.tally(failures);
     tally.score -= against(alive, t.correlation);
     if alive * 4 > failures.len() {
         return false;
     }
     let doubt = view.host.doubt(view.now);
-    let population = view.population(&case.egress, families);
     if ases(&anchors) < 2 {
         let agrees = anchors
             .iter()
@@ -153,28 +296,35 @@ pub fn beyond_gateway(
             .collect();
         (ases(&dead), dead.len() == anchors.len())
     };
+    let strong = tally.score >= t.confirm * doubt && dead(1).0 >= 2;
+    let fair = tally.score >= t.suspect * doubt && dead(2).0 >= 2 && dead(1).1;
+    let silent = |misses| dead(misses).0 >= 2 && dead(misses).1;
+    if !strong && !fair && !silent(t.anchor_misses) {
+        return false;
+    }
+    let population = view.population(&case.egress, families);
     let spread = tally.origins.len() >= population.origins.len().min(t.min_prefixes)
         && tally.prefixes.len() >= population.prefixes.len().min(t.min_prefixes);
-    let strong = tally.score >= t.confirm * doubt && spread;
-    let fair = tally.score >= t.suspect * doubt && spread;
     // Connected peers of which none fails speak against it.
     let patience = if tally.peers == 0 && population.peers >= t.min_peers {
         2 * t.anchor_misses
     } else {
         t.anchor_misses
     };
-    (strong && dead(1).0 >= 2)
-        || (fair && dead(2).0 >= 2 && dead(1).1)
-        || (dead(patience).0 >= 2 && dead(patience).1)
+    (((strong || fair) && spread) || silent(patience)) && !narrower(view, case, failures)
 }
 
-/// Answers that were merely late by the allowance would have come by now, from three peers or two
-/// anchors.
-fn delay_excluded(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> bool {
+/// Answers that were merely late by the allowance would have come by now, from two anchors or, where
+/// nothing else is wrong (`alone`), from three peers.
+fn delay_excluded(
+    view: &View<'_>,
+    failures: &[Failure<'_>],
+    anchors: &[Anchor<'_>],
+    alone: bool,
+) -> bool {
     let allowance = view.params.thresholds.sudden_delay;
     let mut flows: Vec<Timestamp> = failures.iter().map(|f| f.late_by(allowance)).collect();
-    let mut anchors: Vec<Timestamp> = view
-        .anchors(&case.egress, None, case.onset, Families::BOTH)
+    let mut anchors: Vec<Timestamp> = anchors
         .iter()
         .filter_map(|a| {
             let dark = a.window.dark_since(view.now)?;
@@ -185,6 +335,7 @@ fn delay_excluded(view: &View<'_>, case: &Case, failures: &[Failure<'_>]) -> boo
     anchors.sort_unstable();
     let by_flows = flows.get(2).or(flows.last());
     by_flows
+        .filter(|_| alone || anchors.len() < 2)
         .into_iter()
         .chain(anchors.get(1))
         .any(|due| view.now >= *due)

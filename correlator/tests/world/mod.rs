@@ -105,6 +105,10 @@ pub struct Setup {
     pub fib: bool,
     pub lost_at: Option<u64>,
     pub neighbor_failed_at: Option<u64>,
+    /// Origins from this one on lie behind the transit AS, by `a`.
+    pub transit_from: usize,
+    /// So many anchors do.
+    pub anchors_behind: usize,
 }
 
 impl Setup {
@@ -129,6 +133,8 @@ impl Setup {
             fib: true,
             lost_at: None,
             neighbor_failed_at: None,
+            transit_from: 3,
+            anchors_behind: 0,
         }
     }
     pub fn fault(mut self, from: u64, to: u64, fault: Fault) -> Self {
@@ -251,7 +257,7 @@ impl World {
                 prefix,
                 prefix_index: p,
                 origin,
-                transit: of_prefix[p] >= 3,
+                transit: of_prefix[p] >= setup.transit_from,
                 rtt: Duration::from_millis(5 + rng.below(146)),
                 egress: a(),
                 unacked: VecDeque::new(),
@@ -418,7 +424,11 @@ impl World {
             Fault::Outbound(e) | Fault::Gateway(e) | Fault::Carrier(e) => e == egress,
             Fault::OutboundV6(e) => e == egress && to.is_ipv6(),
             Fault::Origin(asn) => peer.is_some_and(|i| self.peers[i].origin == *asn),
-            Fault::Transit => *egress == a() && peer.is_some_and(|i| self.peers[i].transit),
+            Fault::Transit => {
+                let anchor = self.anchors.iter().position(|x| x.0 == to);
+                let behind = anchor.is_some_and(|n| n < self.setup.anchors_behind);
+                *egress == a() && (behind || peer.is_some_and(|i| self.peers[i].transit))
+            }
             Fault::Prefix(p) => peer.is_some_and(|i| self.peers[i].prefix_index == *p),
             Fault::Peer(n) => peer == Some(*n),
             Fault::Inbound(_) | Fault::GatewayMute(_) | Fault::Slow(_) | Fault::SlowEgress(..) => {
@@ -758,7 +768,9 @@ impl World {
                 };
                 self.correlator.bgp(self.now, &BgpSignal::Fact(fact));
             }
-            for (address, asn, _) in self.anchors.clone() {
+            for (n, (address, asn, _)) in self.anchors.clone().into_iter().enumerate() {
+                let behind = e == 0 && n < self.setup.anchors_behind;
+                let transit = behind.then_some(TRANSIT);
                 let length = if address.is_ipv4() { 24 } else { 48 };
                 let fact = RouteFact {
                     peer: PeerKey(address),
@@ -766,7 +778,7 @@ impl World {
                     egress: egress.clone(),
                     route: Some(RouteAttributes {
                         prefix: Prefix::new(address, length).unwrap().trunc(),
-                        as_path: vec![upstream, asn],
+                        as_path: [upstream].into_iter().chain(transit).chain([asn]).collect(),
                         next_hop: neighbor.address,
                         received_at: self.now,
                         validation: None,

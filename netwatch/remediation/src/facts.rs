@@ -217,6 +217,27 @@ impl Facts {
 }
 
 impl Facts {
+    /// A target in `prefix` answers this way, with the flows' source, whatever anchors do.
+    pub(crate) fn answers_in(&self, way: &Way<'_>, prefix: Prefix) -> bool {
+        self.probes
+            .flow_targets(way.egress, way.source, way.onset, way.until)
+            .any(|(target, proof)| proof == Proof::Alive && prefix.contains(&target))
+    }
+
+    /// A target in `prefix` is silent this way and answers that way, with the flows' source: one that is
+    /// silent both ways answers no probes.
+    pub(crate) fn only_there(&self, here: &Way<'_>, there: &Way<'_>, prefix: Prefix) -> bool {
+        self.probes
+            .flow_targets(here.egress, here.source, here.onset, here.until)
+            .filter(|(target, proof)| *proof == Proof::Dead && prefix.contains(target))
+            .any(|(target, _)| {
+                let proof = self
+                    .probes
+                    .flow(there.egress, there.source, target, there.onset);
+                proof == Proof::Alive
+            })
+    }
+
     /// Two anchors or more answer this way, with the flows' source.
     pub(crate) fn anchors_answer(&self, policy: &Policy, way: &Way<'_>) -> bool {
         self.probes

@@ -151,7 +151,7 @@ pub(crate) fn draft_for(
     let Some(verdict) = &incident.verdict else {
         return draft;
     };
-    let peers: BTreeSet<PeerKey> = match verdict {
+    let mut peers: BTreeSet<PeerKey> = match verdict {
         Verdict::LocalLink { .. }
         | Verdict::Gateway { .. }
         | Verdict::UpstreamAs { .. }
@@ -188,6 +188,9 @@ pub(crate) fn draft_for(
         | Verdict::TotalIsolation
         | Verdict::None => return draft,
     };
+    if matches!(verdict, Verdict::AddressFamily { .. }) {
+        peers.retain(|peer| of_families(incident, *peer));
+    }
     let onset = incident.proof_from();
     let mut routes: BTreeMap<(Prefix, u32), RouteSpec> = BTreeMap::new();
     for peer in peers {
@@ -289,17 +292,24 @@ fn route_for(
             let since = onset.max(now - LATE_WINDOW);
             let proof = facts.proof(policy, &way(broken, since, None), prefix, origin, generic);
             // Of a narrow break that is old, or where no anchor proves the backup, only what was asked since
-            // tells how far it still reaches.
+            // tells how far it still reaches: who is silent here and answers elsewhere.
             let answers = |egress| facts.anchors_answer(policy, &way(egress, since, None));
             let mut backups = policy.egresses.iter().map(|e| &e.name);
             let narrow = !generic || !backups.any(|e| e != broken && answers(e));
+            let dead = || {
+                let mut others = policy.egresses.iter().map(|e| &e.name);
+                others.any(|e| {
+                    let elsewhere = way(e, since, None);
+                    e != broken && facts.only_there(&way(broken, since, None), &elsewhere, prefix)
+                })
+            };
             proof == Proof::Alive
-                || (narrow && proof != Proof::Dead)
+                || (narrow && !dead())
                 || (generic && answers(broken))
+                || facts.answers_in(&way(broken, since, None), prefix)
         } else {
             // Also where a whole egress is said to be broken: what answers through it is not moved.
-            let way = way(broken, onset, None);
-            facts.proof(policy, &way, prefix, origin, false) == Proof::Alive
+            facts.answers_in(&way(broken, onset, None), prefix)
         };
         if well {
             return Err(Skipped::PrimaryAnswers);

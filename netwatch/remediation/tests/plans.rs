@@ -616,3 +616,88 @@ fn the_check_refuses_each_broken_rule() {
         Err(Refusal::KillSwitch)
     );
 }
+
+#[test]
+fn a_dead_family_leaves_the_other_alone_also_where_all_was_dead_before() {
+    for ipv6 in [false, true] {
+        let egress = "a".into();
+        let world = decided(policy(), Verdict::AddressFamily { egress, ipv6 }, &ALL);
+        let routes = world.routes();
+        assert!(!routes.is_empty());
+        assert!(
+            routes
+                .iter()
+                .all(|(p, _)| prefix(p).addr().is_ipv6() == ipv6)
+        );
+    }
+}
+
+/// A verdict that is older than a plan waits for proof; then two answers of a target through `b`.
+fn late(verdict: Verdict, target: &str, ask: impl Fn(&mut World)) -> World {
+    let mut world = World::new(policy());
+    world.at(ONSET + 150).confirm("i", verdict, &ALL);
+    for at in [1_200, 1_250, 1_700, 1_750, 2_200, 2_250, 2_700] {
+        world.at(ONSET + at);
+        world.probe("b", target, ProbeSource::Flow, true);
+        ask(&mut world);
+    }
+    world.at(ONSET + 3_200);
+    world
+}
+
+#[test]
+fn who_answers_no_probes_at_all_shows_no_old_break() {
+    let remote = || Verdict::RemoteAs { asn: Asn(64_601) };
+    let (answers, silent) = (PEERS[0].0, PEERS[1].0);
+    let lost = |world: &mut World, egress: &str, target: &str| {
+        world.probe(egress, target, ProbeSource::Flow, false);
+    };
+    let world = late(remote(), answers, |world| {
+        lost(world, "a", silent);
+        lost(world, "b", silent);
+    });
+    assert_eq!(world.routes(), [], "another one of its prefix answers");
+    let world = late(remote(), answers, |world| lost(world, "a", answers));
+    assert_eq!(world.routes(), [("203.0.113.0/24".to_owned(), 50)]);
+}
+
+#[test]
+fn anchors_that_are_dead_everywhere_tell_nothing_of_a_prefix() {
+    let target = PEERS[3].0;
+    let anchors = |world: &mut World| {
+        for (anchor, _) in ANCHORS {
+            world.probe("a", anchor, ProbeSource::Flow, false);
+            world.probe("b", anchor, ProbeSource::Flow, false);
+        }
+    };
+    let world = late(upstream(), target, anchors);
+    assert_eq!(world.routes(), [], "nobody asked there through a");
+    let world = late(upstream(), target, |world| {
+        anchors(world);
+        world.probe("a", target, ProbeSource::Flow, false);
+    });
+    assert_eq!(world.routes(), [("198.19.0.0/16".to_owned(), 50)]);
+}
+
+#[test]
+fn what_answers_through_a_broken_egress_stays_when_anchors_fall_silent() {
+    let target = PEERS[3].0;
+    let mut world = World::new(policy());
+    for (at, ok) in [(20, true), (40, false), (60, false), (80, false)] {
+        world.at(ONSET + at).anchors(true);
+        for (anchor, _) in ANCHORS {
+            world.probe("a", anchor, ProbeSource::Flow, ok);
+        }
+    }
+    world.at(ONSET + 120);
+    world.probe("a", target, ProbeSource::Flow, true);
+    world.at(ONSET + 150).confirm("i", upstream(), &ALL);
+    world.run(ONSET + 1_800, true);
+    let moved: Vec<String> = world
+        .installs()
+        .iter()
+        .flat_map(|plan| plan.routes.iter().map(|route| route.prefix.to_string()))
+        .collect();
+    assert!(moved.contains(&"203.0.113.0/24".to_owned()), "{moved:?}");
+    assert!(!moved.contains(&"198.19.0.0/16".to_owned()), "{moved:?}");
+}

@@ -41,6 +41,15 @@ struct Detail {
     deadline: Option<Timestamp>,
 }
 
+/// When what was acknowledged last was sent, as far as a sample tells: acknowledgements that were queued
+/// come later than a round-trip time.
+fn delivered(sample: &TcpSample) -> Option<Timestamp> {
+    let usual = sample.acked_at? - sample.srtt;
+    let outstanding = sample.outstanding.map(|outstanding| outstanding.since);
+    let latest = outstanding.into_iter().chain(sample.sent_at).min();
+    Some(latest.map_or(usual, |latest| usual.min(latest)))
+}
+
 /// How old the newest sample may be at that time to prove anything.
 fn freshness(params: &Params, connection: &Connection, at: Timestamp) -> Duration {
     // The collector looks more rarely at what has been silent for long.
@@ -256,7 +265,8 @@ impl Tracker {
     }
 
     /// When each peer was last sent new data that it acknowledged, by address: the time of the
-    /// acknowledgement less the smoothed round-trip time.
+    /// acknowledgement less the smoothed round-trip time, and not after what was sent last or what is
+    /// outstanding.
     pub fn delivered(&self) -> impl Iterator<Item = (PeerKey, Timestamp)> {
         self.peers
             .iter()
@@ -339,9 +349,7 @@ impl Tracker {
         connection.active_at = at;
         if let Some(peer) = peer.as_mut() {
             peer.active_at = at;
-            peer.delivered = peer
-                .delivered
-                .max(sample.acked_at.map(|acked_at| acked_at - sample.srtt));
+            peer.delivered = peer.delivered.max(delivered(sample));
             if let Some(excess) = progress.excess {
                 peer.allowance.observe(at, excess, params);
             }

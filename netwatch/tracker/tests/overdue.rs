@@ -423,3 +423,24 @@ fn long_silences_may_be_sampled_rarely() {
         "38 ms after the sample"
     );
 }
+
+#[test]
+fn what_was_acknowledged_was_sent_before_what_is_outstanding() {
+    let mut world = World::established(Params::default());
+    let delivered = |world: &World| world.tracker.delivered().map(|(_, at)| at).next();
+    world.sample(2_000, sample(None, Some(2_000)));
+    assert_eq!(
+        delivered(&world),
+        Some(at(1_980)),
+        "a round-trip time before"
+    );
+    // The acknowledgement was queued for 300 ms.
+    world.sample(2_500, sample(Some(2_180), Some(2_500)));
+    assert_eq!(delivered(&world), Some(at(2_180)));
+    let all = events::TcpSample {
+        sent_at: Some(at(2_190)),
+        ..sample(None, Some(2_600))
+    };
+    world.sample(2_600, all);
+    assert_eq!(delivered(&world), Some(at(2_190)));
+}

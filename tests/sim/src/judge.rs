@@ -6,7 +6,7 @@ use events::{IncidentId, Severity, Verdict};
 
 use crate::fault::Kind;
 use crate::truth::{self, Truth, asn_of};
-use crate::world::{Ran, Said};
+use crate::world::{FeedKind, Ran, Said};
 
 /// A page may still come so long after its cause ended.
 const STILL: u64 = 3_000_000;
@@ -192,7 +192,17 @@ impl Judged {
             // Of an egress that is dark there may be an incident of its own.
             let true_of_another =
                 truth::egress_of(&said.verdict).is_some_and(|name| truth::is_dark(ran, name));
-            if !right && !harmless && !true_of_another {
+            // Without BGP nobody can know what a peer alone in its prefix has in common with others.
+            let peers = &ran.topology.peers;
+            let alone = ran.feed == FeedKind::None
+                && matches!(said.verdict, Verdict::SinglePeer { peer } if truths.iter().any(|truth| {
+                    truth.affected.iter().any(|n| {
+                        let prefix = peers[*n].prefix;
+                        peers[*n].address == peer.0
+                            && peers.iter().filter(|p| p.prefix == prefix).count() == 1
+                    })
+                }));
+            if !right && !harmless && !true_of_another && !alone {
                 self.right = false;
                 self.notes.push(format!("says: {}", said.verdict));
             }

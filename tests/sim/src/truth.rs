@@ -112,8 +112,17 @@ impl Truth {
             let one_way = ends(topology).any(|e| dies_out(&others, end, egress, &e));
             return dark(&others, topology, end, egress) || one_way || flows_of_all();
         }
-        // Its flows are dead already, or moved.
-        ends(topology).any(|e| dies_out(&others, end, 0, &e))
+        // Its flows are dead already, or moved before it could be told.
+        let told = fault.from + TIME_TO_TELL;
+        let begun = others.iter().map(|c| c.from).filter(|from| *from < told);
+        let moved = begun.map(|from| from.max(fault.from)).any(|at| {
+            affected.iter().all(|n| {
+                let end = End::Peer(*n, &topology.peers[*n]);
+                !flow_reaches(&others, topology, at, 0, &end)
+            })
+        });
+        moved
+            || ends(topology).any(|e| dies_out(&others, end, 0, &e))
             || flows_of_all()
             || affected.is_empty()
     }
