@@ -309,7 +309,7 @@ pub fn tally(log: &Log, case: &Case, params: &Params) -> BgpTally {
 }
 
 /// The AS that the changes point to: each AS is scored by its share of the changed routes and by
-/// the share of its own routes that changed, as a geometric mean weighted 1 to 3 (SWIFT, SIGCOMM
+/// the share of its own routes that changed, as a geometric mean weighted 3 to 1 (SWIFT, SIGCOMM
 /// 2017). Where several score alike the verdict's own AS wins, then the one nearest to us.
 pub fn culprit(tally: &BgpTally, case: &Case, routes: &Routes) -> Option<Asn> {
     let total = tally.withdrawn.len() + tally.changed.len();
@@ -360,7 +360,7 @@ pub fn culprit(tally: &BgpTally, case: &Case, routes: &Routes) -> Option<Asn> {
 fn score(lost: usize, total: usize, remaining: usize) -> f64 {
     #[allow(clippy::cast_precision_loss)] // Far below 2^52.
     let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
-    (share(lost, total) * share(lost, lost + remaining).powi(3)).powf(0.25)
+    (share(lost, total).powi(3) * share(lost, lost + remaining)).powf(0.25)
 }
 
 /// The links of a path, the end nearer to us first.
