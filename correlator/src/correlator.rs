@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use events::{
-    BgpSignal, Conclusion, EgressName, Entry, FibChange, HostSignal, Incident, Learned, PeerKey,
+    BgpSignal, Conclusion, EgressName, Entry, FibChange, HostSignal, Incident, PeerKey,
     ProbeRequest, ProbeResult, ProbeSource, Signal, Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,7 @@ impl Correlator {
             // Of a collector far away nothing follows for the egress.
             BgpSignal::SessionDown {
                 neighbor, egress, ..
-            } if neighbor.learned != Learned::RisLive => {
+            } if !neighbor.is_elsewhere() => {
                 self.log.session_lost(at, egress, *neighbor);
             }
             _ => {}

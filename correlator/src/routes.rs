@@ -105,17 +105,21 @@ impl Routes {
                 if self.map.len() >= MAX_ADDRESSES && !self.map.contains_key(&peer) {
                     return;
                 }
+                let ases = self.ases(route);
+                let paths = self.map.entry(peer).or_default();
+                let known_better =
+                    |held: &Path| !held.neighbor.is_elsewhere() && !held.stale && !held.withdrawn;
+                if neighbor.is_elsewhere() && paths.get(egress).is_some_and(known_better) {
+                    return;
+                }
                 let path = Path {
                     prefix: route.prefix,
-                    ases: self.ases(route),
+                    ases,
                     neighbor,
                     stale,
                     withdrawn: false,
                 };
-                self.map
-                    .entry(peer)
-                    .or_default()
-                    .insert(egress.clone(), path);
+                paths.insert(egress.clone(), path);
             }
             None => {
                 // The path stays for blame. Two neighbours may stand for one egress: only the route's
@@ -175,5 +179,55 @@ impl Routes {
     /// Forgets addresses that are no longer watched.
     pub fn retain(&mut self, watched: &BTreeSet<PeerKey>) {
         self.map.retain(|key, _| watched.contains(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use events::RouteFact;
+
+    use super::*;
+
+    fn fact(neighbor: &str, path: &[u32], stale: bool) -> BgpSignal {
+        BgpSignal::Fact(RouteFact {
+            peer: PeerKey("203.0.113.7".parse().unwrap()),
+            neighbor: neighbor.parse().unwrap(),
+            egress: "a".into(),
+            route: (!path.is_empty()).then(|| RouteAttributes {
+                prefix: "203.0.113.0/24".parse().unwrap(),
+                as_path: path.iter().copied().map(Asn).collect(),
+                next_hop: "192.0.2.1".parse().unwrap(),
+                received_at: events::Timestamp::ZERO,
+                validation: None,
+            }),
+            stale,
+        })
+    }
+
+    #[test]
+    fn a_collector_elsewhere_speaks_only_where_nobody_near_does() {
+        const OWN: &str = "192.0.2.1";
+        const RIS: &str = "198.51.100.9@ris";
+        let mut routes = Routes::new(None);
+        let first = |routes: &Routes| {
+            let peer = PeerKey("203.0.113.7".parse().unwrap());
+            let path = routes.path(&peer, &"a".into()).unwrap();
+            (path.upstream().unwrap().0, path.withdrawn)
+        };
+        routes.signal(&fact(RIS, &[64_999, 64_510], false));
+        assert_eq!(first(&routes), (64_999, false));
+        routes.signal(&fact(OWN, &[64_501, 64_510], false));
+        assert_eq!(first(&routes), (64_501, false));
+        routes.signal(&fact(RIS, &[64_999, 64_510], false));
+        assert_eq!(first(&routes), (64_501, false), "ours is known");
+        routes.signal(&fact(RIS, &[], false));
+        assert_eq!(first(&routes), (64_501, false), "only RIS has it no more");
+        routes.signal(&fact(OWN, &[], false));
+        assert_eq!(first(&routes), (64_501, true));
+        routes.signal(&fact(RIS, &[64_999, 64_510], false));
+        assert_eq!(first(&routes), (64_999, false));
+        routes.signal(&fact(OWN, &[64_501, 64_510], true));
+        routes.signal(&fact(RIS, &[64_998, 64_510], false));
+        assert_eq!(first(&routes), (64_998, false), "ours is stale");
     }
 }

@@ -216,7 +216,9 @@ fn on_every_rung(test: impl Fn(&Disk, &Watch)) {
             RungKind::Kprobe => "kprobe",
             other => panic!("an unknown rung {other:?}"),
         };
-        assert!(hook.starts_with(prefix), "{hook}");
+        // 5.10 does not say what functions a program is attached to.
+        let named = hook.replace(" (this kernel tells no name)", "");
+        assert!(named.starts_with(prefix), "{hook}");
         assert_eq!(report.rung, Some(kind));
         test(&disk, &watch);
         run += 1;

@@ -14,7 +14,7 @@ use events::Datagram;
 use full_stack_probes::{KernelRecord, RungKind, UdpThread, Watch as Watched};
 
 use recording::Recording;
-use support::{HERE, PEER, Peer, cookie, in_namespace};
+use support::{HERE, PEER, Peer, cookie, in_namespace, older_than};
 
 const PROBE: &str = "udp";
 const RUNGS: [RungKind; 3] = [RungKind::Function, RungKind::Kprobe, RungKind::TpBtf];
@@ -135,7 +135,7 @@ fn rare_sends_are_told_one_by_one_with_their_destination() {
             let sinks: Vec<_> = PEER.iter().map(|address| sink(peer, address)).collect();
             let targets: Vec<SocketAddr> = sinks.iter().map(|(target, _)| *target).collect();
             let begun = clock::now();
-            let (tid, sent) = named("solVoteService", move || {
+            let (tid, (mapped, sent)) = named("solVoteService", move || {
                 let mut sent = Vec::new();
                 let any = UdpSocket::bind("[::]:0").unwrap();
                 let mapped = match targets[0] {
@@ -173,7 +173,7 @@ fn rare_sends_are_told_one_by_one_with_their_destination() {
                 for (family, target) in targets.iter().enumerate() {
                     local(family).send_to(&[], target).unwrap();
                 }
-                sent
+                (ids[0], sent)
             });
             recorder.gather();
             let arrived: u64 = sinks
@@ -188,7 +188,12 @@ fn rare_sends_are_told_one_by_one_with_their_destination() {
                 assert_eq!(datagram.connection, *id);
                 assert_eq!(datagram.result, Ok(*bytes as u32));
                 let is_known = *connected || rung != RungKind::TpBtf;
-                assert_eq!(datagram.remote, target.filter(|_| is_known));
+                // Old kernels leave a dead address in the message where an IPv6 socket sent to
+                // an IPv4 one (`udpv6_sendmsg`).
+                let is_lost = *id == mapped && rung == RungKind::Function && older_than(5, 16);
+                if !is_lost || datagram.remote.is_some() {
+                    assert_eq!(datagram.remote, target.filter(|_| is_known));
+                }
                 assert_eq!(datagram.comm, "solVoteService");
                 assert_eq!(datagram.pid, std::process::id());
                 assert_eq!(datagram.asked, rung == RungKind::Kprobe);

@@ -640,7 +640,11 @@ fn merge_as4<'a>(walked: &mut Walked<'a>, as4_path: Option<Tlv<'a>>, aggregator:
         return;
     }
     let Some(tlv) = as4_path else { return };
-    match AsPath::decode(tlv.value, true) {
+    let as4 = match tlv.value {
+        [] => Err("is too short for an AS number"),
+        value => AsPath::decode(value, true),
+    };
+    match as4 {
         Ok(as4) => {
             let path = walked.as_path.take();
             walked.as_path = path.map(|path| match AsPath::decode(&path, true) {

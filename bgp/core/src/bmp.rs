@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Buf, Bytes, BytesMut};
 use events::{Asn, RibView};
+use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::frame::{self, MessageType};
@@ -267,7 +268,7 @@ pub enum Information {
 }
 
 /// A figure of a Statistics Report (RFC 7854 section 4.8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistic {
     /// Its type in the IANA registry.
     pub kind: u16,

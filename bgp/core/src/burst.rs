@@ -58,7 +58,9 @@ pub(crate) struct Report {
 #[derive(Debug, Default)]
 pub(crate) struct Bursts {
     moved: HashMap<Prefix, Moved, FixedState>,
-    /// Those that changed within the window.
+    /// How many of them are not back on a path with all the links that they had.
+    away: usize,
+    /// Those that began to change within the window, each once.
     recent: VecDeque<(Timestamp, Prefix)>,
     /// How many of the prefixes lost each link and AS.
     lost: HashMap<LinkKey, u32, FixedState>,
@@ -89,14 +91,10 @@ impl Bursts {
         now: Timestamp,
     ) {
         if let Some(moved) = self.moved.get(&prefix).copied() {
-            self.count(arena, moved.first, moved.new, |count| count - 1);
-            let still = self.count(arena, moved.first, new, |count| count + 1);
-            if still {
-                self.moved.insert(prefix, Moved { new, ..moved });
-            } else {
-                self.moved.remove(&prefix);
-                arena.forget(moved.first);
-            }
+            // One that is back stays for its time: however often it flaps, it is one prefix.
+            self.uncount(arena, &moved);
+            self.away += usize::from(self.count(arena, moved.first, new, |count| count + 1));
+            self.moved.insert(prefix, Moved { new, ..moved });
             return;
         }
         let Some(first) = old else { return };
@@ -105,6 +103,7 @@ impl Bursts {
             return;
         }
         if self.count(arena, first, new, |count| count + 1) {
+            self.away += 1;
             arena.keep(first);
             let at = now;
             self.moved.insert(prefix, Moved { first, new, at });
@@ -115,9 +114,14 @@ impl Bursts {
     /// A prefix is no part of it any more.
     pub fn forget(&mut self, arena: &mut Arena, prefix: &Prefix) {
         if let Some(moved) = self.moved.remove(prefix) {
-            self.count(arena, moved.first, moved.new, |count| count - 1);
+            self.uncount(arena, &moved);
             arena.forget(moved.first);
         }
+    }
+
+    fn uncount(&mut self, arena: &Arena, moved: &Moved) {
+        let away = self.count(arena, moved.first, moved.new, |count| count - 1);
+        self.away -= usize::from(away);
     }
 
     /// Changes the counts of the links that are lost from the first attributes to the new; false
@@ -160,16 +164,16 @@ impl Bursts {
     /// Time has passed, or prefixes have changed. A burst that is to be told of.
     pub fn poll(&mut self, arena: &mut Arena, routes: usize, now: Timestamp) -> Option<Report> {
         self.expire(arena, now);
-        let threshold = threshold(routes + self.moved.len());
+        let threshold = threshold(routes + self.away);
         let since = match self.began {
             Some(since) => since,
-            None if self.recent.len() >= threshold => {
+            None if self.away >= threshold => {
                 let first = self.recent.front().map_or(now, |(at, _)| *at);
                 *self.began.insert(first)
             }
             None => return None,
         };
-        let prefixes = self.moved.len() + self.beyond;
+        let prefixes = self.away + self.beyond;
         let over = self.recent.len() <= threshold / 100;
         let tell = match self.told {
             None => true,
@@ -199,7 +203,7 @@ impl Bursts {
     pub fn deadline(&self) -> Option<Timestamp> {
         self.began?;
         let end = self.recent.front().map(|(at, _)| *at + WINDOW);
-        let grown = self.moved.len() + self.beyond;
+        let grown = self.away + self.beyond;
         let tell = self.told.filter(|(_, told)| grown > *told);
         let tell = tell.map(|(at, _)| at + TELL);
         [end, tell].into_iter().flatten().min()
@@ -221,7 +225,7 @@ impl Bursts {
                 && let Some(moved) = self.moved.get(&prefix).copied()
                 && moved.at == at
             {
-                self.count(arena, moved.first, moved.new, |count| count - 1);
+                self.uncount(arena, &moved);
                 self.moved.remove(&prefix);
                 arena.forget(moved.first);
             }
@@ -230,7 +234,7 @@ impl Bursts {
 
     fn scores(&self, arena: &mut Arena) -> (Vec<LinkScore>, Vec<AsScore>) {
         let remaining = arena.links();
-        let all = f64::from(u32::try_from(self.moved.len()).unwrap_or(u32::MAX));
+        let all = f64::from(u32::try_from(self.away).unwrap_or(u32::MAX));
         let (mut links, mut ases) = (Vec::new(), Vec::new());
         // Nearly all of the many links are of a few prefixes, and are not looked up: UPDATEs wait.
         let least = all * LEAST_SCORE.powi(4).cbrt();

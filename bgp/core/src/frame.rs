@@ -87,8 +87,8 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Takes messages up to [`EXTENDED_LENGTH`] from here on: the capability was negotiated
-    /// (RFC 8654). OPEN and KEEPALIVE stay as they are.
+    /// Takes messages up to [`EXTENDED_LENGTH`] from here on: the receiver has the capability
+    /// (RFC 8654 section 4). OPEN and KEEPALIVE stay as they are.
     pub const fn extend(&mut self) {
         self.extended = true;
     }

@@ -40,6 +40,9 @@ pub(crate) struct Change {
     pub prefix: Prefix,
 }
 
+/// Places beyond the bound: what one UPDATE changes is appended before the oldest go.
+const BEYOND: usize = 1024;
+
 /// The ring. Entries are numbered from 0 on, and numbers are never used again.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -70,14 +73,24 @@ impl History {
 
     /// Appends; not before the last one.
     pub fn push(&mut self, change: Change) {
+        if self.ring.len() == self.ring.capacity() {
+            // Doubled, but for the last time: the ring itself is to keep to its bound.
+            let left = self.most().saturating_sub(self.ring.len());
+            let more = self.ring.len().max(64).min(left.max(BEYOND));
+            self.ring.reserve_exact(more);
+        }
         self.ring.push_back(change);
+    }
+
+    /// How many entries are kept.
+    const fn most(&self) -> usize {
+        self.limits.bytes / size_of::<Change>()
     }
 
     /// The oldest entry, if it is to go: its attributes are to be forgotten.
     pub fn expired(&mut self, now: Timestamp) -> Option<Change> {
         let oldest = self.ring.front()?;
-        let most = self.limits.bytes / size_of::<Change>();
-        if self.ring.len() <= most && now.since(oldest.at) <= self.limits.age {
+        if self.ring.len() <= self.most() && now.since(oldest.at) <= self.limits.age {
             return None;
         }
         let gone = self.ring.pop_front()?;
@@ -168,6 +181,21 @@ mod tests {
         assert_eq!(history.expired(at(13)), Some(change(2)));
         assert_eq!(history.expired(at(13)), None);
         assert_eq!(history.len(), 2);
+    }
+
+    #[test]
+    fn what_it_takes_keeps_to_the_bound() {
+        let limits = HistoryLimits {
+            bytes: 1 << 20,
+            age: Duration::from_hours(1),
+        };
+        let mut history = History::new(limits, at(0));
+        for _ in 0..100_000 {
+            history.push(change(1));
+            while history.expired(at(1)).is_some() {}
+        }
+        assert!(history.mem_size() <= limits.bytes + BEYOND * size_of::<Change>());
+        assert!(history.mem_size() > limits.bytes / 10 * 9);
     }
 
     #[test]

@@ -35,13 +35,7 @@ impl Notification {
     /// none, or where it is malformed (RFC 9003 section 4: it is ignored).
     #[must_use]
     pub fn shutdown_communication(&self) -> Option<String> {
-        let shutdown = matches!(self.subcode, cease::SHUTDOWN | cease::RESET);
-        if self.code != code::CEASE || !shutdown {
-            return None;
-        }
-        let (length, text) = self.data.split_first()?;
-        let text = text.get(..usize::from(*length))?;
-        let text = std::str::from_utf8(text).ok()?;
+        let text = self.communication()??;
         let escaped = text.chars().flat_map(|character| {
             let (plain, escaped) = if character.is_control() {
                 (None, Some(character.escape_default()))
@@ -51,6 +45,30 @@ impl Notification {
             plain.into_iter().chain(escaped.into_iter().flatten())
         });
         (!text.is_empty()).then(|| escaped.collect())
+    }
+
+    /// The same for the log, where one that is malformed is told as well (RFC 9003 section 4).
+    pub(crate) fn what_is_said(&self) -> Option<String> {
+        match self.communication()? {
+            Some(_) => self.shutdown_communication(),
+            None => {
+                // More than the longest that can be right is not looked at.
+                let octets = self.data.iter().take(256);
+                let octets: String = octets.map(|octet| format!("{octet:02x}")).collect();
+                Some(format!("(a malformed shutdown communication, {octets})"))
+            }
+        }
+    }
+
+    /// What the operator says, `Some(None)` where it is malformed.
+    fn communication(&self) -> Option<Option<&str>> {
+        let shutdown = matches!(self.subcode, cease::SHUTDOWN | cease::RESET);
+        if self.code != code::CEASE || !shutdown {
+            return None;
+        }
+        let (length, text) = self.data.split_first()?;
+        let text = text.get(..usize::from(*length));
+        Some(text.and_then(|text| std::str::from_utf8(text).ok()))
     }
 
     /// The data of an Administrative Shutdown or Reset that says why (RFC 9003 section 2). Cut at

@@ -114,12 +114,6 @@ impl Open {
         }
     }
 
-    /// Whether messages between both may have 65535 octets (RFC 8654 section 4).
-    #[must_use]
-    pub const fn extends_messages_with(&self, other: &Self) -> bool {
-        self.extended_message && other.extended_message
-    }
-
     /// The message, whole.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -676,21 +670,17 @@ mod tests {
         assert_eq!(ours.context_towards(&open).add_path, Families::NONE);
     }
 
-    /// RFC 6793 section 4.1: four octets only between two that have the capability. RFC 8654
-    /// section 4: longer messages likewise.
+    /// RFC 6793 section 4.1: four octets only between two that have the capability.
     #[test]
     fn both_sides_have_to_have_a_capability() {
         let old = Open::new(Asn(1), 90, ID.into());
         let new = Open {
             four_octet_as: true,
-            extended_message: true,
             ..Open::new(Asn(1), 90, ID.into())
         };
         assert!(!old.context_towards(&new).four_octet_as);
         assert!(!new.context_towards(&old).four_octet_as);
         assert!(new.context_towards(&new).four_octet_as);
-        assert!(!old.extends_messages_with(&new) && !new.extends_messages_with(&old));
-        assert!(new.extends_messages_with(&new));
     }
 
     /// RFC 9234 section 4.2.

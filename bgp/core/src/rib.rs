@@ -30,8 +30,9 @@ use memory::Lack;
 pub use memory::RibMemory;
 pub use query::{RibPage, RibRequest, RibWalk};
 
-/// How long a new session has for its End-of-RIB; then what it did not announce again is withdrawn.
-/// Neighbours without graceful restart need not send the marker at all.
+/// How long a new session has for its End-of-RIB, from its begin or from when an old route came again
+/// last; then what it did not announce again is withdrawn. Neighbours without graceful restart need
+/// not send the marker at all.
 pub const END_OF_RIB_WAIT: Duration = Duration::from_mins(2);
 /// Sessions of a neighbour whose times are remembered.
 const SESSIONS: usize = 256;
@@ -63,6 +64,9 @@ pub struct TableStatus {
     pub ipv4: usize,
     /// IPv6 prefixes.
     pub ipv6: usize,
+    /// What counts against the limit of prefixes, IPv4 and IPv6: routes of this session, and of a
+    /// prefix with several paths each of them.
+    pub limited: (usize, usize),
     /// There are routes, and the session that they came by is lost.
     pub stale: bool,
     /// Families whose End-of-RIB has come in this session.
@@ -148,6 +152,16 @@ impl Neighbor {
         self.table.len(Family::Ipv4) + self.table.len(Family::Ipv6)
     }
 
+    /// What an earlier session left comes again: without End-of-RIB the table may still be on its
+    /// way.
+    fn came_again(&mut self, old: Option<Entry>, now: Timestamp) {
+        if old.is_some_and(|old| !self.table.is_of_session(old))
+            && let Some(due) = &mut self.end_of_rib_due
+        {
+            *due = now + END_OF_RIB_WAIT;
+        }
+    }
+
     fn note_session(&mut self, at: Timestamp, up: bool) {
         if self.sessions.len() == SESSIONS {
             self.sessions.pop_front();
@@ -170,6 +184,8 @@ pub struct Rib {
     revalidate: VecDeque<(NeighborId, PeerKey)>,
     history: History,
     limits: RibLimits,
+    /// When tables lacked routes that lack none any more, from the first of them to the last.
+    lacked: Option<(Timestamp, Timestamp)>,
     /// Whom to ask for a refresh.
     refreshes: Vec<(NeighborId, Families)>,
     /// What all neighbours take, when last looked at.
@@ -250,11 +266,16 @@ impl Rib {
             };
             signals = self.session_down(id, old, reason);
         }
+        let lack = self.neighbor(id).map(|neighbor| &neighbor.lack);
+        if let Some(since) = lack.filter(|lack| lack.is_partial()).map(|lack| lack.since) {
+            self.mended(since);
+        }
         if let Some(neighbor) = self.neighbor_mut(id) {
             neighbor.session = Some(session);
             neighbor.asn = negotiated.asn;
             neighbor.generation += 1;
             neighbor.session_generation = neighbor.generation;
+            neighbor.table.begin_session(neighbor.generation);
             neighbor.refreshing.clear();
             neighbor.families = negotiated.context.families;
             neighbor.complete = Families::default();
@@ -381,6 +402,10 @@ impl Rib {
         TableStatus {
             ipv4,
             ipv6,
+            limited: (
+                neighbor.table.routes_of_session(Family::Ipv4),
+                neighbor.table.routes_of_session(Family::Ipv6),
+            ),
             stale: neighbor.session.is_none() && ipv4 + ipv6 > 0,
             complete: neighbor.complete,
             partial: neighbor.lack.is_partial(),

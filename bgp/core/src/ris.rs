@@ -10,7 +10,9 @@ use events::{Asn, Prefix};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::attributes::{Attributes, OPTIONAL, Origin, TRANSITIVE, kind};
+use crate::attributes::{
+    AttributeError, Attributes, ErrorLevel, OPTIONAL, Origin, TRANSITIVE, kind, subcode,
+};
 use crate::nlri::Nlri;
 use crate::path::{AsPath, Segment, SegmentKind};
 use crate::update::{Announcement, Update};
@@ -183,7 +185,21 @@ fn update(data: &Data) -> Result<Update, RisError> {
     if data.announcements.is_empty() {
         return Ok(update);
     }
-    let as_path = path(&data.path)?;
+    let as_path = match path(&data.path) {
+        Ok(as_path) => as_path,
+        Err(text) => {
+            // As in a session: what the routes were before is not so any more.
+            let gone = data.announcements.iter().flat_map(|entry| &entry.prefixes);
+            update.withdrawn.extend(gone.map(nlri));
+            update.errors.push(AttributeError {
+                attribute: kind::AS_PATH,
+                level: ErrorLevel::TreatAsWithdraw,
+                text: text.to_owned(),
+                subcode: subcode::AS_PATH,
+            });
+            return Ok(update);
+        }
+    };
     let origin = match data
         .origin
         .as_deref()
@@ -246,12 +262,12 @@ fn next_hop(text: &str) -> Result<(IpAddr, Option<Ipv6Addr>), RisError> {
     Ok((hop, local.filter(Ipv6Addr::is_unicast_link_local)))
 }
 
-fn path(hops: &[Hop]) -> Result<AsPath, RisError> {
+fn path(hops: &[Hop]) -> Result<AsPath, &'static str> {
+    const ZERO: &str = "it has AS 0 (RFC 7607)";
     let mut segments: Vec<Segment> = Vec::new();
-    let zero = || RisError("the path has AS 0 (RFC 7607)".to_owned());
     for hop in hops {
         match hop {
-            Hop::One(0) => return Err(zero()),
+            Hop::One(0) => return Err(ZERO),
             Hop::One(asn) => match segments.last_mut() {
                 Some(Segment {
                     kind: SegmentKind::Sequence,
@@ -262,7 +278,7 @@ fn path(hops: &[Hop]) -> Result<AsPath, RisError> {
                     members: vec![Asn(*asn)],
                 }),
             },
-            Hop::Set(members) if members.contains(&0) => return Err(zero()),
+            Hop::Set(members) if members.contains(&0) => return Err(ZERO),
             Hop::Set(members) => {
                 for members in members.chunks(255) {
                     segments.push(Segment {

@@ -281,11 +281,11 @@ impl Session {
         self.connect_retry_counter
     }
 
-    /// Whether messages up to 65535 octets may come (RFC 8654), from OpenConfirm on.
+    /// Whether messages up to 65535 octets may come, from OpenConfirm on. Our capability alone says
+    /// so: the neighbour's is about what we may send (RFC 8654 section 4).
     #[must_use]
     pub fn takes_extended_messages(&self) -> bool {
-        let peer = self.peer_open.as_deref();
-        peer.is_some_and(|peer| self.config.open().extends_messages_with(peer))
+        self.peer_open.is_some() && self.config.open().extended_message
     }
 
     /// Whether BoRR and EoRR were negotiated (RFC 7313).

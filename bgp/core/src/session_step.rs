@@ -396,7 +396,7 @@ fn notified(said: &Notification) -> SessionDownReason {
     SessionDownReason::NotificationReceived {
         code: said.code,
         subcode: said.subcode,
-        text: heard.shutdown_communication(),
+        text: heard.what_is_said(),
     }
 }
 

@@ -25,16 +25,48 @@ pub(crate) struct Table {
     v4: PrefixMap<Ipv4Net, Entry>,
     v6: PrefixMap<Ipv6Net, Entry>,
     paths: BTreeMap<(Prefix, u32), Entry>,
-    /// How many of the paths are IPv4.
-    paths_v4: usize,
     /// The most prefixes that there were, IPv4 and IPv6: the tries keep the memory of those.
     peak: (usize, usize),
+    /// Routes of earlier generations are of an earlier session.
+    session: u32,
+    /// Prefixes and paths of this session.
+    prefixes_now: ByFamily,
+    paths_now: ByFamily,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ByFamily {
+    v4: usize,
+    v6: usize,
+}
+
+impl ByFamily {
+    /// An entry takes the place of another; `session` is the first generation that counts.
+    fn replace(&mut self, prefix: &Prefix, session: u32, old: Option<Entry>, new: Option<Entry>) {
+        let count = match prefix {
+            Prefix::V4(_) => &mut self.v4,
+            Prefix::V6(_) => &mut self.v6,
+        };
+        let counts = |entry: Option<Entry>| entry.is_some_and(|entry| entry.generation >= session);
+        *count = (*count + usize::from(counts(new))).saturating_sub(usize::from(counts(old)));
+    }
 }
 
 /// What the standard library's map takes for each path, about: its nodes are two thirds full.
 const PATH_BYTES: usize = size_of::<((Prefix, u32), Entry)>() * 3 / 2;
 
 impl Table {
+    /// A session begins: what is there is of an earlier one.
+    pub fn begin_session(&mut self, generation: u32) {
+        self.session = generation;
+        (self.prefixes_now, self.paths_now) = Default::default();
+    }
+
+    /// Whether an entry is of this session.
+    pub const fn is_of_session(&self, entry: Entry) -> bool {
+        entry.generation >= self.session
+    }
+
     pub fn get(&self, prefix: &Prefix) -> Option<Entry> {
         match prefix {
             Prefix::V4(prefix) => self.v4.get(prefix).copied(),
@@ -44,7 +76,7 @@ impl Table {
 
     /// Gives back what was there.
     pub fn insert(&mut self, prefix: Prefix, entry: Entry) -> Option<Entry> {
-        match prefix {
+        let old = match prefix {
             Prefix::V4(prefix) => {
                 let old = self.v4.insert(prefix, entry);
                 self.peak.0 = self.peak.0.max(self.v4.len());
@@ -55,31 +87,33 @@ impl Table {
                 self.peak.1 = self.peak.1.max(self.v6.len());
                 old
             }
-        }
+        };
+        self.prefixes_now
+            .replace(&prefix, self.session, old, Some(entry));
+        old
     }
 
     pub fn remove(&mut self, prefix: &Prefix) -> Option<Entry> {
-        match prefix {
+        let old = match prefix {
             Prefix::V4(prefix) => self.v4.remove(prefix),
             Prefix::V6(prefix) => self.v6.remove(prefix),
-        }
+        };
+        self.prefixes_now.replace(prefix, self.session, old, None);
+        old
     }
 
     /// Adds or replaces a path; gives back what was there. The best route is the caller's to set.
     pub fn insert_path(&mut self, prefix: Prefix, id: u32, entry: Entry) -> Option<Entry> {
         let old = self.paths.insert((prefix, id), entry);
-        if old.is_none() && matches!(prefix, Prefix::V4(_)) {
-            self.paths_v4 += 1;
-        }
+        self.paths_now
+            .replace(&prefix, self.session, old, Some(entry));
         old
     }
 
     pub fn remove_path(&mut self, prefix: &Prefix, id: u32) -> Option<Entry> {
-        let old = self.paths.remove(&(*prefix, id))?;
-        if matches!(prefix, Prefix::V4(_)) {
-            self.paths_v4 -= 1;
-        }
-        Some(old)
+        let old = self.paths.remove(&(*prefix, id));
+        self.paths_now.replace(prefix, self.session, old, None);
+        old
     }
 
     pub fn path(&self, prefix: &Prefix, id: u32) -> Option<Entry> {
@@ -132,13 +166,14 @@ impl Table {
         }
     }
 
-    /// How many routes there are: prefixes, or paths where there are several to a prefix.
-    pub fn routes(&self, family: Family) -> usize {
-        let paths = match family {
-            Family::Ipv4 => self.paths_v4,
-            Family::Ipv6 => self.paths.len() - self.paths_v4,
-        };
-        paths.max(self.len(family))
+    /// How many routes of this session there are: prefixes, or paths where there are several to a
+    /// prefix.
+    pub fn routes_of_session(&self, family: Family) -> usize {
+        let (prefixes, paths) = (self.prefixes_now, self.paths_now);
+        match family {
+            Family::Ipv4 => prefixes.v4.max(paths.v4),
+            Family::Ipv6 => prefixes.v6.max(paths.v6),
+        }
     }
 
     /// Bytes of memory that it takes.

@@ -1221,6 +1221,7 @@ mod tests {
             ('E', &[0xc0, 17, 6, 2, 1, 0, 0, 0, 9], Some(Discard)),
             ('E', &[0xc0, 18, 8, 0, 0, 0, 1, 192, 0, 2, 1], Some(Discard)),
             ('O', &[0xc0, 17, 6, 2, 1, 0, 0, 0, 9], None),
+            ('O', &[0xc0, 17, 0], Some(Discard)),
             ('O', &[0xc0, 17, 2, 2, 0], Some(Discard)),
             ('O', &[0xc0, 17, 6, 2, 1, 0, 0, 0, 0], Some(Discard)),
             ('O', &[0xc0, 18, 6, 0, 1, 192, 0, 2, 1], Some(Discard)),

@@ -307,7 +307,12 @@ fn other_ris_live_lines() {
     let zero = line(
         r#""type":"UPDATE","path":[0],"origin":"IGP","announcements":[{"next_hop":"192.0.2.1","prefixes":["10.0.0.0/8"]}]"#,
     );
-    assert!(zero.unwrap_err().contains("AS 0"));
+    // It is treated as withdrawn (RFC 7607 section 2): the route before is not so any more.
+    let Ok(RisMessage::Update { update, .. }) = zero else {
+        panic!("{zero:?}");
+    };
+    assert_eq!(update.withdrawn[0].to_string(), "10.0.0.0/8");
+    assert!(update.announced.is_empty() && update.errors[0].text.contains("AS 0"));
     let refused = ris::decode(br#"{"type":"ris_error","data":{"message":"no such type"}}"#);
     assert_eq!(
         refused,

@@ -418,7 +418,6 @@ fn what_is_negotiated_is_what_both_say() {
         ..config()
     };
     let able = Open {
-        extended_message: true,
         add_path_send: Families {
             ipv4: true,
             ipv6: false,
@@ -430,12 +429,8 @@ fn what_is_negotiated_is_what_both_say() {
     assert!(negotiated.context.add_path.ipv4 && !negotiated.context.add_path.ipv6);
     assert!(negotiated.context.internal && negotiated.context.four_octet_as);
     assert!(negotiated.context.extended_next_hop);
-    assert!(session.takes_extended_messages());
-    assert!(
-        !answer(ours.clone(), their_open())
-            .1
-            .takes_extended_messages()
-    );
+    // RFC 8654 section 4: our capability says what we take, theirs what we may send.
+    assert!(!able.extended_message && session.takes_extended_messages());
     // RFC 5492 section 3: without capabilities, where the neighbour does not know them.
     let plain = SessionConfig {
         plain_open: true,
@@ -513,7 +508,12 @@ fn why_a_session_ended() {
         SessionDownReason::Administrative
     );
     // RFC 9003, also inside of a Hard Reset (RFC 8538).
-    for (subcode, data) in [(2, &b"\x03bye"[..]), (9, b"\x06\x02\x03bye")] {
+    let malformed = "(a malformed shutdown communication, 02c328)";
+    for (subcode, data, text) in [
+        (2, &b"\x03bye"[..], "bye"),
+        (9, b"\x06\x02\x03bye", "bye"),
+        (2, b"\x02\xc3\x28", malformed),
+    ] {
         let said = Notification {
             code: 6,
             subcode,
@@ -522,7 +522,7 @@ fn why_a_session_ended() {
         let heard = SessionDownReason::NotificationReceived {
             code: 6,
             subcode,
-            text: Some("bye".to_owned()),
+            text: Some(text.to_owned()),
         };
         assert_eq!(closed(Event::Notification(said)).1, heard);
     }

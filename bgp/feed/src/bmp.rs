@@ -11,8 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bgp_core::bmp::{BmpFramer, MAX_LENGTH};
-use bgp_core::{NeighborConfig, Station, StationAction, StationCounts};
+use bgp_core::bmp::{BmpFramer, MAX_LENGTH, Statistic};
+use bgp_core::{NeighborConfig, Station, StationAction, StationCounts, StationPeer};
 use events::{Asn, EgressName, NeighborId, RibView, SessionDownReason, Timestamp};
 use serde::{Deserialize, Serialize};
 use socket2::{SockRef, TcpKeepalive};
@@ -91,6 +91,21 @@ pub struct RouterStatus {
     pub last_error: Option<String>,
     /// Its tables, those that are gone included.
     pub tables: Vec<RouterTable>,
+    /// The newest Statistics Report of each peer that is up.
+    pub statistics: Vec<PeerStatistics>,
+}
+
+/// A peer's Statistics Report (RFC 7854 section 4.8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatistics {
+    /// The peer's address; unspecified for a Loc-RIB.
+    pub address: IpAddr,
+    /// Its AS.
+    pub asn: Asn,
+    /// Its distinguisher; 0 for the global instance.
+    pub distinguisher: u64,
+    /// Figures, in the router's order.
+    pub figures: Vec<Statistic>,
 }
 
 /// A table of a monitored router.
@@ -135,6 +150,7 @@ struct RouterState {
     counts: StationCounts,
     last_error: Option<String>,
     tables: BTreeMap<NeighborId, TableState>,
+    statistics: Vec<PeerStatistics>,
 }
 
 #[derive(Debug)]
@@ -161,6 +177,7 @@ impl Router {
                 counts: StationCounts::default(),
                 last_error: None,
                 tables: BTreeMap::new(),
+                statistics: Vec::new(),
             }),
         }
     }
@@ -198,6 +215,7 @@ impl Router {
                     table: size(*id),
                 })
                 .collect(),
+            statistics: state.statistics.clone(),
         }
     }
 }
@@ -261,6 +279,7 @@ async fn run(stream: TcpStream, router: Arc<Router>, shared: Shared) {
         state.since = clock::now();
         state.counts = StationCounts::default();
         state.peers = 0;
+        state.statistics.clear();
     }
     info!(router = %address, "BMP connection up");
     let mut connection = Connection {
@@ -280,6 +299,7 @@ async fn run(stream: TcpStream, router: Arc<Router>, shared: Shared) {
         state.connected = None;
         state.since = clock::now();
         state.peers = 0;
+        state.statistics.clear();
     }
 }
 
@@ -343,6 +363,18 @@ impl Connection {
     fn note(&self) {
         let mut state = self.router.state();
         if state.connected == Some(self.id) {
+            // Of Statistics Report, Peer Down and Peer Up.
+            let of_peers = |counts: &StationCounts| {
+                let [_, reports, down, up, ..] = counts.messages;
+                (reports, down, up)
+            };
+            if of_peers(&state.counts) != of_peers(&self.station.counts) {
+                let reported = self
+                    .station
+                    .peers()
+                    .filter(|peer| !peer.statistics.is_empty());
+                state.statistics = reported.map(PeerStatistics::of).collect();
+            }
             state.counts = self.station.counts;
             state.peers = self.station.peers().count();
             state.system_name.clone_from(&self.station.system_name);
@@ -431,6 +463,18 @@ impl Connection {
                     .into_iter()
                     .collect()
             }
+        }
+    }
+}
+
+impl PeerStatistics {
+    fn of(peer: &StationPeer) -> Self {
+        let header = &peer.up.peer;
+        Self {
+            address: header.address,
+            asn: header.asn,
+            distinguisher: header.distinguisher,
+            figures: peer.statistics.clone(),
         }
     }
 }

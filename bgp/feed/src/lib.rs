@@ -38,7 +38,7 @@ pub use bgp_core::{
     Capability, Families, HistoryLimits, RibLimits, RibMemory, RibPage, RibRequest, Role, State,
     Vrp, Vrps,
 };
-pub use bmp::{BmpSettings, RouterSettings, RouterStatus, RouterTable};
+pub use bmp::{BmpSettings, PeerStatistics, RouterSettings, RouterStatus, RouterTable};
 use events::{Asn, BgpSignal, PeerKey, Prefix, RibQuery, RibRoute, Timestamp};
 pub use ris::{RisSettings, RisStatus};
 pub use rpki::RpkiSettings;
@@ -146,7 +146,7 @@ pub fn spawn_with(
     let routers = routers(&stations.bmp, now);
     if !routers.is_empty() {
         for &address in &stations.bmp.listen {
-            let listener = transport::bind(address, std::iter::empty(), false)
+            let listener = transport::bind(address, std::iter::empty(), false, None)
                 .map_err(|source| StartError::Listen { address, source })?;
             bmp_listening.extend(listener.local_addr());
             tokio::spawn(bmp::listen(listener, Arc::clone(&routers), shared.clone()));
@@ -257,16 +257,28 @@ fn listeners(settings: &Settings, neighbors: &Neighbors) -> Result<Vec<TcpListen
         return Ok(listeners);
     }
     let known = neighbors.all();
-    let max_ttl = known.iter().any(|n| n.settings.ttl_security.is_some())
-        || settings
-            .dynamic
+    let single = known
+        .iter()
+        .map(|n| (n.id.address, n.settings.ttl_security));
+    let groups = settings.dynamic.iter();
+    let groups = groups.map(|group| (group.prefix.network(), group.peer.ttl_security));
+    let hops: Vec<(IpAddr, Option<u8>)> = single.chain(groups).collect();
+    let max_ttl = hops.iter().any(|(_, hops)| hops.is_some());
+    // What comes before a connection is accepted is held to it only where all of a family want it.
+    let most = |of: IpAddr| {
+        let mut family = hops
             .iter()
-            .any(|group| group.peer.ttl_security.is_some());
+            .filter(|(address, _)| address.is_ipv4() == of.is_ipv4());
+        family.try_fold(None, |most: Option<u8>, (_, hops)| {
+            Some(most.max(Some((*hops)?)))
+        })?
+    };
     for &address in &settings.listen {
         let single = known
             .iter()
             .filter_map(|n| Some((Prefix::from(n.id.address), n.password.as_ref()?)));
-        match transport::bind(address, single.chain(neighbors.group_keys()), max_ttl) {
+        let keys = single.chain(neighbors.group_keys());
+        match transport::bind(address, keys, max_ttl, most(address.ip())) {
             Ok(listener) => listeners.push(listener),
             // A kernel without IPv6 is no reason to do without IPv4.
             Err(error)

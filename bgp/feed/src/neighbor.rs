@@ -173,12 +173,17 @@ impl Neighbor {
         if slot.is_refused(now) {
             return Err(Refusal::TooManyPrefixes);
         }
+        let restart = slot
+            .peer_open
+            .as_ref()
+            .and_then(|open| open.graceful_restart);
+        let restarts = restart.is_some_and(|restart| restart.families != Families::NONE);
         for other in slot.connections.values_mut().filter(|other| !other.stopped) {
             let graceful = |negotiated: &Negotiated| negotiated.graceful_restart;
             if other.state == State::Established {
-                // RFC 4724 section 4.2: it restarted. Without that capability RFC 4271 section
-                // 6.8 keeps the old session until its hold timer ends it.
-                if outgoing || !other.negotiated.as_ref().is_some_and(graceful) {
+                // RFC 4724 section 5: it restarted. Without that capability, and where it names no
+                // family, RFC 4271 section 6.8 keeps the old session until its hold timer ends it.
+                if outgoing || !restarts || !other.negotiated.as_ref().is_some_and(graceful) {
                     return Err(Refusal::Established);
                 }
                 other.stop(Stop::Replaced);
@@ -390,7 +395,8 @@ impl Neighbor {
         let limit = self.settings.max_prefixes as usize;
         let share = usize::from(self.settings.max_prefixes_warn);
         let mut slot = self.slot();
-        for (family, prefixes) in [(Family::Ipv4, table.ipv4), (Family::Ipv6, table.ipv6)] {
+        let (ipv4, ipv6) = table.limited;
+        for (family, prefixes) in [(Family::Ipv4, ipv4), (Family::Ipv6, ipv6)] {
             let near = prefixes.saturating_mul(100) >= limit.saturating_mul(share);
             if near && !slot.warned.contains(family) {
                 slot.warned.insert(family);

@@ -55,11 +55,12 @@ impl Shared {
 }
 
 /// A socket that listens. `keys`: who must sign connections. `max_ttl`: some neighbour wants
-/// packets with TTL 255, those of the handshake too.
+/// packets with TTL 255, those of the handshake too. `hops`: no neighbour may be farther away.
 pub(crate) fn bind<'a>(
     address: SocketAddr,
     keys: impl Iterator<Item = (Prefix, &'a Password)>,
     max_ttl: bool,
+    hops: Option<u8>,
 ) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -76,7 +77,9 @@ pub(crate) fn bind<'a>(
             require_md5(&socket, peers, password)?;
         }
     }
-    if max_ttl {
+    if let Some(hops) = hops {
+        require_ttl(&socket, address.ip(), hops)?;
+    } else if max_ttl {
         send_max_ttl(&socket, address.is_ipv6())?;
     }
     socket.listen(BACKLOG)?;

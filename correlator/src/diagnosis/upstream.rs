@@ -84,7 +84,7 @@ fn anchors_of_now<'a>(view: &View<'a>, case: &Case, families: Families) -> Vec<A
         let well = well[usize::from(a.window.target.address().is_ipv6())];
         let dark = a.window.dark_since(view.now);
         let dark = dark.map(|at| at + a.window.rtt.unwrap_or_default());
-        dark.zip(well).is_none_or(|(dark, well)| dark >= well)
+        dark.is_none_or(|dark| well.is_none_or(|well| dark >= well))
     });
     anchors
 }

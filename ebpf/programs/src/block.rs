@@ -79,7 +79,7 @@ pub fn block_complete(ctx: BtfTracePointContext) -> i32 {
 #[fentry(function = "blk_update_request")]
 pub fn block_complete_entry(ctx: FEntryContext) -> i32 {
     // SAFETY: the function's `struct request`.
-    unsafe { completed::<Direct>(ctx.arg(0), ctx.arg(1), ctx.arg(2)) };
+    unsafe { completed::<Direct>(ctx.arg(0), status(ctx.arg(1)), ctx.arg(2)) };
     0
 }
 
@@ -88,9 +88,15 @@ pub fn block_complete_entry(ctx: FEntryContext) -> i32 {
 pub fn block_complete_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(request), Some(error), Some(bytes)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
         // SAFETY: the function's `struct request`.
-        unsafe { completed::<Probed>(request, error, bytes) };
+        unsafe { completed::<Probed>(request, status(error), bytes) };
     }
     0
+}
+
+/// A `blk_status_t` is one byte: callers leave in the register above it what was there.
+#[inline(always)]
+const fn status(register: u32) -> i32 {
+    (register & 0xff) as i32
 }
 
 #[inline(always)]

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use events::{ConnectionId, TcpEvent, TcpEventKind, TcpSample, Timestamp};
 use full_stack_probes::{Collector, Handle, Settings};
 use nix::sched::{CloneFlags, unshare};
+use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc::{Receiver, channel};
 
 /// This host's addresses in the tests.
@@ -241,6 +242,26 @@ pub fn cookie(socket: &impl AsRawFd) -> ConnectionId {
     let length = option(socket, libc::SOL_SOCKET, SO_COOKIE, &mut cookie);
     assert_eq!(length, 8);
     ConnectionId(u64::from_ne_bytes(cookie))
+}
+
+/// This kernel is older.
+pub fn older_than(major: u32, minor: u32) -> bool {
+    let name = nix::sys::utsname::uname().unwrap();
+    let release = name.release().to_str().unwrap();
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap()) < (major, minor)
+}
+
+/// A connection, and how it is known from its first event on. To kernels on which programs cannot
+/// give a socket its cookie (before 5.12) it is otherwise known by its address at first.
+pub fn connect(to: SocketAddr) -> (TcpStream, ConnectionId) {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    if older_than(5, 12) {
+        cookie(&socket);
+    }
+    socket.connect(&to.into()).unwrap();
+    let id = cookie(&socket);
+    (socket.into(), id)
 }
 
 /// `tcpi_rtt`, `tcpi_rttvar` and `tcpi_min_rtt`.

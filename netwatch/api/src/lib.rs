@@ -37,9 +37,9 @@ pub use kernel::{
 };
 pub use reply::{
     EgressInfo, ErrorCode, ErrorReply, IncidentsReply, NeighborInfo, NeighborsReply, Notification,
-    NotificationInfo, PageAttempt, PageTestReply, PeerInfo, PeerState, PeersReply, PlanInfo,
-    RecordingInfo, RefreshReply, Reply, RibReply, RisInfo, RollbackReply, RouterInfo, RoutesReply,
-    SessionInfo, StatusReply, TargetInfo, VersionReply,
+    NotificationInfo, PageAttempt, PageTestReply, PeerInfo, PeerState, PeerStatisticsInfo,
+    PeersReply, PlanInfo, RecordingInfo, RefreshReply, Reply, RibReply, RisInfo, RollbackReply,
+    RouterInfo, RoutesReply, SessionInfo, StatisticInfo, StatusReply, TargetInfo, VersionReply,
 };
 pub use request::{AddressFamily, Request};
 pub use server::{BindError, Call, Limits, Publisher, Server, ServerCounters};

@@ -263,6 +263,9 @@ pub struct RouterInfo {
     pub route_monitoring: u64,
     /// Statistics Reports in this connection.
     pub statistics_reports: u64,
+    /// The newest of them, of each peer that is up.
+    #[serde(default)]
+    pub statistics: Vec<PeerStatisticsInfo>,
     /// Route Mirroring in this connection; it is not read.
     pub route_mirroring: u64,
     /// Route Monitoring of peers without Peer Up, passed over.
@@ -271,6 +274,34 @@ pub struct RouterInfo {
     pub refused: u64,
     /// Why the last connection ended.
     pub last_error: Option<String>,
+}
+
+/// A Statistics Report of a router about a peer (RFC 7854 section 4.8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatisticsInfo {
+    /// The peer's address; unspecified for a Loc-RIB.
+    pub address: IpAddr,
+    /// Its AS.
+    pub asn: Asn,
+    /// Its distinguisher; 0 for the global instance.
+    pub distinguisher: u64,
+    /// Figures, in the router's order.
+    pub figures: Vec<StatisticInfo>,
+}
+
+/// A figure of a Statistics Report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatisticInfo {
+    /// Its type in IANA's registry.
+    #[serde(rename = "type")]
+    pub kind: u16,
+    /// Its name, where it is known.
+    pub name: Option<String>,
+    /// AFI and SAFI, for those that are counted by family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<(u16, u8)>,
+    /// The counter or gauge.
+    pub value: u64,
 }
 
 /// The connection with RIS Live.

@@ -73,6 +73,12 @@ impl fmt::Display for RibView {
 }
 
 impl NeighborId {
+    /// Its routes are those of a collector somewhere: not what an uplink's own router has.
+    #[must_use]
+    pub const fn is_elsewhere(&self) -> bool {
+        matches!(self.learned, Learned::Mrt | Learned::RisLive)
+    }
+
     /// A neighbour with which we have a session.
     #[must_use]
     pub const fn session(address: IpAddr) -> Self {

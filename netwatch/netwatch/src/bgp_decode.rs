@@ -511,7 +511,11 @@ fn take_chunk(
             from: Some((segment.packet, segment.from, segment.to)),
         };
         let agreed = flow.open.as_ref().zip(their_open.as_ref());
-        if agreed.is_some_and(|(ours, theirs)| ours.extends_messages_with(theirs)) {
+        // What its receiver offers to take (RFC 8654 section 4).
+        if their_open
+            .as_ref()
+            .is_some_and(|open| open.extended_message)
+        {
             flow.framer.extend();
         }
         let context = match agreed {

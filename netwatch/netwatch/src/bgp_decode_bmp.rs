@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result, bail};
 use bgp_core::bmp::{self, BmpFrame, BmpFramer, BmpMessage, Information, PeerHeader};
 use bgp_core::capture::{Capture, Chunk, Direction};
-use bgp_core::{MessageType, Station};
+use bgp_core::{HEADER_LENGTH, MessageType, Station};
 use serde_json::{Value, json};
 
 use crate::bgp_decode::{Content, Output, Place};
+use crate::bgp_text::family_name;
 
 /// Octets of BMP's common header.
 const HEADER: usize = 6;
@@ -136,8 +137,16 @@ fn message(
             lines.push(peer_text(peer));
             let figure = |figure: &bmp::Statistic| {
                 let name = figure.name().unwrap_or("unknown");
-                lines.push(format!("{}: {name} {}", figure.kind, figure.value));
-                json!({ "type": figure.kind, "name": figure.name(), "value": figure.value })
+                let family = figure.family.map(|(afi, safi)| family_name(afi, safi));
+                let of = family.as_ref().map(|family| format!(", {family}"));
+                let of = of.unwrap_or_default();
+                lines.push(format!("{}: {name}{of}: {}", figure.kind, figure.value));
+                json!({
+                    "type": figure.kind,
+                    "name": figure.name(),
+                    "family": family,
+                    "value": figure.value,
+                })
             };
             let statistics: Vec<Value> = statistics.iter().map(figure).collect();
             let said = json!({ "peer": self::peer(peer), "statistics": statistics });
@@ -174,6 +183,7 @@ fn message(
             reason,
             information,
         } => {
+            lines.extend(reason.map(|reason| format!("reason {reason}")));
             lines.extend(information.iter().map(text));
             let said = json!({ "reason": reason, "information": lines });
             ("termination", said)
@@ -186,9 +196,11 @@ fn message(
     };
     out.bmp((name, offset, length), said, &lines)?;
     if let BmpMessage::RouteMonitoring(monitored) = &message {
+        // The UPDATE's header is before its body, which is a part of the frame's.
+        let body = monitored.update.as_ptr().addr() - frame.body.as_ptr().addr();
         let place = Place {
-            offset: offset + length - monitored.update.len(),
-            length: monitored.update.len(),
+            offset: offset + HEADER + body - HEADER_LENGTH,
+            length: HEADER_LENGTH + monitored.update.len(),
             kind: Some(MessageType::Update),
             from: None,
         };

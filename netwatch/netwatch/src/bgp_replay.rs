@@ -38,6 +38,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let recognized = Format::recognize(&source.head);
     let format = match (arguments.format, recognized) {
         (ReplayFormat::Auto, Some(format)) | (_, Some(format @ Format::Capture)) => format,
+        (_, _) if source.head.is_empty() => return unusable("there is nothing in it".to_owned()),
         (ReplayFormat::Auto, None) => {
             return unusable(
                 "this is no MRT archive, BMP or BGP stream, capture or RIS Live file; if it is \

@@ -219,6 +219,9 @@ fn moment(text: &str) -> Result<Timestamp> {
         return Ok(clock::now() - clock::read_duration(ago).with_context(|| unknown(text))?);
     }
     if let Ok(wall) = text.parse::<jiff::Timestamp>() {
+        if wall > jiff::Timestamp::now() {
+            bail!("{text} is in the future");
+        }
         return Ok(clock::monotonic(wall));
     }
     let time: jiff::civil::Time = text.parse().with_context(|| unknown(text))?;
@@ -265,5 +268,8 @@ mod tests {
             let error = moment(wrong).unwrap_err().to_string();
             assert!(error.contains("is no time"), "{error}");
         }
+        let tomorrow = jiff::Timestamp::now() + Duration::from_secs(86_400);
+        let error = moment(&tomorrow.to_string()).unwrap_err().to_string();
+        assert!(error.contains("is in the future"), "{error}");
     }
 }

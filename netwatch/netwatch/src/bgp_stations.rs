@@ -1,8 +1,9 @@
 //! Monitored routers and RIS Live in `netwatch bgp neighbors`.
 
-use api::{NeighborInfo, NeighborsReply, RisInfo, RouterInfo};
+use api::{NeighborInfo, NeighborsReply, PeerStatisticsInfo, RisInfo, RouterInfo, StatisticInfo};
 use bgp_core::TableStatus;
-use bgp_feed::{Handle, RisStatus, RouterStatus};
+use bgp_core::bmp::Statistic;
+use bgp_feed::{Handle, PeerStatistics, RisStatus, RouterStatus};
 use events::{Asn, EgressName, NeighborId};
 
 use crate::answers::{self, count};
@@ -21,7 +22,7 @@ pub async fn reply(bgp: Option<&Handle>) -> NeighborsReply {
         routers: routers
             .into_iter()
             .map(|router| {
-                let [monitoring, statistics, _, _, _, _, mirroring, _] = router.messages;
+                let [monitoring, reports, _, _, _, _, mirroring, _] = router.messages;
                 RouterInfo {
                     address: router.address,
                     connected: router.connected,
@@ -30,7 +31,8 @@ pub async fn reply(bgp: Option<&Handle>) -> NeighborsReply {
                     system_description: router.system_description,
                     peers: count(router.peers),
                     route_monitoring: monitoring,
-                    statistics_reports: statistics,
+                    statistics_reports: reports,
+                    statistics: router.statistics.into_iter().map(statistics).collect(),
                     route_mirroring: mirroring,
                     unannounced: router.unannounced,
                     refused: router.refused,
@@ -46,6 +48,21 @@ pub async fn reply(bgp: Option<&Handle>) -> NeighborsReply {
             malformed: ris.malformed,
             last_error: ris.last_error,
         }),
+    }
+}
+
+fn statistics(peer: PeerStatistics) -> PeerStatisticsInfo {
+    let figure = |figure: &Statistic| StatisticInfo {
+        kind: figure.kind,
+        name: figure.name().map(str::to_owned),
+        family: figure.family,
+        value: figure.value,
+    };
+    PeerStatisticsInfo {
+        address: peer.address,
+        asn: peer.asn,
+        distinguisher: peer.distinguisher,
+        figures: peer.figures.iter().map(figure).collect(),
     }
 }
 

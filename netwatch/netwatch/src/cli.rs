@@ -369,7 +369,7 @@ pub struct Replay {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The past is known as far back as [bgp] history and history_memory allow; a time
-before that is refused, and when the past begins is said.
+before that is refused, and when the past begins is said; so is one in the future.
 
 With --json one object is printed: query, at (RFC 3339, if asked for), routes (each
 with neighbor, egress, path_id if the neighbour sends several paths, stale, and route:
@@ -453,7 +453,8 @@ OPENs agree. Everything else is read as the options say; nothing is guessed.
 Examples:
   netwatch bgp decode --hex 'ffffffff ffffffff ffffffff ffffffff 0013 04'
   netwatch bgp decode --file update.bin --add-path ipv4/unicast --external
-  tcpdump -w - port 179 | netwatch bgp decode - --json | jq 'select(.reason)'
+  tcpdump -c 1000 -w - port 179 |
+    netwatch bgp decode - --json | jq 'select(.reason)'
 
 Exit code: 0 if the input was decoded to its end and no message resets the
 session, 1 otherwise.")]

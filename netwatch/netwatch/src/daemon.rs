@@ -58,13 +58,9 @@ const LOSSES: Duration = Duration::from_secs(1);
 const AT_HAND: u64 = 10_000;
 /// Routes must be gone this long after SIGTERM; their leases run out anyway.
 const STOP_ROUTES: Duration = Duration::from_secs(3);
-/// A page that is on its way may take so long at the stop; the outbox keeps it for the next start.
-const STOP_PAGER: Duration = Duration::from_secs(3);
-
-/// Neighbours are told that sessions end; this long for that.
-const STOP_BGP: Duration = Duration::from_secs(1);
-/// A recording's last bytes may take so long at the stop.
-const STOP_RECORDER: Duration = Duration::from_secs(3);
+/// Everything else ends within this, whatever the disk and the network do. A page that is on its way
+/// may take as long; the outbox keeps it for the next start.
+const STOP_REST: Duration = Duration::from_secs(3);
 
 /// What adapters send.
 struct Inputs {
@@ -668,37 +664,77 @@ impl Daemon {
                 break;
             }
         }
-        if let Some(recorder) = self.recorder.take()
-            && !recorder.stop(clock::now(), STOP_RECORDER)
-        {
-            tracing::warn!("the last recordings could not be closed in time");
-        }
-        if let Some(routes) = self.routes.take()
-            && tokio::time::timeout(STOP_ROUTES, routes.close())
-                .await
-                .is_err()
-        {
-            tracing::error!("the route executor did not end in time");
-        }
+        let until = tokio::time::Instant::now() + STOP_REST;
+        let recorder = self.recorder.take();
+        let routes = self.routes.take();
         // Shared only with queries; where one is under way, dropping it ends the feed too.
-        if let Some(bgp) = self.bgp.take().and_then(Arc::into_inner)
-            && tokio::time::timeout(STOP_BGP, bgp.stop()).await.is_err()
-        {
-            tracing::warn!("the BGP sessions could not be closed in time");
-        }
-        drop(self.prober.take());
-        // As above.
-        if let Some(collector) = self.collector.take().and_then(Arc::into_inner) {
-            collector.stop();
-        }
-        if let Some(pager) = self.pager.take() {
-            let left = pager.stop(STOP_PAGER).await;
-            if left > 0 {
-                tracing::warn!(left, "pages stay in the outbox until the next start");
-            }
-        }
-        drop(self.journal.take());
+        let bgp = self.bgp.take().and_then(Arc::into_inner);
+        let pager = self.pager.take();
+        let prober = self.prober.take();
+        let collector = self.collector.take();
+        let journal = self.journal.take();
+        tokio::join!(
+            in_time(
+                until,
+                "the flight recorder",
+                elsewhere(move || {
+                    recorder.is_none_or(|recorder| recorder.stop(clock::now(), STOP_REST))
+                })
+            ),
+            in_time(until, "the route executor", async {
+                if let Some(routes) = routes {
+                    routes.close().await;
+                }
+                true
+            }),
+            in_time(until, "the BGP feed", async {
+                if let Some(bgp) = bgp {
+                    bgp.stop().await;
+                }
+                true
+            }),
+            in_time(until, "the pager", async {
+                if let Some(pager) = pager {
+                    let left = pager.stop(STOP_REST).await;
+                    if left > 0 {
+                        tracing::warn!(left, "pages stay in the outbox until the next start");
+                    }
+                }
+                true
+            }),
+            in_time(until, "the prober", dropped(prober)),
+            in_time(until, "the collector", dropped(collector)),
+            in_time(until, "the journal", dropped(journal)),
+        );
     }
+}
+
+/// Waits until something has ended, at most until a time.
+async fn in_time(until: tokio::time::Instant, what: &str, ended: impl Future<Output = bool>) {
+    if !matches!(tokio::time::timeout_at(until, ended).await, Ok(true)) {
+        tracing::warn!("{what} did not end in time");
+    }
+}
+
+/// Drops what waits for its thread as it is dropped.
+async fn dropped(value: impl Send + 'static) -> bool {
+    let close = move || {
+        drop(value);
+        true
+    };
+    elsewhere(close).await
+}
+
+/// Runs on a thread of its own what may wait for a disk or for another thread. Whether it is done and
+/// said so.
+async fn elsewhere(close: impl FnOnce() -> bool + Send + 'static) -> bool {
+    let (done, closed) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("close".to_owned());
+    let spawned = thread.spawn(move || {
+        // Nobody waits any more: the daemon ends.
+        let _ = done.send(close());
+    });
+    spawned.is_ok() && closed.await.unwrap_or(false)
 }
 
 /// With no configuration nothing is left behind, so nothing is written to disk.

@@ -32,14 +32,13 @@ pub async fn answer(bgp: &bgp_feed::Handle, query: RibQuery, page: Page) -> RibR
         after: page.after,
     };
     let found = bgp.rib_page(request).await.unwrap_or_default();
-    let status = bgp.rib_status().await.unwrap_or_default();
     RibReply {
         query: Some(query),
         routes: found.routes,
         truncated: found.next.is_some(),
         next: found.next,
         known_since: found.known_since,
-        partial: status.partial > 0,
+        partial: found.partial,
         neighbors: Vec::new(),
     }
 }

@@ -34,6 +34,7 @@ fn every_command_has_help_with_examples() {
         &["bgp"],
         &["bgp", "neighbors"],
         &["bgp", "rib"],
+        &["bgp", "refresh"],
         &["bgp", "decode"],
         &["bgp", "replay"],
         &["replay"],

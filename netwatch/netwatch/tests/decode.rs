@@ -283,6 +283,68 @@ fn broken_input_says_where_and_fails() {
     );
 }
 
+/// A capture of one connection, raw IP: sender's port, sequence number, payload.
+fn capture(packets: &[(u16, u32, &[u8])]) -> Vec<u8> {
+    let mut bytes = [0xa1_b2_c3_d4_u32, 0x0002_0004, 0, 0, 65535, 101]
+        .map(u32::to_be_bytes)
+        .concat();
+    for (port, sequence, payload) in packets {
+        let (from, to) = if *port == 179 { (1, 2) } else { (2, 1) };
+        let other = if *port == 179 { 50_000_u16 } else { 179 };
+        let length = u16::try_from(40 + payload.len()).unwrap();
+        let mut packet = vec![0x45, 0];
+        packet.extend(length.to_be_bytes());
+        packet.extend([0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, from, 192, 0, 2, to]);
+        packet.extend([port.to_be_bytes(), other.to_be_bytes()].concat());
+        packet.extend(sequence.to_be_bytes());
+        packet.extend([0, 0, 0, 0, 0x50, 0x10, 255, 255, 0, 0, 0, 0]);
+        packet.extend_from_slice(payload);
+        let length = u32::from(length);
+        bytes.extend([0, 0, length, length].map(u32::to_be_bytes).concat());
+        bytes.extend(packet);
+    }
+    bytes
+}
+
+/// RFC 8654 section 4: what may come is for the receiver's capability to say, not the sender's.
+#[test]
+fn extended_messages_are_taken_by_whoever_offers_to() {
+    let plain = open(4, 90, 1);
+    let body = [4, 0xfb, 0xf4, 0, 90, 2, 0, 0, 2, 4, 2, 2, 6, 0];
+    let extended = message(1, &body);
+    let big = update(&vec![0; 5000], &[], &[]);
+    for (sender, disposition) in [(179, "accepted"), (50_000, "session-reset")] {
+        let sequence = if sender == 179 {
+            plain.len()
+        } else {
+            extended.len()
+        };
+        let packets = [
+            (179, 0, &plain[..]),
+            (50_000, 0, &extended),
+            (sender, u32::try_from(sequence).unwrap(), &big),
+        ];
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&capture(&packets)).unwrap();
+        let path = file.path().to_str().unwrap();
+        let found = lines(&netwatch(&["bgp", "decode", "--json", path]).stdout);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found[2]["disposition"], disposition, "{sender}: {found:?}");
+    }
+}
+
+#[test]
+fn an_empty_recording_is_called_so() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let done = netwatch(&["bgp", "replay", file.path().to_str().unwrap()]);
+    assert_eq!(done.code, Some(2));
+    assert!(
+        done.stderr.contains("there is nothing in it"),
+        "{}",
+        done.stderr
+    );
+}
+
 #[test]
 fn text_for_people() {
     let bytes = [
@@ -519,4 +581,51 @@ fn bmp_recordings_are_decoded_whole() {
     let done = netwatch(&["bgp", "decode", "--format", "bmp", "--hex", &hex(&cut)]);
     assert!(done.stdout.contains("initiation") && done.stdout.contains("sysName r"));
     assert!(done.stderr.contains("at 11"), "{}", done.stderr);
+}
+
+/// Where each message is, and what it says, also where an UPDATE is not the last of its parts.
+#[test]
+fn bmp_messages_and_their_places() {
+    let bmp = |version: u8, kind: u8, body: &[&[u8]]| {
+        let body = body.concat();
+        let length = u32::try_from(body.len() + 6).unwrap().to_be_bytes();
+        [&[version][..], &length, &[kind], &body].concat()
+    };
+    let mut peer = [0; 42];
+    peer[22..26].copy_from_slice(&[192, 0, 2, 1]);
+    let up = bmp(3, 3, &[&peer, &[0; 20], &open(4, 90, 1), &open(4, 90, 2)]);
+    let route = update(TEN, &[], &[]);
+    let length = u16::try_from(route.len()).unwrap().to_be_bytes();
+    let tlvs = [
+        &[0, 4][..],
+        &length,
+        &[0, 0],
+        &route,
+        &[0, 3, 0, 1, 0, 0, b't'],
+    ]
+    .concat();
+    let monitoring = bmp(4, 0, &[&peer, &tlvs]);
+    let figure = [0, 9, 0, 11, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 7];
+    let statistics = bmp(3, 1, &[&peer, &[0, 0, 0, 1], &figure]);
+    let termination = bmp(3, 5, &[&[0, 1, 0, 2, 0, 2]]);
+    let at = up.len();
+    let stream = hex(&[up, monitoring, statistics, termination].concat());
+    let arguments = ["bgp", "decode", "--format", "bmp", "--hex", &stream];
+    let text = netwatch(&arguments).ok();
+    let said = format!(
+        "#1 at {}: UPDATE, {} octets: accepted",
+        at + 6 + 42 + 6,
+        route.len()
+    );
+    for line in [
+        &said,
+        "    9: routes in Adj-RIB-In of a family, ipv6 unicast: 7",
+        "    reason 2",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}: {text}");
+    }
+    let found = lines(&netwatch(&[&arguments[..], &["--json"]].concat()).ok());
+    assert_eq!(found[2]["offset"], at + 54);
+    assert_eq!(found[3]["statistics"][0]["family"], "ipv6 unicast");
+    assert_eq!(found[4]["reason"], 2);
 }

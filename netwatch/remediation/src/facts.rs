@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use events::{
-    Asn, BgpSignal, EgressName, FibChange, FibRoute, HostSignal, PeerKey, Prefix, ProbeResult,
-    RouteAttributes, Timestamp,
+    Asn, BgpSignal, EgressName, FibChange, FibRoute, HostSignal, NeighborId, PeerKey, Prefix,
+    ProbeResult, RouteAttributes, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,7 @@ pub(crate) struct Fib {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     route: RouteAttributes,
+    neighbor: NeighborId,
     current: bool,
 }
 
@@ -82,21 +83,25 @@ impl Facts {
             return;
         }
         let known = self.bgp.entry(fact.peer).or_default();
-        match &fact.route {
-            Some(route) => {
+        // Several neighbours may stand for one egress.
+        let held = known.get_mut(&fact.egress);
+        match (&fact.route, held) {
+            (Some(_), Some(held))
+                if fact.neighbor.is_elsewhere()
+                    && !held.neighbor.is_elsewhere()
+                    && held.current => {}
+            (Some(route), _) => {
                 known.insert(
                     fact.egress.clone(),
                     Known {
                         route: route.clone(),
+                        neighbor: fact.neighbor,
                         current: !fact.stale,
                     },
                 );
             }
-            None => {
-                if let Some(known) = known.get_mut(&fact.egress) {
-                    known.current = false;
-                }
-            }
+            (None, Some(held)) if held.neighbor == fact.neighbor => held.current = false,
+            (None, _) => {}
         }
     }
 
@@ -248,4 +253,45 @@ impl Facts {
 /// One answer outweighs any loss; a loss outweighs no test.
 fn better(a: Proof, b: Proof) -> Proof {
     a.min(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use events::RouteFact;
+
+    use super::*;
+
+    fn fact(neighbor: &str, prefix: Option<&str>) -> BgpSignal {
+        BgpSignal::Fact(RouteFact {
+            peer: PeerKey("203.0.113.7".parse().unwrap()),
+            neighbor: neighbor.parse().unwrap(),
+            egress: "b".into(),
+            route: prefix.map(|prefix| RouteAttributes {
+                prefix: prefix.parse().unwrap(),
+                as_path: vec![Asn(64_501)],
+                next_hop: "192.0.2.1".parse().unwrap(),
+                received_at: Timestamp::ZERO,
+                validation: None,
+            }),
+            stale: false,
+        })
+    }
+
+    #[test]
+    fn of_several_neighbours_the_one_at_the_egress_tells_the_prefix() {
+        let peer = PeerKey("203.0.113.7".parse().unwrap());
+        let mut facts = Facts::default();
+        let covering = |facts: &Facts| facts.covering(peer, &"b".into()).unwrap().to_string();
+        facts.bgp(&fact("198.51.100.9@ris", Some("203.0.0.0/16")));
+        assert_eq!(covering(&facts), "203.0.0.0/16");
+        facts.bgp(&fact("192.0.2.1", Some("203.0.113.0/24")));
+        facts.bgp(&fact("198.51.100.9@ris", Some("203.0.0.0/16")));
+        assert_eq!(covering(&facts), "203.0.113.0/24");
+        facts.bgp(&fact("2001:db8::1", None));
+        facts.bgp(&fact("198.51.100.9@ris", None));
+        let known = &facts.bgp[&peer][&"b".into()];
+        assert!(known.current, "others do not take it back");
+        facts.bgp(&fact("192.0.2.1", None));
+        assert!(!facts.bgp[&peer][&"b".into()].current);
+    }
 }

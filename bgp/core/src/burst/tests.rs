@@ -212,3 +212,32 @@ fn an_as_that_fails_is_the_first_of_the_ases() {
     }
     assert!(all > 250 && right * 100 >= all * 95, "{right} of {all}");
 }
+
+/// A prefix that goes back and forth is one prefix, and no burst; nor does it take more and more
+/// memory.
+#[test]
+fn a_flapping_prefix_is_no_burst() {
+    let mut arena = Arena::new(1);
+    let mut bursts = Bursts::default();
+    let [a, b] = [[1, 2, 3], [1, 4, 3]].map(|path| arena.intern(&packed(&path)));
+    for step in 0..10_000 {
+        let now = Timestamp::from_millis(1000 + step);
+        let (old, new) = if step % 2 == 0 { (a, b) } else { (b, a) };
+        bursts.changed(&mut arena, prefix(1, 1), Some(old), Some(new), now);
+        assert_eq!(bursts.poll(&mut arena, 1000, now), None, "step {step}");
+    }
+    assert!(bursts.mem_size() < 1000, "{}", bursts.mem_size());
+    // Five that stay away are one, and those that are back do not count.
+    for number in 0..6 {
+        let now = Timestamp::from_millis(20_000);
+        bursts.changed(&mut arena, prefix(2, number), Some(a), Some(b), now);
+        if number == 0 {
+            bursts.changed(&mut arena, prefix(2, number), Some(b), Some(a), now);
+        }
+        let report = bursts.poll(&mut arena, 1000, now);
+        assert_eq!(
+            report.map(|report| report.prefixes),
+            (number == 5).then_some(5)
+        );
+    }
+}

@@ -118,11 +118,14 @@ impl Rib {
         let now = self.clock;
         let neighbor = self.neighbors.get_mut(index)?;
         let limit = neighbor.config.max_prefixes;
-        if neighbor.table.routes(family) >= limit as usize
-            && match path_id {
-                None => neighbor.table.get(&prefix).is_none(),
-                Some(path) => neighbor.table.path(&prefix, path).is_none(),
+        let table = &neighbor.table;
+        // What an earlier session left is not what the neighbour has now.
+        if table.routes_of_session(family) >= limit as usize
+            && !match path_id {
+                None => table.get(&prefix),
+                Some(path) => table.path(&prefix, path),
             }
+            .is_some_and(|known| table.is_of_session(known))
         {
             return Some(MaxPrefixes {
                 neighbor: neighbor.config.id,
@@ -146,13 +149,16 @@ impl Rib {
             for path in paths {
                 self.drop_path(index, prefix, path);
             }
-            let old = self.neighbors.get_mut(index)?.table.insert(prefix, entry);
+            let neighbor = self.neighbors.get_mut(index)?;
+            let old = neighbor.table.insert(prefix, entry);
+            neighbor.came_again(old, now);
             self.replaced(index, prefix, old, Some(entry), why, outcome);
             return None;
         };
         let arena = &mut neighbor.arena;
         arena.keep(attributes);
         let old = neighbor.table.insert_path(prefix, path, entry);
+        neighbor.came_again(old, now);
         if let Some(old) = old {
             if old.attributes == attributes {
                 entry.received_at = old.received_at;

@@ -32,8 +32,9 @@ pub struct RibMemory {
 /// What a table lacks for want of memory.
 #[derive(Debug, Default)]
 pub(super) struct Lack {
-    /// Families of which routes were left out.
+    /// Families of which routes were left out, and since when any were.
     families: Families,
+    pub since: Timestamp,
     /// And again since the last refresh began.
     again: Families,
     /// When a refresh without marks (RFC 2918) is taken to have ended.
@@ -52,6 +53,9 @@ impl Lack {
     }
 
     pub fn left_out(&mut self, family: Family, now: Timestamp) {
+        if !self.is_partial() {
+            self.since = now;
+        }
         self.families.insert(family);
         self.again.insert(family);
         self.look.get_or_insert(now + LOOK);
@@ -122,6 +126,21 @@ impl Rib {
         neighbor.bytes = bytes;
     }
 
+    /// A table that lacked routes since then lacks none any more: its past still does.
+    pub(super) fn mended(&mut self, since: Timestamp) {
+        let since = self.lacked.map_or(since, |(first, _)| first.min(since));
+        self.lacked = Some((since, self.clock));
+    }
+
+    /// Whether routes of that time were left out.
+    pub(super) fn was_partial(&self, at: Option<Timestamp>) -> bool {
+        let lacks = |neighbor: &Neighbor| {
+            neighbor.lack.is_partial() && at.is_none_or(|at| at >= neighbor.lack.since)
+        };
+        let lacked = |(since, until)| at.is_some_and(|at| at >= since && at < until);
+        self.neighbors.iter().any(lacks) || self.lacked.is_some_and(lacked)
+    }
+
     /// A neighbour was asked for a family's routes (RFC 2918).
     pub fn refresh_asked(&mut self, id: NeighborId, session: u64, family: Family) {
         let ends = self.clock + END_OF_RIB_WAIT;
@@ -185,6 +204,13 @@ impl Rib {
     ) {
         let whole = |neighbor: &mut Neighbor| neighbor.lack.refresh_ended(family);
         if self.neighbor_mut(id).is_some_and(whole) {
+            let lack = self.neighbor(id).map(|neighbor| &neighbor.lack);
+            if let Some(since) = lack
+                .filter(|lack| !lack.is_partial())
+                .map(|lack| lack.since)
+            {
+                self.mended(since);
+            }
             let of_family = |peer: &&PeerKey| Family::of(peer.0) == family;
             let watched = self.watched.iter().filter(of_family).copied().collect();
             self.refresh_facts(id, &watched, signals);

@@ -35,6 +35,8 @@ pub struct RibPage {
     /// The time that was asked for is before everything that is remembered: the page is empty, and
     /// the past is known from here on.
     pub known_since: Option<Timestamp>,
+    /// Routes of that time were left out for want of memory: what is missing may have been there.
+    pub partial: bool,
 }
 
 /// A query under way.
@@ -148,7 +150,10 @@ impl Rib {
                 ..RibPage::default()
             };
         }
-        let mut page = RibPage::default();
+        let mut page = RibPage {
+            partial: self.was_partial(walk.request.at),
+            ..RibPage::default()
+        };
         let mut last = None;
         if let RibQuery::Address(_) = walk.request.query {
             // Of all that contained the address, each neighbour's longest; a whole page.

@@ -263,6 +263,37 @@ fn a_lost_session_makes_routes_stale_and_the_next_one_sorts_them_out() {
     );
 }
 
+/// A table that takes longer than the deadline is no reason to withdraw what is still to come.
+#[test]
+fn without_end_of_rib_the_deadline_waits_while_routes_come_again() {
+    let mut rib = rib(100);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    let prefixes = ["10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8", "13.0.0.0/8"];
+    apply(&mut rib, 1, &announce(&prefixes, &[1]), 1);
+    rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+    rib.session_up(A, 2, &negotiated(), at(10));
+    for (prefix, seconds) in prefixes.iter().zip([100, 200, 300]) {
+        rib.expire(at(seconds));
+        assert_eq!(rib.status(A).ipv4, 4, "at {seconds} s");
+        apply(&mut rib, 2, &announce(&[prefix], &[1]), seconds);
+    }
+    // What came already, and what is new, says nothing of the rest.
+    apply(
+        &mut rib,
+        2,
+        &announce(&["10.0.0.0/8", "14.0.0.0/8"], &[2]),
+        400,
+    );
+    rib.expire(at(419));
+    assert_eq!(rib.status(A).ipv4, 5);
+    rib.expire(at(420));
+    assert_eq!(
+        rib.status(A).ipv4,
+        4,
+        "two minutes after the last that came again"
+    );
+}
+
 #[test]
 fn without_end_of_rib_the_deadline_completes_the_table() {
     let mut rib = rib(100);
@@ -466,6 +497,39 @@ fn the_limit_of_prefixes_is_per_family_and_counts_no_replacement() {
             .contains("192.0.2.1: more than 2 Ipv4 prefixes")
     );
     assert_eq!(rib.status(A).ipv4, 2);
+}
+
+/// A neighbour may come back with other prefixes: what it had before is stale, and no reason to
+/// stop it.
+#[test]
+fn the_limit_of_prefixes_does_not_count_what_an_earlier_session_left() {
+    let mut rib = rib(2);
+    let two = |first: &str, second: &str| announce(&[first, second], &[1]);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &two("10.0.0.0/8", "11.0.0.0/8"), 1);
+    rib.session_down(A, 1, SessionDownReason::HoldTimerExpired);
+    rib.session_up(A, 2, &negotiated(), at(2));
+    assert_eq!(rib.status(A).limited, (0, 0));
+    apply(&mut rib, 2, &two("11.0.0.0/8", "12.0.0.0/8"), 3);
+    assert_eq!((rib.status(A).ipv4, rib.status(A).limited), (3, (2, 0)));
+    let (_, exceeded) = rib.apply(A, 2, &announce(&["10.0.0.0/8"], &[1]), at(3));
+    assert!(exceeded.is_some(), "it is the third of this session");
+    apply(&mut rib, 2, &withdraw(&["12.0.0.0/8"]), 3);
+    apply(&mut rib, 2, &announce(&["10.0.0.0/8"], &[1]), 3);
+    apply(&mut rib, 2, &end(), 4);
+    assert_eq!((rib.status(A).ipv4, rib.status(A).limited), (2, (2, 0)));
+    // Paths count one by one, whatever their prefix.
+    let mut rib = self::rib(2);
+    rib.session_up(A, 1, &negotiated(), at(0));
+    apply(&mut rib, 1, &path("10.0.0.0/8", 1, &[1]), 1);
+    apply(&mut rib, 1, &path("10.0.0.0/8", 2, &[1]), 1);
+    assert_eq!((rib.status(A).ipv4, rib.status(A).limited), (1, (2, 0)));
+    rib.session_up(A, 2, &negotiated(), at(2));
+    apply(&mut rib, 2, &path("10.0.0.0/8", 3, &[1]), 3);
+    apply(&mut rib, 2, &path("10.0.0.0/8", 1, &[1]), 3);
+    assert_eq!(rib.status(A).limited, (2, 0));
+    let (_, exceeded) = rib.apply(A, 2, &path("11.0.0.0/8", 1, &[1]), at(3));
+    assert!(exceeded.is_some());
 }
 
 /// Random announcements and withdrawals against a list that is searched from end to end.
@@ -879,8 +943,20 @@ fn without_memory_routes_of_nobody_are_left_out_and_all_is_said_to_be_partial() 
     );
     let (signals, _) = rib.apply(A, 1, &withdraw(&["10.0.1.0/24"]), at(5));
     assert!(signals.is_empty());
+    let partial = |rib: &Rib, seconds| {
+        let mut walk = rib.walk(request(RibQuery::All, seconds, 1));
+        while !rib.advance(&mut walk, 64) {}
+        rib.page(walk).partial
+    };
+    assert!(partial(&rib, None) && partial(&rib, Some(1)) && !partial(&rib, Some(0)));
     rib.session_up(A, 2, &negotiated(), at(6));
     assert!(!rib.status(A).partial, "the next session begins anew");
+    rib.tick(at(7));
+    assert!(!partial(&rib, None) && !partial(&rib, Some(6)));
+    assert!(
+        partial(&rib, Some(5)) && !partial(&rib, Some(0)),
+        "what was left out then is not in the past either"
+    );
 }
 
 #[test]

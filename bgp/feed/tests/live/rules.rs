@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::time::Duration;
 
-use bgp_core::{MessageType, encode};
+use bgp_core::{Families, GracefulRestart, MessageType, encode};
 use bgp_feed::StartError;
 use events::{Asn, BgpSignal, RibQuery, SessionDownReason};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::feed::{Feed, LOCAL_AS, ip, settings};
 use crate::namespace::{self, FEED, ROUTER, STRANGER};
@@ -107,13 +109,44 @@ fn strangers_are_closed_and_counted() {
     });
 }
 
+/// RFC 5082: what comes from farther away gets no answer, not even to its handshake. What was sent
+/// before the connection is accepted would be read otherwise.
+#[test]
+fn who_is_too_far_away_gets_no_connection() {
+    namespace::run(|| async {
+        let mut near = settings(FEED, ROUTER, LOCAL_AS);
+        near.neighbors[0].peer.ttl_security = Some(1);
+        let mut feed = Feed::start(near);
+        let socket = |ttl| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket2::SockRef::from(&socket).set_ttl_v4(ttl).unwrap();
+            socket
+        };
+        let far = socket(254);
+        far.bind((ip(ROUTER), 0).into()).unwrap();
+        let answer = timeout(Duration::from_secs(2), far.connect(feed.address())).await;
+        assert!(answer.is_err(), "{answer:?}");
+        let mut peer = Raw::connect_by(socket(255), ROUTER, feed.address()).await;
+        peer.greet(&open(LOCAL_AS).encode()).await;
+        feed.up().await;
+        feed.handle.stop().await;
+    });
+}
+
 #[test]
 fn a_second_connection_replaces_the_first_only_after_graceful_restart_was_agreed() {
     namespace::run(|| async {
         let mut feed = Feed::start(settings(FEED, ROUTER, LOCAL_AS));
-        let mut first = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        let mut restarts = open(LOCAL_AS);
+        restarts.graceful_restart = Some(GracefulRestart {
+            time: 60,
+            families: Families::BOTH,
+            ..GracefulRestart::default()
+        });
+        let restarts = restarts.encode();
+        let mut first = Raw::establish_with(ROUTER, feed.address(), &restarts).await;
         feed.up().await;
-        let mut second = Raw::establish(ROUTER, feed.address(), LOCAL_AS).await;
+        let mut second = Raw::establish_with(ROUTER, feed.address(), &restarts).await;
         assert!(matches!(
             feed.down().await,
             SessionDownReason::ConnectionLost { .. }
@@ -122,21 +155,26 @@ fn a_second_connection_replaces_the_first_only_after_graceful_restart_was_agreed
         while let Some(frame) = first.next().await {
             assert_ne!(frame.kind, MessageType::Notification);
         }
+        // Nor is it agreed where the capability names no family (RFC 4724 section 5): such a
+        // neighbour sends End-of-RIB, and that is all.
+        let aware = open(LOCAL_AS).encode();
         // Version 4, the AS through capability 65, and no graceful restart.
         let mut open = vec![4, 0x5b, 0xa0, 0, 90, 192, 0, 2, 1, 8, 2, 6, 65, 4];
         open.extend(LOCAL_AS.to_be_bytes());
         let open = encode(MessageType::Open, &open);
-        second
-            .send(&encode(MessageType::Notification, &[6, 2]))
-            .await;
-        feed.down().await;
-        let mut third = Raw::establish_with(ROUTER, feed.address(), &open).await;
-        feed.up().await;
-        let mut fourth = Raw::connect(ROUTER, feed.address()).await;
-        assert_eq!(fourth.notification().await, (6, 5));
-        third.keepalive().await;
+        for open in [aware, open] {
+            second
+                .send(&encode(MessageType::Notification, &[6, 2]))
+                .await;
+            feed.down().await;
+            second = Raw::establish_with(ROUTER, feed.address(), &open).await;
+            feed.up().await;
+            let mut other = Raw::connect(ROUTER, feed.address()).await;
+            assert_eq!(other.notification().await, (6, 5));
+            second.keepalive().await;
+        }
         feed.handle.stop().await;
-        assert_eq!(third.notification().await, (6, 2));
+        assert_eq!(second.notification().await, (6, 2));
     });
 }
 

@@ -57,6 +57,41 @@ fn monitoring(flags: u8, nlri: &[u8]) -> Vec<u8> {
     message(0, &[&peer(flags), &encode(MessageType::Update, &body)])
 }
 
+/// A Statistics Report with one figure: routes in Adj-RIB-In.
+fn report(routes: u8) -> Vec<u8> {
+    let figure = [0, 0, 0, 1, 0, 7, 0, 8, 0, 0, 0, 0, 0, 0, 0, routes];
+    message(1, &[&peer(0), &figure])
+}
+
+/// The newest figures of each peer are there for those who ask, while the peer is up.
+#[test]
+fn statistics_of_peers() {
+    namespace::run(|| async {
+        let feed = Feed::bmp(vec![router(ROUTER, "a")]);
+        let mut stream = connect(&feed, ROUTER).await;
+        let bytes = [peer_up(false), report(5), report(7)].concat();
+        stream.write_all(&bytes).await.unwrap();
+        let status = feed
+            .router(0, |router| {
+                let newest = router.statistics.first();
+                newest.is_some_and(|peer| peer.figures[0].value == 7)
+            })
+            .await;
+        let [told] = &status.statistics[..] else {
+            panic!("{status:#?}");
+        };
+        assert_eq!((told.address, told.asn.0), (ip("10.0.0.1"), 65002));
+        assert_eq!(told.figures.len(), 1);
+        assert_eq!(told.figures[0].name(), Some("routes in Adj-RIB-In"));
+        stream
+            .write_all(&message(2, &[&peer(0), &[4]]))
+            .await
+            .unwrap();
+        feed.router(0, |router| router.statistics.is_empty()).await;
+        feed.handle.stop().await;
+    });
+}
+
 fn end_of_rib(flags: u8) -> Vec<u8> {
     message(0, &[&peer(flags), &encode(MessageType::Update, &[0; 4])])
 }

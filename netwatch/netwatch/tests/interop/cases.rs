@@ -112,6 +112,20 @@ pub fn add_path(make: Make) {
         assert!(lab.route(prefix).is_some(), "{prefix}");
     }
     assert_eq!(number(&neighbor, "session_resets"), 0);
+    if !make.sends_two_paths() {
+        return;
+    }
+    let paths = || lab.paths(PREFIXES[0]);
+    let two = eventually("two paths", || {
+        Some(paths()).filter(|found| found.len() == 2)
+    });
+    assert_ne!(two[0], two[1]);
+    lab.router.control(&make.withdraw(&lab.router.plan));
+    let left = eventually("one of them", || {
+        Some(paths()).filter(|found| found.len() == 1)
+    });
+    assert!(two.contains(&left[0]), "{left:?} of {two:?}");
+    assert_eq!(number(&lab.established(), "sessions"), 1);
 }
 
 /// OpenBGPD waits for half a minute after an error, unless it is told to go on.
@@ -284,8 +298,9 @@ pub fn dynamic(make: Make) {
 pub fn max_prefixes(make: Make) {
     let few = "max_prefixes = 1\nmax_prefixes_restart = \"3s\"\n";
     let lab = Lab::new(make, options(), "", few);
+    // The NOTIFICATION is told once the connection is over.
     let neighbor = lab.until("the session is stopped", |n| {
-        n["session"]["refused"] == true
+        n["session"]["refused"] == true && n["state"] != "Established"
     });
     let said = &neighbor["session"]["last_notification"];
     assert_eq!((&said["sent"], &said["code"]), (&true.into(), &6.into()));
@@ -321,19 +336,12 @@ pub fn roles(make: Make) {
     };
     let strict = "role = \"customer\"\nrole_strict = true\n";
     let lab = Lab::new(make, options(), "", strict);
-    if make == Make::Bird && !offers_role(&lab) {
-        // BIRD 2.0.12 has roles from 2.0.11 on.
-        panic!("no role is offered");
-    }
+    let neighbor = lab.established();
+    assert!(offers(&neighbor, "role Provider"), "{neighbor:#}");
     drop(lab);
     let lab = Lab::new(make, options(), "", "role = \"peer\"\n");
     lab.until("Role Mismatch", |n| {
         let said = &n["session"]["last_notification"];
         said["code"] == 2 && said["subcode"] == 11
     });
-}
-
-fn offers_role(lab: &Lab) -> bool {
-    let neighbor = lab.established();
-    eventually("the role", || Some(offers(&neighbor, "role Provider")))
 }

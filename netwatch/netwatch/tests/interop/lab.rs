@@ -122,6 +122,15 @@ impl Lab {
         })
     }
 
+    /// Identifiers of the paths to a prefix.
+    pub fn paths(&self, prefix: &str) -> Vec<u64> {
+        let reply = self.ask(&["bgp", "rib", prefix, "--json"]);
+        let routes = reply["routes"].as_array().into_iter().flatten();
+        routes
+            .filter_map(|route| route["path_id"].as_u64())
+            .collect()
+    }
+
     /// The AS path and staleness of a prefix's route; `None`: there is none.
     pub fn route(&self, prefix: &str) -> Option<(Vec<u64>, bool)> {
         let done = self.host.netwatch(&["bgp", "rib", prefix, "--json"]);

@@ -22,16 +22,17 @@ macro_rules! interop {
     };
 }
 
+// GoBGP 3.10 and OpenBGPD 7.7 have no extended messages; GoBGP and ExaBGP 4.2 have no roles.
 interop! {
     bird Bird: waited_for connected_to both_connect signed add_path hold_time restart refresh flap
         shutdown extended_messages dynamic max_prefixes ttl_security roles link_local;
     frr Frr: waited_for connected_to both_connect signed add_path hold_time restart refresh flap
-        shutdown extended_messages dynamic max_prefixes ttl_security;
-    gobgp GoBgp: waited_for connected_to signed add_path hold_time restart refresh flap
+        shutdown extended_messages dynamic max_prefixes ttl_security roles;
+    gobgp GoBgp: waited_for connected_to both_connect signed add_path hold_time restart refresh flap
         shutdown dynamic max_prefixes ttl_security;
-    openbgpd OpenBgpd: waited_for connected_to add_path hold_time restart flap refresh
-        shutdown dynamic max_prefixes ttl_security;
-    exabgp ExaBgp: waited_for connected_to signed add_path hold_time restart refresh flap
+    openbgpd OpenBgpd: waited_for connected_to both_connect signed add_path hold_time restart flap
+        refresh shutdown dynamic max_prefixes ttl_security roles;
+    exabgp ExaBgp: waited_for connected_to both_connect signed add_path hold_time restart refresh flap
         shutdown extended_messages dynamic max_prefixes ttl_security;
 }
 

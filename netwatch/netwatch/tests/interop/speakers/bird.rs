@@ -31,8 +31,14 @@ pub fn plan(mut plan: Plan, options: &Options) -> Plan {
     } else {
         ""
     };
+    let other = if options.add_path {
+        format!("protocol static spare {{ ipv4 {{ preference 90; }}; route {first} unreachable; }}")
+    } else {
+        String::new()
+    };
     let config = format!(
         "router id 192.0.2.1;
+         {other}
          protocol device {{}}
          protocol static flap {{ ipv4; route {first} unreachable; }}
          protocol static s4 {{ ipv4; route {second} unreachable {{ {communities} }}; }}

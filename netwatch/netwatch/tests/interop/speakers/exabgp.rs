@@ -29,6 +29,12 @@ pub fn plan(mut plan: Plan, options: &Options) -> Plan {
     } else {
         ""
     };
+    // The one that is withdrawn without an identifier has none.
+    let other = if options.add_path {
+        format!("route {first} {{ next-hop 192.0.2.1; path-information 0.0.0.0; }}")
+    } else {
+        String::new()
+    };
     let communities = options.communities(|n| format!(" 64500:{n}"));
     let tags = if communities.is_empty() {
         String::new()
@@ -59,6 +65,7 @@ neighbor {theirs} {{
     processes [ commands ];
   }}
   static {{
+    {other}
     route {first} {{ next-hop 192.0.2.1; {path} }}
     route {second} {{ next-hop 192.0.2.1; {path} {tags} }}
     route {PREFIX6} {{ next-hop 2001:db8:2::1; {path} }}

@@ -16,6 +16,9 @@ pub fn plan(mut plan: Plan, options: &Options) -> Plan {
     if options.ttl_security {
         lines += &format!(" neighbor {theirs} ttl-security hops 1\n");
     }
+    if let Some(role) = options.role {
+        lines += &format!(" neighbor {theirs} local-role {role}\n");
+    }
     if options.graceful_restart {
         lines += " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
     }

@@ -189,6 +189,11 @@ impl Make {
         matches!(self, Self::Bird | Self::Frr | Self::GoBgp)
     }
 
+    /// Whether it has two paths to the first prefix, where it sends several, and withdraws one.
+    pub const fn sends_two_paths(self) -> bool {
+        matches!(self, Self::Bird | Self::ExaBgp)
+    }
+
     /// Shuts the session down with a reason.
     pub fn shutdown(self, plan: &Plan) -> Vec<String> {
         match self {

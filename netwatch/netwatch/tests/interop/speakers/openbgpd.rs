@@ -10,6 +10,12 @@ pub fn plan(mut plan: Plan, options: &Options) -> Plan {
     if options.passive {
         lines += "  passive\n";
     }
+    if let Some(password) = options.password {
+        lines += &format!("  tcp md5sig password {password}\n");
+    }
+    if let Some(role) = options.role {
+        lines += &format!("  announce policy {role}\n");
+    }
     if options.ttl_security {
         lines += "  ttl-security yes\n";
     }
