@@ -434,6 +434,9 @@ pub fn describe(error: &(dyn Error + 'static)) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ");
+    // The verifier's log has lines; what is told is one.
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text = words.join(" ");
     let length = text.chars().count();
     if length <= HEAD + TAIL {
         return text;
