@@ -591,7 +591,7 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
         (egresses.len() == 2 && egresses.iter().all(alive)).then_some(())
     });
     let mut streams = chatter(&running.host);
-    eventually("round-trip times are measured", || {
+    eventually("round-trip times and delays are measured", || {
         for stream in &mut streams {
             stream.write_all(b"x").expect("sent");
         }
@@ -600,7 +600,10 @@ fn metrics_and_status_tell_everything_in_forms_that_tools_read() {
         let rtt = series.iter().find(|one| one["series"] == "peer_rtt")?;
         assert!(rtt["p50_ms"].as_f64() <= rtt["max_ms"].as_f64(), "{rtt}");
         assert!(rtt["count"].as_u64() > Some(0), "{rtt}");
-        Some(())
+        series
+            .iter()
+            .any(|one| one["series"] == "collector_delay")
+            .then_some(())
     });
 
     let address = METRICS.parse().expect("address");
