@@ -300,6 +300,7 @@ fn counters(kernel: &Kernel, shared: &Shared, programs: bool) -> Counters {
         table_full: kernel.counter(Counter::TableFull),
         watched_full: kernel.counter(Counter::WatchedFull),
         threads_full: kernel.counter(Counter::ThreadsFull),
+        switches_missed: kernel.counter(Counter::SwitchesMissed),
         cgroups_full: kernel.counter(Counter::CgroupsFull),
         long_waits_dropped: load(&shared.long_waits_dropped),
         slots_taken: kernel.counter(Counter::SlotsTaken) + load(&shared.slots_invited),

@@ -27,6 +27,9 @@ pub struct Counters {
     pub watched_full: u64,
     /// Times a step of a watched thread was not seen because too many threads are watched.
     pub threads_full: u64,
+    /// Times a watched thread left a CPU and was not seen to have got it: the kernel did not run the
+    /// program.
+    pub switches_missed: u64,
     /// Times a cgroup could not be watched because too many are.
     pub cgroups_full: u64,
     /// Long waits that nobody asked for in time.

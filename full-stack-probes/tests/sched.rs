@@ -129,7 +129,10 @@ fn sleeps_are_off_cpu_time_and_not_waits() {
                 .thread(tid)
                 .filter(|thread| thread.off_cpu.count >= 40)
         });
-        println!("{thread:#?}");
+        println!(
+            "{thread:#?}\nswitches missed: {}",
+            watching.handle.counters().switches_missed
+        );
         assert_eq!(thread.comm, "dozer");
         let slept = thread.slept + thread.blocked;
         assert!(slept >= Duration::from_millis(40 * 20), "{slept:?}");

@@ -166,11 +166,14 @@ pub enum Counter {
     Call = 18,
     /// Records of single calls lost because it was full.
     CallLost = 19,
+    /// Times a watched thread left a CPU and was not seen to have got it: the kernel did not run the
+    /// program.
+    SwitchesMissed = 20,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 20;
+    pub const COUNT: u32 = 21;
 }
 
 #[cfg(test)]

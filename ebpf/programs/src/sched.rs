@@ -114,6 +114,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         // What the kernel counts as involuntary (kernel/sched/core.c, __schedule).
         let is_taken = ctx.arg::<i32>(0) as u8 != 0 || state == 0;
         if let Some(thread) = entry(prev, from, Doing::Running, now) {
+            thread.is_running(now);
             if is_taken {
                 thread.is_taken(next, to, now);
             } else {
@@ -235,6 +236,21 @@ pub unsafe fn rename(tid: u32, comm: *const u8) {
 struct Entry(*mut Thread);
 
 impl Entry {
+    /// It has a CPU, which it is about to leave. Where it was not seen to have got it, a sleep ends
+    /// here, and how long it waited is not known.
+    #[inline(always)]
+    fn is_running(self, now: u64) {
+        // SAFETY: an element of the map.
+        let doing = unsafe { (*self.0).doing };
+        if doing == Doing::Running as u8 {
+            return;
+        }
+        count(Counter::SwitchesMissed);
+        if doing == Doing::Sleeping as u8 || doing == Doing::Blocked as u8 {
+            self.slept(doing, now);
+        }
+    }
+
     /// Another takes its CPU.
     #[inline(always)]
     fn is_taken(self, by: Task, tgid: u32, now: u64) {

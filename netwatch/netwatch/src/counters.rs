@@ -149,6 +149,7 @@ pub fn of_collector(collector: &Handle, add: &mut dyn FnMut(&str, u64)) {
     add("disks_unwatched_total", c.disk_overflow);
     add("watched_processes_full_total", c.watched_full);
     add("watched_threads_full_total", c.threads_full);
+    add("watched_switches_missed_total", c.switches_missed);
     add("watched_cgroups_full_total", c.cgroups_full);
     add("long_waits_dropped_total", c.long_waits_dropped);
     add("messages_total", c.messages);

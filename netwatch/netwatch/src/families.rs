@@ -109,6 +109,7 @@ const FAMILIES: &[(&str, &str)] = &[
     // the watched set
     ("watched_processes_full_total", "Processes that found no place in the kernel's table of watched processes"),
     ("watched_threads_full_total", "Threads that found no place in the kernel's table of watched threads"),
+    ("watched_switches_missed_total", "Times that a watched thread left a CPU without having been seen to get it"),
     ("watched_cgroups_full_total", "Cgroups that found no place in the kernel's table of watched cgroups"),
     ("long_waits_dropped_total", "Long waits for a CPU that were not told because there were too many"),
     // calls, one by one
@@ -186,7 +187,7 @@ const FAMILIES: &[(&str, &str)] = &[
 
 /// Whether a counter counts what was lost on the way from the kernel to the engine, or was not seen.
 pub fn is_loss(name: &str) -> bool {
-    const LOSSES: [&str; 19] = [
+    const LOSSES: [&str; 20] = [
         "kernel_records_lost_total",
         "kernel_records_malformed_total",
         "bpf_program_skipped_total",
@@ -200,6 +201,7 @@ pub fn is_loss(name: &str) -> bool {
         "disks_unwatched_total",
         "watched_processes_full_total",
         "watched_threads_full_total",
+        "watched_switches_missed_total",
         "watched_cgroups_full_total",
         "long_waits_dropped_total",
         "reconcile_failed_total",
