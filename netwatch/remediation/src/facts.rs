@@ -217,19 +217,46 @@ impl Facts {
 }
 
 impl Facts {
-    /// A target in `prefix` answers this way, with the flows' source, whatever anchors do.
+    /// A target in `prefix` answers this way, whatever anchors do.
     pub(crate) fn answers_in(&self, way: &Way<'_>, prefix: Prefix) -> bool {
-        self.probes
-            .flow_targets(way.egress, way.source, way.onset, way.until)
-            .any(|(target, proof)| proof == Proof::Alive && prefix.contains(&target))
+        let mut targets = self
+            .probes
+            .flow_targets(way.egress, way.source, way.onset, way.until);
+        targets.any(|(target, proof)| proof == Proof::Alive && prefix.contains(&target))
+            || self.probes.link_answers(way.egress, prefix, way.onset)
     }
 
-    /// A target in `prefix` is silent this way and answers that way, with the flows' source: one that is
-    /// silent both ways answers no probes.
-    pub(crate) fn only_there(&self, here: &Way<'_>, there: &Way<'_>, prefix: Prefix) -> bool {
+    /// By then an egress was well: two anchors answered the flows' source what was sent then or later.
+    pub(crate) fn well_until(
+        &self,
+        policy: &Policy,
+        egress: &EgressName,
+        source: IpAddr,
+    ) -> Option<Timestamp> {
+        let anchors = policy.anchors.iter();
+        let mut answered: Vec<Timestamp> = anchors
+            .filter_map(|anchor| self.probes.answered(egress, source, anchor.address))
+            .collect();
+        answered.sort_unstable();
+        answered.iter().rev().nth(1).copied()
+    }
+
+    /// A target in `prefix` is silent this way, also to what was sent after `fresh`, and answers that
+    /// way, with the flows' source: one that is silent both ways answers no probes.
+    pub(crate) fn only_there(
+        &self,
+        here: &Way<'_>,
+        there: &Way<'_>,
+        prefix: Prefix,
+        fresh: Timestamp,
+    ) -> bool {
         self.probes
             .flow_targets(here.egress, here.source, here.onset, here.until)
             .filter(|(target, proof)| *proof == Proof::Dead && prefix.contains(target))
+            .filter(|(target, _)| {
+                let asked = self.probes.asked(here.egress, here.source, *target);
+                asked.is_some_and(|at| at > fresh)
+            })
             .any(|(target, _)| {
                 let proof = self
                     .probes

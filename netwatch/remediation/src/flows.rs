@@ -13,6 +13,9 @@ const MAX_CONNECTIONS: usize = 65_536;
 struct Connection {
     peer: PeerKey,
     overdue: bool,
+    /// While it is: when the oldest byte was sent that is not acknowledged.
+    #[serde(default)]
+    dark: Option<Timestamp>,
     /// The first transmission since the connection became overdue, restarted by [`Flows::mark`].
     transmitted: Option<Timestamp>,
     /// The newest acknowledgement of new data.
@@ -43,9 +46,12 @@ impl Flows {
     pub fn signal(&mut self, signal: &Signal) {
         let at = signal.at;
         match &signal.kind {
-            SignalKind::AckOverdue { connection, .. } => {
+            SignalKind::AckOverdue {
+                connection, since, ..
+            } => {
                 if let Some(state) = self.entry(*connection, signal.peer, at) {
                     state.overdue = true;
+                    state.dark.get_or_insert(*since);
                 }
             }
             SignalKind::Transmitted { connection }
@@ -61,6 +67,7 @@ impl Flows {
                 AliveSign::Acknowledged => {
                     if let Some(state) = self.entry(*connection, signal.peer, at) {
                         state.overdue = false;
+                        state.dark = None;
                         state.acknowledged = Some(at);
                     }
                 }
@@ -90,6 +97,7 @@ impl Flows {
         let state = self.connections.entry(connection).or_insert(Connection {
             peer,
             overdue: false,
+            dark: None,
             transmitted: None,
             acknowledged: None,
             touched: at,
@@ -137,6 +145,12 @@ impl Flows {
         self.connections
             .values()
             .any(|c| c.peer == peer && !c.overdue && c.acknowledged.is_some_and(|at| at > since))
+    }
+
+    /// Something sent to a peer before `moment` is not acknowledged.
+    pub fn dark_before(&self, peer: PeerKey, moment: Timestamp) -> bool {
+        let mut connections = self.connections.values();
+        connections.any(|c| c.peer == peer && c.dark.is_some_and(|at| at < moment))
     }
 
     /// Forgets connections without a signal for so long.

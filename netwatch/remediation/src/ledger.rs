@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use events::{EgressName, ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget, Timestamp};
+use events::{EgressName, Prefix, ProbeOutcome, ProbeResult, ProbeSource, ProbeTarget, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Results kept per target: half a second of probes every 20 ms, with room for a burst.
@@ -52,6 +52,8 @@ impl Track {
             .map(|(_, ok)| *ok);
         match (newest.next(), newest.next()) {
             (None, _) | (Some(false), None) => Proof::Untested,
+            // The newest of old ones decides: it is no straggler.
+            (Some(false), Some(true)) if until.is_some() => Proof::Untested,
             (Some(true), _) | (Some(false), Some(true)) => Proof::Alive,
             (Some(false), Some(false)) => Proof::Dead,
         }
@@ -124,6 +126,43 @@ impl Ledger {
             .flatten()
             .map(move |(target, track)| (*target, track.between(onset, until)))
             .filter(|(_, proof)| *proof != Proof::Untested)
+    }
+
+    /// When the newest probe of a target with that source was sent of which the end is known.
+    pub(crate) fn asked(
+        &self,
+        egress: &EgressName,
+        source: IpAddr,
+        target: IpAddr,
+    ) -> Option<Timestamp> {
+        let track = self.flow.get(egress)?.get(&source)?.get(&target)?;
+        Some(track.results.back()?.0)
+    }
+
+    /// When the newest probe of a target with that source was sent that was answered.
+    pub(crate) fn answered(
+        &self,
+        egress: &EgressName,
+        source: IpAddr,
+        target: IpAddr,
+    ) -> Option<Timestamp> {
+        let track = self.flow.get(egress)?.get(&source)?.get(&target)?;
+        let newest = track.results.iter().rev().find(|(_, ok)| *ok)?;
+        Some(newest.0)
+    }
+
+    /// A target in `prefix` answers the uplink's own address through an egress, by what was sent
+    /// after `onset`.
+    pub(crate) fn link_answers(
+        &self,
+        egress: &EgressName,
+        prefix: Prefix,
+        onset: Timestamp,
+    ) -> bool {
+        let targets = self.link.get(egress).into_iter().flatten();
+        targets
+            .filter(|(target, _)| prefix.contains(*target))
+            .any(|(_, track)| track.since(onset) == Proof::Alive)
     }
 
     /// It used to answer of late, and the newest two probes are lost.

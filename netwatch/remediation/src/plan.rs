@@ -15,6 +15,10 @@ use crate::{Egress, Facts, Policy, Proof};
 const LATE_PROOF: Duration = Duration::from_millis(600);
 /// The primary's probes that count then.
 const LATE_WINDOW: Duration = Duration::from_secs(2);
+/// Who is asked now and then is known to be silent no longer than that.
+const FRESH: Duration = Duration::from_millis(800);
+/// What was lost so long before the egress broke was lost to something else.
+const EARLIER: Duration = Duration::from_millis(150);
 
 /// `RT_TABLE_LOCAL`: this host's own addresses.
 const TABLE_LOCAL: u32 = 255;
@@ -133,11 +137,21 @@ struct Target<'a> {
     broken: Option<EgressName>,
 }
 
+/// How old a verdict is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Age {
+    /// When it was reached.
+    pub decided: Timestamp,
+    /// The time now.
+    pub now: Timestamp,
+    /// It was reached long ago.
+    pub late: bool,
+}
+
 /// Drafts routes for an incident's verdict; an empty draft for verdicts that permit none.
 ///
 /// With `wide`, a verdict on a whole egress also moves the watched peers that are not known to
-/// fail, unless they are seen alive since the onset. `late` is the time now where the verdict is an
-/// old one.
+/// fail, unless they are seen alive since the onset.
 #[must_use]
 pub(crate) fn draft_for(
     incident: &Incident,
@@ -145,7 +159,7 @@ pub(crate) fn draft_for(
     facts: &Facts,
     flows: &Flows,
     wide: bool,
-    late: Option<Timestamp>,
+    age: Age,
 ) -> Draft {
     let mut draft = Draft::default();
     let Some(verdict) = &incident.verdict else {
@@ -194,9 +208,14 @@ pub(crate) fn draft_for(
     let onset = incident.proof_from();
     let mut routes: BTreeMap<(Prefix, u32), RouteSpec> = BTreeMap::new();
     for peer in peers {
-        match target(peer, verdict, facts, policy)
-            .and_then(|target| route_for(&target, verdict, policy, facts, onset, late))
-        {
+        match target(peer, verdict, facts, policy).and_then(|target| {
+            let failed = target.broken.as_ref().is_some_and(|broken| {
+                let well = facts.well_until(policy, broken, target.source);
+                well.is_some_and(|well| flows.dark_before(peer, well - EARLIER))
+            });
+            let whole = is_whole(verdict) && !failed;
+            route_for(&target, whole, policy, facts, onset, age)
+        }) {
             Ok((specs, why)) => {
                 for spec in specs {
                     routes.entry((spec.prefix, spec.table)).or_insert(spec);
@@ -219,7 +238,12 @@ pub(crate) fn draft_for(
 /// Drafts routes for an incident from facts alone, without knowledge of flows.
 #[must_use]
 pub fn draft(incident: &Incident, policy: &Policy, facts: &Facts) -> Draft {
-    draft_for(incident, policy, facts, &Flows::default(), true, None)
+    let age = Age {
+        decided: Timestamp::from_nanos(u64::MAX),
+        now: incident.onset,
+        late: false,
+    };
+    draft_for(incident, policy, facts, &Flows::default(), true, age)
 }
 
 /// What is not known to fail in an address family in which something fails. A verdict on one family
@@ -268,15 +292,21 @@ fn target<'a>(
     })
 }
 
+/// The verdict is on a whole egress.
+fn is_whole(verdict: &Verdict) -> bool {
+    !matches!(verdict, Verdict::RemoteAs { .. } | Verdict::Prefix { .. })
+}
+
+/// Where only a part of what lies behind the egress fails (`generic` is false), or the peer failed before
+/// it, who is to be moved must be silent here and answer there.
 fn route_for(
     target: &Target<'_>,
-    verdict: &Verdict,
+    generic: bool,
     policy: &Policy,
     facts: &Facts,
     onset: Timestamp,
-    late: Option<Timestamp>,
+    Age { decided, now, late }: Age,
 ) -> Result<(Vec<RouteSpec>, &'static str), Skipped> {
-    let generic = !matches!(verdict, Verdict::RemoteAs { .. } | Verdict::Prefix { .. });
     let ipv6 = target.peer.0.is_ipv6();
     let origin = facts.origin(target.peer.0, policy);
     let way = |egress, onset, until| Way {
@@ -286,36 +316,32 @@ fn route_for(
         until,
     };
     let whole = Prefix::from(target.peer.0);
+    let mut unproven = false;
     if let Some(broken) = &target.broken {
         let prefix = facts.covering(target.peer, broken).unwrap_or(whole);
-        let well = if let Some(now) = late {
-            let since = onset.max(now - LATE_WINDOW);
-            let proof = facts.proof(policy, &way(broken, since, None), prefix, origin, generic);
-            // Of a narrow break that is old, or where no anchor proves the backup, only what was asked since
-            // tells how far it still reaches: who is silent here and answers elsewhere.
-            let answers = |egress| facts.anchors_answer(policy, &way(egress, since, None));
-            let mut backups = policy.egresses.iter().map(|e| &e.name);
-            let narrow = !generic || !backups.any(|e| e != broken && answers(e));
-            let dead = || {
-                let mut others = policy.egresses.iter().map(|e| &e.name);
-                others.any(|e| {
-                    let elsewhere = way(e, since, None);
-                    e != broken && facts.only_there(&way(broken, since, None), &elsewhere, prefix)
-                })
-            };
-            proof == Proof::Alive
-                || (narrow && !dead())
-                || (generic && answers(broken))
-                || facts.answers_in(&way(broken, since, None), prefix)
-        } else {
-            // Also where a whole egress is said to be broken: what answers through it is not moved.
-            facts.answers_in(&way(broken, onset, None), prefix)
+        let since = onset.max(if late { now - LATE_WINDOW } else { onset });
+        let here = way(broken, since, None);
+        let answer = |egress, since| facts.anchors_answer(policy, &way(egress, since, None));
+        let others = || {
+            let names = policy.egresses.iter().map(|egress| &egress.name);
+            names.filter(|name| *name != broken)
         };
+        // Also where a whole egress is said to be broken: what answers through it is not moved.
+        let well = facts.answers_in(&here, prefix)
+            || (generic && answer(broken, since.max(decided)))
+            || (late && facts.proof(policy, &here, prefix, origin, generic) == Proof::Alive);
         if well {
             return Err(Skipped::PrimaryAnswers);
         }
+        // Where no anchor proves a backup long after the verdict, too.
+        let narrow = !generic || (late && !others().any(|egress| answer(egress, since)));
+        let silent = || {
+            let mut ways = others().map(|egress| way(egress, since, None));
+            ways.any(|there| facts.only_there(&here, &there, prefix, now - FRESH))
+        };
+        unproven = narrow && !silent();
     }
-    let until = late.map(|now| now - LATE_PROOF);
+    let until = late.then_some(now - LATE_PROOF);
     let mut reason = Skipped::NoBackup;
     for egress in &policy.egresses {
         if Some(&egress.name) == target.broken.as_ref() {
@@ -330,6 +356,7 @@ fn route_for(
         let covering = facts.covering(target.peer, &egress.name);
         let way = way(&egress.name, onset, until);
         match facts.proof(policy, &way, covering.unwrap_or(whole), origin, generic) {
+            Proof::Alive if unproven => reason = Skipped::Unproven,
             Proof::Alive => return choose(target, covering, egress, gateway, policy),
             Proof::Dead if reason != Skipped::Unproven => reason = Skipped::WayBackDead,
             Proof::Dead => {}

@@ -458,6 +458,10 @@ fn the_budget_ends_in_advice() {
         let start = ONSET + 20_000 * round as u64;
         world.at(start + 100).anchors(true);
         world.probe("b", PEERS[0].0, ProbeSource::Flow, true);
+        for millis in [110, 125] {
+            world.at(start + millis);
+            world.probe("a", PEERS[0].0, ProbeSource::Flow, false);
+        }
         world.at(start + 150).confirm(&id, verdict, &ALL);
         world.at(start + 155);
         if world.installs().len() > acted {

@@ -2,8 +2,15 @@
 
 mod common;
 
-use common::{ANCHORS, ONSET, PEERS, World, default_entry, entry, ip, policy, prefix, upstream};
-use events::{Asn, EntryKind, HostSignal, PlanMode, ProbeSource, RouteSpec, Verdict};
+use std::time::Duration;
+
+use common::{
+    ANCHORS, ONSET, PEERS, World, default_entry, entry, ip, ms, peer, policy, prefix, upstream,
+};
+use events::{
+    Asn, ConnectionId, EntryKind, HostSignal, PlanMode, ProbeSource, RouteSpec, Signal, SignalKind,
+    Verdict,
+};
 use remediation::{Output, Policy, Refusal, RemediationStatus, check};
 
 const ALL: [usize; 6] = [0, 1, 2, 3, 4, 5];
@@ -338,6 +345,9 @@ fn a_remote_as_needs_proof_of_its_own() {
     );
     world.at(ONSET + 200);
     world.probe("b", PEERS[0].0, ProbeSource::Flow, true);
+    world.at(ONSET + 230);
+    assert_eq!(world.routes(), [], "it may answer through a as well");
+    silent_here(&mut world, ONSET + 230, PEERS[0].0);
     // The proof of the other prefix is waited for.
     world.at(ONSET + 260);
     let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
@@ -353,8 +363,75 @@ fn a_remote_as_needs_proof_of_its_own() {
     let mut world = decided(policy(), verdict, &[0, 2]);
     world.at(ONSET + 200);
     world.probe("b", PEERS[2].0, ProbeSource::Flow, true);
-    world.at(ONSET + 205);
+    silent_here(&mut world, ONSET + 200, PEERS[2].0);
+    world.at(ONSET + 225);
     assert_eq!(world.routes(), [("198.18.0.0/20".to_owned(), 50)]);
+}
+
+/// Two probes of a target through the primary are lost.
+fn silent_here(world: &mut World, from: u64, target: &str) {
+    for at in [from, from + 15] {
+        world.at(at);
+        world.probe("a", target, ProbeSource::Flow, false);
+    }
+}
+
+#[test]
+fn who_answers_the_uplinks_own_address_through_the_primary_stays() {
+    let mut world = World::new(policy());
+    world.at(ONSET + 40).anchors(true);
+    world.at(ONSET + 60).anchors(true);
+    world.probe("a", PEERS[3].0, ProbeSource::Link, true);
+    world.at(ONSET + 100).confirm("i", upstream(), &[0, 3]);
+    world.at(ONSET + 300);
+    let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
+    assert!(!routes.contains(&"198.19.0.0/16".to_owned()), "{routes:?}");
+    assert!(routes.contains(&"203.0.113.0/24".to_owned()), "{routes:?}");
+}
+
+#[test]
+fn what_failed_before_the_egress_is_not_moved_without_proof_of_its_own() {
+    for (since, stays) in [(ONSET - 300, true), (ONSET - 50, false)] {
+        let mut world = World::new(policy());
+        for (anchor, _) in ANCHORS {
+            world.at(ONSET - 20);
+            world.probe("a", anchor, ProbeSource::Flow, true);
+        }
+        let signal = Signal {
+            at: ms(world.now),
+            peer: peer(3),
+            kind: SignalKind::AckOverdue {
+                connection: ConnectionId(3),
+                since: ms(since),
+                limit: Duration::from_millis(100),
+            },
+        };
+        let now = ms(world.now);
+        world.remediator.signal(now, &signal, &mut world.out);
+        world.at(ONSET + 40).anchors(true);
+        world.at(ONSET + 60).anchors(true);
+        world.at(ONSET + 100).confirm("i", upstream(), &[0, 3]);
+        world.at(ONSET + 300);
+        let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
+        let moved = routes.contains(&"198.19.0.0/16".to_owned());
+        assert_eq!(moved, !stays, "{routes:?}");
+    }
+}
+
+#[test]
+fn an_egress_whose_anchors_answer_what_was_sent_after_the_verdict_is_not_left() {
+    let mut world = World::new(policy());
+    world.at(ONSET + 100).confirm("i", upstream(), &[0, 3]);
+    for at in [200, 220] {
+        for (anchor, _) in ANCHORS {
+            world.at(ONSET + at);
+            world.probe("a", anchor, ProbeSource::Flow, true);
+        }
+    }
+    world.at(ONSET + 240).anchors(true);
+    world.at(ONSET + 260).anchors(true);
+    world.at(ONSET + 400);
+    assert_eq!(world.routes(), []);
 }
 
 #[test]

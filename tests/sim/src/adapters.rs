@@ -370,7 +370,7 @@ impl World {
         !dies_out(&self.cuts, at, egress, &end) && !dies_back(&self.cuts, at, inbound, true, &end)
     }
 
-    /// A fault near the peer takes it, by whichever egress.
+    /// A fault beyond the upstreams takes it, by whichever egress: on the way there or back.
     fn gone(&self, peer: usize) -> bool {
         let remote = |cut: &&Cut| {
             matches!(
@@ -380,7 +380,8 @@ impl World {
         };
         let cuts: Vec<Cut> = self.cuts.iter().filter(remote).copied().collect();
         let end = End::Peer(peer, &self.topology.peers[peer]);
-        (0..self.topology.egresses.len()).all(|e| dies_out(&cuts, self.now, e, &end))
+        dies_back(&cuts, self.now, self.topology.inbound, true, &end)
+            || (0..self.topology.egresses.len()).all(|e| dies_out(&cuts, self.now, e, &end))
     }
 
     fn install(&mut self, plan: Plan) {
@@ -411,10 +412,10 @@ impl World {
                 .iter()
                 .any(|ago| self.reaches(peer, egress, now - ago));
             let moved = &mut seen.moved[usize::from(address.is_ipv6())];
-            // Another fault took it everywhere, and nothing was sent that could tell.
-            let tried = self.seen.tried[peer].is_some_and(|at| at + TIME_TO_SHOW <= now);
-            if !helped && !tried && self.gone(peer) {
-                moved.untold += 1;
+            if !helped && self.gone(peer) {
+                let tried = self.seen.tried[peer].is_some_and(|at| at + TIME_TO_SHOW <= now);
+                moved.gone += 1;
+                moved.untold += usize::from(!tried);
                 continue;
             }
             moved.covered += 1;

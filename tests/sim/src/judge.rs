@@ -209,14 +209,17 @@ impl Judged {
         }
     }
 
-    /// A plan is wrong when most of what it moves, of either family, worked, or is not helped.
+    /// A plan is wrong when most of what it moves, of either family, worked, or is not helped, or when
+    /// all are known to be gone.
     fn deeds(&mut self, ran: &Ran) {
         for done in &ran.seen.installed {
-            let none = done.moved.iter().all(|m| m.covered + m.untold == 0);
+            let none = done.moved.iter().all(|m| m.covered + m.gone == 0);
+            let gone = done.moved.iter().all(|m| m.covered == 0)
+                && done.moved.iter().any(|m| m.gone > m.untold);
             for m in done.moved {
                 let what = if m.dead * 2 < m.covered || none {
                     "of a path that works"
-                } else if m.helped * 2 < m.covered {
+                } else if m.helped * 2 < m.covered || gone {
                     "that does not help"
                 } else {
                     continue;

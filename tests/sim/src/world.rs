@@ -173,8 +173,10 @@ pub struct Moved {
     pub helped: usize,
     /// Of the dead ones, those that the new path carries.
     pub saved: usize,
-    /// Peers, not counted, that another fault had taken from every egress and that nothing was sent to
-    /// since: nobody could know.
+    /// Peers, not counted, that another fault had taken from every egress: nothing helps them, and
+    /// nothing is lost by moving them.
+    pub gone: usize,
+    /// Of these, those that nothing was sent to since: nobody could know.
     pub untold: usize,
 }
 

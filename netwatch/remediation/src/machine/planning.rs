@@ -9,7 +9,7 @@ use events::{
     ProbeSource, RevertReason, RouteSpec, Timestamp, Verdict,
 };
 
-use crate::plan::{Draft, draft_for};
+use crate::plan::{Age, Draft, draft_for};
 use crate::{Refusal, check};
 
 use super::Remediator;
@@ -164,13 +164,17 @@ impl Remediator {
             return;
         }
         let incident = case.incident.clone();
-        let late = (at.since(case.decided) > self.policy.proof_wait).then_some(at);
-        let draft = self.draft(&incident, late);
+        let age = Age {
+            decided: case.decided,
+            now: at,
+            late: at.since(case.decided) > self.policy.proof_wait,
+        };
+        let draft = self.draft(&incident, age);
         let undecided = draft.undecided(&incident.affected);
         let waited = at.since(since);
         if !draft.routes.is_empty() {
             if undecided && waited < self.policy.settle && !extension {
-                self.ask_for_proof(at == since, &incident, &draft, out);
+                self.ask_for_proof(at == since, &draft, out);
                 return;
             }
             let may_improve = draft.may_improve(&incident.affected);
@@ -190,7 +194,7 @@ impl Remediator {
             self.policy.settle
         };
         if may_improve && waited < patience {
-            self.ask_for_proof(at == since, &incident, &draft, out);
+            self.ask_for_proof(at == since, &draft, out);
             return;
         }
         match draft.why_nothing() {
@@ -209,18 +213,11 @@ impl Remediator {
         }
     }
 
-    pub(super) fn draft(&self, incident: &Incident, late: Option<Timestamp>) -> Draft {
-        let mut draft = draft_for(incident, &self.policy, &self.facts, &self.flows, true, late);
+    pub(super) fn draft(&self, incident: &Incident, age: Age) -> Draft {
+        let mut draft = draft_for(incident, &self.policy, &self.facts, &self.flows, true, age);
         self.drop_known(&mut draft);
         if draft.routes.len() > self.policy.max_routes {
-            draft = draft_for(
-                incident,
-                &self.policy,
-                &self.facts,
-                &self.flows,
-                false,
-                late,
-            );
+            draft = draft_for(incident, &self.policy, &self.facts, &self.flows, false, age);
             self.drop_known(&mut draft);
         }
         draft
@@ -284,7 +281,12 @@ impl Remediator {
                 continue;
             }
             let incident = case.incident.clone();
-            let draft = self.draft(&incident, Some(at));
+            let age = Age {
+                decided: case.decided,
+                now: at,
+                late: true,
+            };
+            let draft = self.draft(&incident, age);
             let may_improve = draft.may_improve(&incident.affected);
             let refused = !draft.routes.is_empty() && !self.propose(at, &id, draft, out);
             self.look_again(at, &id, may_improve || refused);
@@ -442,13 +444,7 @@ impl Remediator {
         self.acted.iter().filter(|(at, _)| *at >= since).count()
     }
 
-    pub(super) fn ask_for_proof(
-        &self,
-        first: bool,
-        incident: &Incident,
-        draft: &Draft,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn ask_for_proof(&self, first: bool, draft: &Draft, out: &mut Vec<Output>) {
         if !first {
             return;
         }
@@ -458,14 +454,9 @@ impl Remediator {
             .map(|peer| peer.0)
             .take(MAX_PROBED)
             .collect();
-        let broken = incident.verdict.as_ref().and_then(Verdict::broken_egress);
-        let egresses = self
-            .policy
-            .egresses
-            .iter()
-            .map(|egress| egress.name.clone())
-            .filter(|name| broken != Some(name))
-            .collect();
+        // The broken one as well: what answers through it stays.
+        let egresses = self.policy.egresses.iter();
+        let egresses = egresses.map(|egress| egress.name.clone()).collect();
         self.request_probes(targets, egresses, out);
     }
 
