@@ -241,27 +241,26 @@ impl Facts {
         answered.iter().rev().nth(1).copied()
     }
 
-    /// A target in `prefix` is silent this way, also to what was sent after `fresh`, and answers that
-    /// way, with the flows' source: one that is silent both ways answers no probes.
+    /// A target in `prefix` is silent this way and answers that way, with the flows' source, to what was
+    /// sent between `asked` and `until`: one that is silent both ways answers no probes, and one that is
+    /// known to be silent from before may answer both by now.
     pub(crate) fn only_there(
         &self,
         here: &Way<'_>,
         there: &Way<'_>,
         prefix: Prefix,
-        fresh: Timestamp,
+        asked: Timestamp,
+        until: Timestamp,
     ) -> bool {
         self.probes
             .flow_targets(here.egress, here.source, here.onset, here.until)
             .filter(|(target, proof)| *proof == Proof::Dead && prefix.contains(target))
-            .filter(|(target, _)| {
-                let asked = self.probes.asked(here.egress, here.source, *target);
-                asked.is_some_and(|at| at > fresh)
-            })
             .any(|(target, _)| {
-                let proof = self
-                    .probes
-                    .flow(there.egress, there.source, target, there.onset);
-                proof == Proof::Alive
+                let (egress, source) = (there.egress, there.source);
+                self.probes.flow(egress, source, target, there.onset) == Proof::Alive
+                    && self
+                        .probes
+                        .answered_between(egress, source, target, asked, until)
             })
     }
 

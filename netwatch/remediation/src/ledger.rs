@@ -128,15 +128,21 @@ impl Ledger {
             .filter(|(_, proof)| *proof != Proof::Untested)
     }
 
-    /// When the newest probe of a target with that source was sent of which the end is known.
-    pub(crate) fn asked(
+    /// A probe of a target that was sent in that time was answered.
+    pub(crate) fn answered_between(
         &self,
         egress: &EgressName,
         source: IpAddr,
         target: IpAddr,
-    ) -> Option<Timestamp> {
-        let track = self.flow.get(egress)?.get(&source)?.get(&target)?;
-        Some(track.results.back()?.0)
+        from: Timestamp,
+        until: Timestamp,
+    ) -> bool {
+        let sources = self.flow.get(egress);
+        let track = sources.and_then(|s| s.get(&source)?.get(&target));
+        track.is_some_and(|track| {
+            let mut results = track.results.iter();
+            results.any(|(at, ok)| *ok && *at >= from && *at <= until)
+        })
     }
 
     /// When the newest probe of a target with that source was sent that was answered.

@@ -15,8 +15,8 @@ use crate::{Egress, Facts, Policy, Proof};
 const LATE_PROOF: Duration = Duration::from_millis(600);
 /// The primary's probes that count then.
 const LATE_WINDOW: Duration = Duration::from_secs(2);
-/// Who is asked now and then is known to be silent no longer than that.
-const FRESH: Duration = Duration::from_millis(800);
+/// Who is asked both ways at once has answered both within so long.
+const BOTH: Duration = Duration::from_millis(100);
 /// What was lost so long before the egress broke was lost to something else.
 const EARLIER: Duration = Duration::from_millis(150);
 
@@ -337,7 +337,10 @@ fn route_for(
         let narrow = !generic || (late && !others().any(|egress| answer(egress, since)));
         let silent = || {
             let mut ways = others().map(|egress| way(egress, since, None));
-            ways.any(|there| facts.only_there(&here, &there, prefix, now - FRESH))
+            let asked = since.max(decided);
+            // Later there was time to lose it again.
+            let here = way(broken, if late { asked } else { since }, None);
+            ways.any(|there| facts.only_there(&here, &there, prefix, asked, now - BOTH))
         };
         unproven = narrow && !silent();
     }

@@ -476,6 +476,7 @@ fn the_budget_ends_in_advice() {
                 .operator(ms(world.now), &all, &mut world.out);
             world.reverted(acted as u64, RevertReason::Operator);
         } else {
+            world.probe("b", PEERS[0].0, ProbeSource::Flow, true);
             world.at(start + 300);
             assert!(
                 world.last_status().contains("budget"),

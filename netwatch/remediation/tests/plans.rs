@@ -348,8 +348,8 @@ fn a_remote_as_needs_proof_of_its_own() {
     world.at(ONSET + 230);
     assert_eq!(world.routes(), [], "it may answer through a as well");
     silent_here(&mut world, ONSET + 230, PEERS[0].0);
-    // The proof of the other prefix is waited for.
-    world.at(ONSET + 260);
+    assert_eq!(world.routes(), [], "its answer through a may be on its way");
+    world.at(ONSET + 310);
     let routes: Vec<_> = world.routes().into_iter().map(|(p, _)| p).collect();
     assert_eq!(
         routes,
@@ -364,7 +364,7 @@ fn a_remote_as_needs_proof_of_its_own() {
     world.at(ONSET + 200);
     world.probe("b", PEERS[2].0, ProbeSource::Flow, true);
     silent_here(&mut world, ONSET + 200, PEERS[2].0);
-    world.at(ONSET + 225);
+    world.at(ONSET + 310);
     assert_eq!(world.routes(), [("198.18.0.0/20".to_owned(), 50)]);
 }
 

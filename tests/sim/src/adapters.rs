@@ -372,13 +372,7 @@ impl World {
 
     /// A fault beyond the upstreams takes it, by whichever egress: on the way there or back.
     fn gone(&self, peer: usize) -> bool {
-        let remote = |cut: &&Cut| {
-            matches!(
-                cut.scope,
-                Scope::As(_) | Scope::Edge(..) | Scope::Prefix(_) | Scope::Peer(_)
-            )
-        };
-        let cuts: Vec<Cut> = self.cuts.iter().filter(remote).copied().collect();
+        let cuts: Vec<Cut> = self.cuts.iter().copied().filter(is_remote).collect();
         let end = End::Peer(peer, &self.topology.peers[peer]);
         dies_back(&cuts, self.now, self.topology.inbound, true, &end)
             || (0..self.topology.egresses.len()).all(|e| dies_out(&cuts, self.now, e, &end))
@@ -386,6 +380,12 @@ impl World {
 
     fn install(&mut self, plan: Plan) {
         let now = self.now;
+        let near: Vec<Cut> = self
+            .cuts
+            .iter()
+            .copied()
+            .filter(|c| !is_remote(c))
+            .collect();
         let mut seen = Installation {
             at: now,
             plan: plan.id,
@@ -414,8 +414,10 @@ impl World {
             let moved = &mut seen.moved[usize::from(address.is_ipv6())];
             if !helped && self.gone(peer) {
                 let tried = self.seen.tried[peer].is_some_and(|at| at + TIME_TO_SHOW <= now);
+                let end = End::Peer(peer, &self.topology.peers[peer]);
                 moved.gone += 1;
-                moved.untold += usize::from(!tried);
+                // Whoever leaves a broken egress is right to.
+                moved.excused += usize::from(!tried || dies_out(&near, now, old, &end));
                 continue;
             }
             moved.covered += 1;
@@ -645,4 +647,12 @@ impl World {
             self.change(noise.back, noise.prefix, noise.egress, &keys, usual);
         }
     }
+}
+
+/// The cut lies beyond the upstreams.
+fn is_remote(cut: &Cut) -> bool {
+    matches!(
+        cut.scope,
+        Scope::As(_) | Scope::Edge(..) | Scope::Prefix(_) | Scope::Peer(_)
+    )
 }

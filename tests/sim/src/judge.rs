@@ -215,7 +215,7 @@ impl Judged {
         for done in &ran.seen.installed {
             let none = done.moved.iter().all(|m| m.covered + m.gone == 0);
             let gone = done.moved.iter().all(|m| m.covered == 0)
-                && done.moved.iter().any(|m| m.gone > m.untold);
+                && done.moved.iter().any(|m| m.gone > m.excused);
             for m in done.moved {
                 let what = if m.dead * 2 < m.covered || none {
                     "of a path that works"

@@ -176,8 +176,9 @@ pub struct Moved {
     /// Peers, not counted, that another fault had taken from every egress: nothing helps them, and
     /// nothing is lost by moving them.
     pub gone: usize,
-    /// Of these, those that nothing was sent to since: nobody could know.
-    pub untold: usize,
+    /// Of these, those that nothing was sent to since, so that nobody could know, and those whose old
+    /// egress is broken as well.
+    pub excused: usize,
 }
 
 /// A page.
