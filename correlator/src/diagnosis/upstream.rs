@@ -326,7 +326,7 @@ fn delay_excluded(
     anchors: &[Anchor<'_>],
     alone: bool,
 ) -> bool {
-    let allowance = view.params.thresholds.sudden_delay;
+    let allowance = view.params.thresholds.sudden_delay * view.host.patience(view.now);
     let mut flows: Vec<Timestamp> = failures.iter().map(|f| f.late_by(allowance)).collect();
     let mut anchors: Vec<Timestamp> = anchors
         .iter()
