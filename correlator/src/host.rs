@@ -18,8 +18,6 @@ const MAX_TROUBLES: usize = 32;
 const MEMORY: Duration = Duration::from_secs(60);
 /// So long after a stall what was held back may still be under way.
 const BACKLOG: Duration = Duration::from_secs(1);
-/// How many times longer answers may take meanwhile.
-const PATIENCE: u32 = 3;
 /// Lost observations lower confidence for so long.
 const DOUBT: Duration = Duration::from_secs(5);
 
@@ -210,11 +208,9 @@ impl Host {
         self.links.get(egress).and_then(|l| l.down_since)
     }
 
-    /// How many times longer late answers are waited for: after a stall the host sends what it held back,
-    /// and the uplink's queue may grow at once.
-    pub fn patience(&self, now: Timestamp) -> u32 {
-        let stalled = self.stall.is_some_and(|s| now < s.until + BACKLOG);
-        if stalled { PATIENCE } else { 1 }
+    /// It stood still a moment ago: what it held back is sent at once, and may fill the uplink's queue.
+    pub fn stalled(&self, now: Timestamp) -> bool {
+        self.stall.is_some_and(|s| now < s.until + BACKLOG)
     }
 
     /// By how much thresholds on TCP evidence rise.

@@ -21,6 +21,10 @@ const OUTAGE: usize = 8;
 const PRIOR: usize = 20;
 /// Probes are not sent on the dot.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(40);
+/// The last answers of a window are those to what was sent so long before the last.
+const OF_LATE: Duration = Duration::from_millis(200);
+/// By so much they are slower than all before, if a queue grows.
+const SLOWED: Duration = Duration::from_millis(5);
 /// A window answered within this before an onset was usable then.
 const USUAL: Duration = Duration::from_secs(5);
 
@@ -149,6 +153,23 @@ impl Window {
         };
         let pause = (newest.since(before) / 4).max(SHORTEST_PAUSE);
         self.arrived.is_some_and(|at| now <= at + pause * 3)
+    }
+
+    /// The last answers took longer than any before: something filled up when they stopped.
+    pub fn slowed(&self) -> bool {
+        let Some(last) = self.last_reply else {
+            return false;
+        };
+        let (mut before, mut of_late) = ((0, Duration::ZERO), Duration::ZERO);
+        for shot in &self.shots {
+            let Some(rtt) = shot.rtt else { continue };
+            if shot.sent_at + OF_LATE >= last {
+                of_late = of_late.max(rtt);
+            } else {
+                before = (before.0 + 1, before.1.max(rtt));
+            }
+        }
+        before.0 >= PRIOR && of_late > before.1 + SLOWED
     }
 
     /// The median of the round-trip times of probes sent within a time; of fewer than five there is

@@ -599,6 +599,23 @@ fn a_wide_outage_during_a_small_one_is_its_own_incident() {
     }
 }
 
+/// The uplink's queue grows faster than time passes: answers come ever later, and nothing is lost.
+#[test]
+fn a_queue_that_grows_is_waited_for() {
+    for seed in 0..*SEEDS {
+        let mut setup = Setup::new(seed);
+        for step in 0..25 {
+            let queue = Duration::from_millis((step + 1) * 10);
+            setup = setup.fault(CUT + 4 * step, CUT + 2_000, Fault::SlowEgress(a(), queue));
+        }
+        let mut world = World::new(setup);
+        world.run(6_000);
+        let wide = |v: &Verdict| !matches!(v, Verdict::Latency { .. });
+        let wrong = world.verdicts().into_iter().any(|(_, v)| wide(&v));
+        assert!(!wrong, "seed {seed}\n{}", world.story());
+    }
+}
+
 /// Where answers queue up in front of what then breaks they still come for a while: late, and no more.
 #[test]
 fn a_break_behind_a_long_queue_is_found() {

@@ -23,6 +23,8 @@ use crate::view::{Anchor, Families, View, ases};
 const HEARD: Duration = Duration::from_millis(100);
 /// Of so many that should fail one at least does, 19 times in 20.
 const ENOUGH: usize = 3;
+/// How many times longer late answers are waited for where delay is likely.
+const PATIENCE: u32 = 3;
 /// What recovers shows it within so long, everywhere.
 const RECOVERY: Duration = Duration::from_millis(150);
 
@@ -326,7 +328,18 @@ fn delay_excluded(
     anchors: &[Anchor<'_>],
     alone: bool,
 ) -> bool {
-    let allowance = view.params.thresholds.sudden_delay * view.host.patience(view.now);
+    // What was held back, and a queue that grew when the answers stopped, may grow on.
+    let slowed: Vec<_> = anchors
+        .iter()
+        .copied()
+        .filter(|a| a.window.slowed())
+        .collect();
+    let patience = if ases(&slowed) >= 2 || view.host.stalled(view.now) {
+        PATIENCE
+    } else {
+        1
+    };
+    let allowance = view.params.thresholds.sudden_delay * patience;
     let mut flows: Vec<Timestamp> = failures.iter().map(|f| f.late_by(allowance)).collect();
     let mut anchors: Vec<Timestamp> = anchors
         .iter()
