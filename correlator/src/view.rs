@@ -396,6 +396,13 @@ impl<'a> View<'a> {
             .collect()
     }
 
+    /// The last answers that anchors gave through an egress took ever longer.
+    pub fn queue_grows(&self, egress: &EgressName) -> bool {
+        let anchors = self.reach.of(egress);
+        let slowed = anchors.filter(|w| matches!(w.target, ProbeTarget::Anchor(_)) && w.slowed());
+        slowed.take(2).count() == 2
+    }
+
     /// So many probes in a row may be lost by chance on an egress, as its anchors fare of late.
     pub fn lost_in_a_row(&self, egress: &EgressName) -> usize {
         let loss = self.loss(egress, self.now - LATELY).unwrap_or(0.0);

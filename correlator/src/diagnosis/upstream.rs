@@ -260,7 +260,7 @@ pub fn beyond_gateway(
     // Where something else fails as well, flows may be its.
     let others = view.of_case(case).len() - failures.len();
     let alone = anchors.len() == known && others * 4 <= failures.len();
-    if !delay_excluded(view, failures, &anchors, alone) {
+    if !delay_excluded(view, case, failures, &anchors, alone) {
         return false;
     }
     // Flows that progress again: it was a delay, or it is over.
@@ -324,17 +324,13 @@ pub fn beyond_gateway(
 /// nothing else is wrong (`alone`), from three peers.
 fn delay_excluded(
     view: &View<'_>,
+    case: &Case,
     failures: &[Failure<'_>],
     anchors: &[Anchor<'_>],
     alone: bool,
 ) -> bool {
     // What was held back, and a queue that grew when the answers stopped, may grow on.
-    let slowed: Vec<_> = anchors
-        .iter()
-        .copied()
-        .filter(|a| a.window.slowed())
-        .collect();
-    let patience = if ases(&slowed) >= 2 || view.host.stalled(view.now) {
+    let patience = if view.queue_grows(&case.egress) || view.host.stalled(view.now) {
         PATIENCE
     } else {
         1
