@@ -357,6 +357,18 @@ fn a_remote_as_is_slow() {
     assert_eq!(world.rebased(), 0);
 }
 
+/// A path that takes 60 ms more takes 20 to 100 ms more where acknowledgements are delayed before or after.
+#[test]
+fn delayed_acknowledgements_hide_a_part_of_an_as_and_not_the_as() {
+    let mut world = usual();
+    let asn = Asn(64_701);
+    world.slow(28, |p| p.origin == asn);
+    let clear = [0, 1, 4].map(|i| world.peers[i].key);
+    world.slow(80, |p| clear.contains(&p.key));
+    world.run(15_000);
+    assert_eq!(world.verdict().0, LatencyScope::As { asn });
+}
+
 #[test]
 fn one_prefix_of_an_as_and_one_peer() {
     let mut world = usual();

@@ -9,6 +9,9 @@ use events::{Asn, EgressName, LatencyScope, PeerKey, Prefix, Timestamp};
 /// So much more is no rise.
 const NOTHING: Duration = Duration::from_millis(10);
 
+/// A delayed acknowledgement hides so much of a rise, or adds it (Linux: `TCP_DELACK_MIN`).
+const DELAYED_ACK: Duration = Duration::from_millis(40);
+
 /// A peer of which it is known whether it is slow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
@@ -125,7 +128,7 @@ fn best_of(
     rises.sort_unstable();
     let middle = rises.get(rises.len() / 2).copied().unwrap_or_default();
     // Who takes half as much longer, and by its own baseline is no spike yet, speaks for neither.
-    let half = (middle / 2).max(NOTHING);
+    let half = (middle.saturating_sub(DELAYED_ACK) / 2).max(NOTHING);
     let mut whole = Class::default();
     let mut ases: BTreeMap<Asn, Class> = BTreeMap::new();
     let mut prefixes: BTreeMap<Prefix, Class> = BTreeMap::new();
