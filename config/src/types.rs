@@ -342,7 +342,8 @@ pub struct Failover {
     pub class_interval: Duration,
     /// How long routes stay after the primary healed; doubled for each time within an hour.
     pub hold_down: Duration,
-    /// The longest that they stay.
+    /// The longest that they stay, and that a path which breaks again and again must answer to count
+    /// as healed.
     pub hold_down_max: Duration,
     /// Once routes are in, connections with a backed-off retransmission timer are made to
     /// retransmit at once by an ICMP message to ourselves (RFC 6069).

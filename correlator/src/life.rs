@@ -336,7 +336,8 @@ impl Correlator {
                 }
                 Health::Unknown => case.well_since = None,
             }
-            let heal = t.heal * self.flaps.get(&case.egress).map_or(1, |f| f.patience(now));
+            let flaps = self.flaps.get(&case.egress);
+            let heal = t.healed_after(flaps.map_or(1, |flaps| flaps.patience(now)));
             let patience = if dark { t.give_up * 4 } else { t.give_up };
             let reason = if case.verdict.is_none() {
                 (now >= case.suspected_at + patience).then_some("no fault found")
@@ -381,11 +382,10 @@ impl Correlator {
         let damped = self
             .flaps
             .get(&case.egress)
-            .map(|flaps| flaps.patience(now))
-            .filter(|patience| dismiss && *patience > 2);
+            .map(|flaps| self.params.thresholds.healed_after(flaps.patience(now)))
+            .filter(|next| dismiss && *next > self.params.thresholds.heal * 2);
         let mut reason = reason.to_owned();
-        if let Some(patience) = damped {
-            let next = self.params.thresholds.heal * patience;
+        if let Some(next) = damped {
             reason.push_str(&format!(
                 "; it breaks again and again: the next time it must answer for {} s",
                 next.as_secs()

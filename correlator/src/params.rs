@@ -71,12 +71,19 @@ pub struct Thresholds {
     pub give_up: Duration,
     /// A path counts as healed after it has answered for so long.
     pub heal: Duration,
+    /// Where it breaks again and again that time is doubled, up to this.
+    #[serde(default = "heal_max")]
+    pub heal_max: Duration,
     /// An incident of which nothing more is heard ends after so long.
     pub silence: Duration,
     /// A timer that fired so late vetoes what was seen meanwhile.
     pub lag_veto: Duration,
     /// Open incidents at once, at most.
     pub max_open: usize,
+}
+
+const fn heal_max() -> Duration {
+    Duration::from_secs(64)
 }
 
 impl Default for Thresholds {
@@ -98,9 +105,36 @@ impl Default for Thresholds {
             single_persist: Duration::from_millis(1000),
             give_up: Duration::from_millis(1500),
             heal: Duration::from_secs(2),
+            heal_max: heal_max(),
             silence: Duration::from_secs(60),
             lag_veto: Duration::from_millis(50),
             max_open: 4,
         }
+    }
+}
+
+impl Thresholds {
+    /// How long a path must answer to count as healed, where that takes so many times longer than usual.
+    pub(crate) fn healed_after(&self, patience: u32) -> Duration {
+        (self.heal * patience).min(self.heal_max).max(self.heal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_heal_grows_up_to_what_is_set() {
+        let of = |heal_max: u64| {
+            let thresholds = Thresholds {
+                heal_max: Duration::from_secs(heal_max),
+                ..Thresholds::default()
+            };
+            [1, 2, 32].map(|patience| thresholds.healed_after(patience).as_secs())
+        };
+        assert_eq!(of(64), [2, 4, 64]);
+        assert_eq!(of(3), [2, 3, 3]);
+        assert_eq!(of(0), [2, 2, 2]);
     }
 }

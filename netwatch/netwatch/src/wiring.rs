@@ -132,9 +132,17 @@ pub fn engine(config: &Config, protected: &[Prefix], started: jiff::Timestamp) -
             flow_sources: config.probe.flow_sources.clone(),
             local_as: config.bgp.as_ref().map(|bgp| Asn(bgp.local_as)),
             probes: probes(config),
-            thresholds: correlator::Thresholds::default(),
+            thresholds: thresholds(config),
         },
         policy,
+    }
+}
+
+fn thresholds(config: &Config) -> correlator::Thresholds {
+    let usual = correlator::Thresholds::default();
+    correlator::Thresholds {
+        heal_max: usual.heal_max.min(config.failover.hold_down_max),
+        ..usual
     }
 }
 
