@@ -141,6 +141,8 @@ impl Slot {
     pub fn oldest_unacknowledged(&self) -> Option<u32> {
         self.ring
             .iter()
+            // Blank ones have no time, and may end where bytes of before it was watched do.
+            .filter(|stamp| stamp_micros(**stamp) != 0)
             .filter(|stamp| seq_after(stamp_end(**stamp), self.snd_una))
             .min_by_key(|stamp| stamp_end(**stamp).wrapping_sub(self.snd_una))
             .map(|stamp| stamp_micros(*stamp))
@@ -227,5 +229,17 @@ mod tests {
         assert_eq!(slot.oldest_unacknowledged(), Some(300));
         slot.snd_una = base.wrapping_add(20);
         assert_eq!(slot.oldest_unacknowledged(), None);
+    }
+
+    #[test]
+    fn bytes_on_their_way_when_the_watch_began_keep_their_time() {
+        // SAFETY: every field of a slot is a number.
+        let mut slot: Slot = unsafe { core::mem::zeroed() };
+        let (una, nxt) = (3_000_000_000_u32, 3_000_000_100_u32);
+        slot.snd_una = una;
+        slot.ring = [u64::from(nxt) << 32; RING];
+        // The one entry grew with what was sent since.
+        slot.ring[0] = (u64::from(nxt + 50) << 32) | 700;
+        assert_eq!(slot.oldest_unacknowledged(), Some(700));
     }
 }
