@@ -25,8 +25,8 @@ pub(crate) struct AckClock {
 pub(crate) struct Progress {
     /// New data was acknowledged then, or nothing is outstanding any more.
     pub acked: Option<Timestamp>,
-    /// How much later than `srtt + 4 * mdev + floor` that was, where no retransmission, closed
-    /// window or restart of the clock blurs it.
+    /// How much later than `srtt + 4 * mdev + floor` that was, where it was seen to be late and no
+    /// retransmission, closed window or restart of the clock blurs it.
     pub excess: Option<Duration>,
     /// A newer transmission.
     pub sent: Option<Timestamp>,
@@ -47,7 +47,7 @@ impl AckClock {
             return None;
         }
         let before = self.sample.replace(sample);
-        self.seen_at = at;
+        let looked_at = std::mem::replace(&mut self.seen_at, at);
         let mut progress = Progress::default();
         let acked = before.and_then(|b| newer(b.acked_at, sample.acked_at));
         progress.sent = before.and_then(|b| newer(b.sent_at, sample.sent_at));
@@ -57,9 +57,10 @@ impl AckClock {
             let blurred = before.zero_window
                 || self.restarted.is_some()
                 || self.retransmitted_at.is_some_and(|r| r >= oldest);
-            progress.excess = (!blurred && before.srtt > Duration::ZERO)
-                .then(|| acked_at.since(oldest))
-                .and_then(|age| age.checked_sub(limit(&before, Duration::ZERO, params)));
+            let due = oldest + limit(&before, Duration::ZERO, params);
+            // The newest acknowledgement need not be that byte's, unless it was seen to be late.
+            progress.excess = (!blurred && before.srtt > Duration::ZERO && looked_at > due)
+                .then(|| acked_at.since(due));
         }
 
         let Some(outstanding) = sample.outstanding else {

@@ -331,6 +331,20 @@ fn delayed_acknowledgements_are_learned_and_outages_are_not() {
     assert_eq!(world.tracker.peers(at(sent))[0].ack_allowance, ms(0));
 }
 
+/// Between two looks bytes were acknowledged and others sent: when each was is not known.
+#[test]
+fn what_was_not_seen_late_teaches_nothing() {
+    let mut world = World::established(Params::default());
+    for n in 0..20 {
+        let now = 10_000 + n * 5000;
+        world.sample(now + 30, sample(Some(now), Some(now)));
+        world.sample(now + 180, sample(Some(now + 150), Some(now + 170)));
+        world.sample(now + 200, sample(None, Some(now + 190)));
+    }
+    let peers = world.tracker.peers(at(200_000));
+    assert_eq!(peers[0].ack_allowance, ms(0));
+}
+
 #[test]
 fn a_spike_of_the_round_trip_time_is_told_with_its_end() {
     let mut world = World::established(Params::default());
