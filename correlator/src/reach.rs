@@ -24,7 +24,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(40);
 /// The last answers of a window are those to what was sent so long before the last.
 const OF_LATE: Duration = Duration::from_millis(200);
 /// By so much they are slower than all before, if a queue grows.
-const SLOWED: Duration = Duration::from_millis(5);
+const SLOWED: Duration = Duration::from_millis(20);
 /// A window answered within this before an onset was usable then.
 const USUAL: Duration = Duration::from_secs(5);
 
