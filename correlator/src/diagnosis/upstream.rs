@@ -311,13 +311,10 @@ pub fn beyond_gateway(
     let population = view.population(&case.egress, families);
     let spread = tally.origins.len() >= population.origins.len().min(t.min_prefixes)
         && tally.prefixes.len() >= population.prefixes.len().min(t.min_prefixes);
-    // Connected peers of which none fails speak against it.
-    let patience = if tally.peers == 0 && population.peers >= t.min_peers {
-        2 * t.anchor_misses
-    } else {
-        t.anchor_misses
-    };
-    (((strong || fair) && spread) || silent(patience)) && !narrower(view, case, failures)
+    // Connected peers of which none fails speak against it: then anchors of two ASes must miss more.
+    let unseen = tally.peers == 0 && population.peers >= t.min_peers;
+    let silent = silent(t.anchor_misses) && (!unseen || dead(2 * t.anchor_misses).0 >= 2);
+    (((strong || fair) && spread) || silent) && !narrower(view, case, failures)
 }
 
 /// Answers that were merely late by the allowance would have come by now, from two anchors or, where
