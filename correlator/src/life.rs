@@ -379,13 +379,11 @@ impl Correlator {
                     .healed(now);
             }
         }
-        let damped = self
-            .flaps
-            .get(&case.egress)
-            .map(|flaps| self.params.thresholds.healed_after(flaps.patience(now)))
-            .filter(|next| dismiss && *next > self.params.thresholds.heal * 2);
+        let t = &self.params.thresholds;
+        let flaps = self.flaps.get(&case.egress);
+        let next = t.healed_after(flaps.map_or(1, |flaps| flaps.patience(now)));
         let mut reason = reason.to_owned();
-        if let Some(next) = damped {
+        if dismiss && next > t.heal * 2 {
             reason.push_str(&format!(
                 "; it breaks again and again: the next time it must answer for {} s",
                 next.as_secs()

@@ -160,16 +160,17 @@ impl Window {
         let Some(last) = self.last_reply else {
             return false;
         };
-        let (mut before, mut of_late) = ((0, Duration::ZERO), Duration::ZERO);
+        let (mut older, mut before, mut of_late) = (0, Duration::ZERO, Duration::ZERO);
         for shot in &self.shots {
             let Some(rtt) = shot.rtt else { continue };
             if shot.sent_at + OF_LATE >= last {
                 of_late = of_late.max(rtt);
             } else {
-                before = (before.0 + 1, before.1.max(rtt));
+                older += 1;
+                before = before.max(rtt);
             }
         }
-        before.0 >= PRIOR && of_late > before.1 + SLOWED
+        older >= PRIOR && of_late > before + SLOWED
     }
 
     /// The median of the round-trip times of probes sent within a time; of fewer than five there is

@@ -327,7 +327,7 @@ fn delay_excluded(
     alone: bool,
 ) -> bool {
     // What was held back, and a queue that grew when the answers stopped, may grow on.
-    let patience = if view.queue_grows(&case.egress) || view.host.stalled(view.now) {
+    let patience = if view.host.stalled(view.now) || view.queue_grows(&case.egress) {
         PATIENCE
     } else {
         1
