@@ -326,7 +326,9 @@ impl<'a> View<'a> {
     pub fn dark_by(&self, case: &Case, verdict: &Verdict) -> Option<Timestamp> {
         let failures = self.of_case(case);
         match verdict {
-            Verdict::LocalLink { egress } => self.host.down_since(egress),
+            Verdict::LocalLink { egress } if self.host.down_since(egress).is_some() => {
+                self.host.down_since(egress)
+            }
             Verdict::Gateway { egress } => self
                 .gateways(egress, case.onset)
                 .iter()

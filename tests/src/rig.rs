@@ -90,6 +90,8 @@ impl Rig {
                 OUTSIDE => ("0", "0"),
                 _ => ("0", "1"),
             };
+            let gateway = GATEWAYS.contains(&role);
+            let silent = ["0", "1"][usize::from(gateway && scenario.topology.silent_gateways)];
             space.sysctl(
                 role,
                 &[
@@ -104,6 +106,8 @@ impl Rig {
                     ("ipv6/conf/default/router_solicitations", "0"),
                     ("ipv6/conf/default/keep_addr_on_down", "1"),
                     ("ipv4/tcp_no_metrics_save", "1"),
+                    ("ipv4/icmp_echo_ignore_all", silent),
+                    ("ipv6/icmp/echo_ignore_all", silent),
                     // As systemd sets it on Debian: echo sockets for everybody.
                     ("ipv4/ping_group_range", "0 2147483647"),
                 ],

@@ -64,6 +64,8 @@ pub struct Topology {
     pub inbound: f64,
     /// `TCP_CONGESTION` of the workload.
     pub congestion_control: String,
+    /// The gateways answer no ping; they forward all the same.
+    pub silent_gateways: bool,
     /// Origins by hand.
     pub origin: Vec<OriginSpec>,
 }
@@ -85,6 +87,7 @@ impl Default for Topology {
             message_bytes: 200,
             inbound: 0.25,
             congestion_control: "cubic".to_owned(),
+            silent_gateways: false,
             origin: Vec::new(),
         }
     }

@@ -38,6 +38,17 @@ impl Track {
         }
     }
 
+    /// When the first of the newest results, all of them losses, was sent.
+    fn silent_since(&self) -> Option<Timestamp> {
+        let newest = self.results.iter().rev();
+        newest.take_while(|(_, ok)| !ok).last().map(|(at, _)| *at)
+    }
+
+    /// What was sent after a moment was answered.
+    fn answered_since(&self, moment: Timestamp) -> bool {
+        self.results.iter().any(|(at, ok)| *ok && *at > moment)
+    }
+
     fn since(&self, onset: Timestamp) -> Proof {
         self.between(onset, None)
     }
@@ -194,14 +205,24 @@ impl Ledger {
             .any(|(_, track)| track.since(onset) == Proof::Alive)
     }
 
-    /// The egress's gateway did not answer the newest probes sent after `onset`. One that is not
+    /// The egress's gateway did not answer the newest probes sent after `onset`, and nothing beyond
+    /// it answered what was sent since: many gateways forward and answer no probe. One that is not
     /// probed, or not since, is not called dead: what answers beyond it proves it.
     #[must_use]
     pub fn gateway_dead(&self, egress: &EgressName, gateway: IpAddr, onset: Timestamp) -> bool {
-        self.gateways
+        let track = self
+            .gateways
             .get(egress)
-            .and_then(|targets| targets.get(&gateway))
-            .is_some_and(|track| track.since(onset) == Proof::Dead)
+            .and_then(|targets| targets.get(&gateway));
+        let silent_since = track
+            .filter(|track| track.since(onset) == Proof::Dead)
+            .and_then(Track::silent_since);
+        silent_since.is_some_and(|silent| {
+            let beyond = self.link.get(egress).into_iter().flatten();
+            !beyond
+                .filter(|(target, _)| target.is_ipv4() == gateway.is_ipv4())
+                .any(|(_, track)| track.answered_since(silent))
+        })
     }
 
     /// Of all flow-source probes through an egress from `source` sent after `since`: how many were
@@ -296,6 +317,26 @@ mod tests {
             verdict(&[(103, true), (101, false), (102, false)]),
             Proof::Alive
         );
+    }
+
+    #[test]
+    fn a_gateway_that_forwards_is_not_dead_for_answering_no_probe() {
+        let gateway: IpAddr = "192.0.2.1".parse().unwrap();
+        let with_anchor_answers = |answers: &[u64]| {
+            let mut ledger = Ledger::default();
+            for ms in [101, 121, 141] {
+                let mut lost = probe(ms, false, ProbeSource::Link);
+                lost.target = ProbeTarget::Gateway(gateway);
+                ledger.record(&lost);
+            }
+            for ms in answers {
+                ledger.record(&probe(*ms, true, ProbeSource::Link));
+            }
+            ledger.gateway_dead(&"b".into(), gateway, Timestamp::from_millis(100))
+        };
+        assert!(with_anchor_answers(&[]));
+        assert!(with_anchor_answers(&[100]), "before it fell silent");
+        assert!(!with_anchor_answers(&[110]));
     }
 
     #[test]

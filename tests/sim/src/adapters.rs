@@ -169,7 +169,11 @@ impl World {
         };
         let rtt = out + more_out + queueing + back + more_back;
         let lost_back = dies_back(&self.cuts, now + rtt, inbound, flow, &end);
-        let silent = matches!(end, End::Peer(n, _) if self.silent[n]);
+        let silent = match end {
+            End::Gateway { .. } => self.topology.egresses[egress].silent,
+            End::Peer(n, _) => self.silent[n],
+            End::Anchor(_) => false,
+        };
         let lost =
             silent || self.draw.chance(loss[0] + wide[0]) || self.draw.chance(loss[1] + wide[1]);
         let reply = (!lost && !lost_out && !lost_back).then_some(now + rtt);

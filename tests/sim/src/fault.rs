@@ -251,6 +251,23 @@ pub struct Fault {
     pub culprit: Option<Asn>,
 }
 
+impl Fault {
+    /// When the kernel says that a gateway does not resolve.
+    #[must_use]
+    pub fn unresolved_at(&self) -> Option<u64> {
+        self.signals.iter().find_map(|(at, signal)| {
+            matches!(
+                signal,
+                HostSignal::Neighbor {
+                    reachable: false,
+                    ..
+                }
+            )
+            .then_some(*at)
+        })
+    }
+}
+
 /// Draws one fault of a kind.
 #[must_use]
 pub fn draw(

@@ -110,16 +110,16 @@ impl Judged {
         incidents: &BTreeMap<&IncidentId, Vec<&Said>>,
         first: bool,
     ) {
-        let accepts = |verdict: &Verdict| truth.accepts(verdict, &ran.topology);
+        let accepts = |said: &Said, at| truth.accepts(&said.verdict, &ran.topology, at);
         let standing = incidents
             .iter()
             .filter_map(|(id, said)| Some((*id, said.last()?)))
-            .find(|(_, said)| said.at >= truth.from && accepts(&said.verdict));
+            .find(|(_, said)| said.at >= truth.from && accepts(said, ran.span.end));
         let ever = ran
             .seen
             .said
             .iter()
-            .find(|said| said.at >= truth.from && accepts(&said.verdict));
+            .find(|said| said.at >= truth.from && accepts(said, said.at));
         if standing.is_none() && truth.must {
             self.right = false;
             self.notes.push(match ever {
@@ -172,7 +172,7 @@ impl Judged {
         for said in incidents.values().filter_map(|said| said.last()) {
             let right = truths
                 .iter()
-                .any(|truth| truth.accepts(&said.verdict, &ran.topology));
+                .any(|truth| truth.accepts(&said.verdict, &ran.topology, ran.span.end));
             // A part of an isolation that the kernel itself told of.
             let told = |name: &events::EgressName| {
                 ran.topology

@@ -24,7 +24,7 @@ use sim::world::World;
   cargo xtask sim --world 123456789 --explain   one world, told
   cargo xtask sim --scenarios 2000 --without bgp
   cargo xtask sim --benign-days 300              no critical page, no reroute
-  cargo xtask sim --ablate --scenarios 500      what each kind of evidence is worth
+  cargo xtask sim --ablate --scenarios 1000     what each kind of evidence is worth
   cargo xtask sim --params my.toml              tests/sim/params.toml documents the keys
 
 Exit code: 0, or 1 when a check fails (see docs/sim.md)"
@@ -48,7 +48,7 @@ struct Arguments {
     /// List the kinds of evidence
     #[arg(long)]
     kinds: bool,
-    /// Then run a tenth of them, 200 at least, without each kind of evidence in turn
+    /// Then run a tenth of them, 1,000 at least, without each kind of evidence in turn
     #[arg(long, conflicts_with_all = ["without", "world"])]
     ablate: bool,
     /// Run one world, by its own seed
@@ -161,7 +161,7 @@ fn go(arguments: &Arguments, document: &mut Document) -> Result<()> {
 
 /// The first worlds again, without each kind of evidence in turn.
 fn ablate(params: &Params, plain: &Run, worlds: &[Judged], document: &mut Document) {
-    let some = plain.worlds.min((plain.worlds / 10).max(200));
+    let some = plain.worlds.min((plain.worlds / 10).max(1_000));
     let full = Figures::of(&worlds[..some.min(worlds.len())]);
     println!("\n{some} worlds\n{:18}{}", "all evidence", full.line());
     for (kind, _) in KINDS {

@@ -58,6 +58,7 @@ table! {
         rtt_ms: Range,
         anchors: Range,
         peers_silent: f64,
+        gateways_silent: f64,
         fib_specific: f64,
         answers_by_primary: f64,
     }

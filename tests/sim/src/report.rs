@@ -16,6 +16,9 @@ pub struct Figures {
     pub recall: (f64, usize),
     /// Share of those for which a route was asked for that helps.
     pub rerouted: f64,
+    /// Share of first faults with a right verdict at any time, those too that need not be found, and how
+    /// many there were.
+    pub named: (f64, usize),
     /// Share of worlds with the right classes.
     pub class: f64,
     /// Share of right culprits where BGP tells, and how often it does.
@@ -45,6 +48,7 @@ impl Figures {
             wrong_actions: worlds.iter().map(|w| w.wrong.len()).sum(),
             recall: of(|w| w.found),
             rerouted: of(|w| w.rerouted).0,
+            named: of(|w| (!w.kinds.is_empty()).then_some(w.decision_ms.is_some())),
             class: of(|w| Some(w.right)).0,
             culprit: of(|w| w.culprit),
             decision_ms: Measure::of(
@@ -63,11 +67,13 @@ impl Figures {
     #[must_use]
     pub fn line(&self) -> String {
         format!(
-            "wrong actions {}, recall {:.2} % of {}, rerouted {:.2} %, class {:.2} %, culprit {:.2} % of {}, decision p50 {:.0} ms p95 {:.0} ms",
+            "wrong actions {}, recall {:.2} % of {}, rerouted {:.2} %, named {:.2} % of {}, class {:.2} %, culprit {:.2} % of {}, decision p50 {:.0} ms p95 {:.0} ms",
             self.wrong_actions,
             self.recall.0 * 100.0,
             self.recall.1,
             self.rerouted * 100.0,
+            self.named.0 * 100.0,
+            self.named.1,
             self.class * 100.0,
             self.culprit.0 * 100.0,
             self.culprit.1,
@@ -82,6 +88,7 @@ impl Figures {
         self.wrong_actions > other.wrong_actions
             || self.recall.0 < other.recall.0
             || self.rerouted < other.rerouted
+            || self.named.0 < other.named.0
             || self.class < other.class
             || self.culprit.0 < other.culprit.0
             || self.decision_ms.0 > other.decision_ms.0
@@ -229,6 +236,7 @@ pub fn fill(document: &mut Document, worlds: &[Judged], minutes: f64) {
         figures.rerouted,
         figures.recall.1,
     );
+    single("named", "all", "share", figures.named.0, figures.named.1);
     single("class_accuracy", "all", "share", figures.class, n);
     single(
         "culprit_accuracy",
@@ -306,6 +314,7 @@ pub fn ablated(document: &mut Document, kind: &str, full: &Figures, figures: &Fi
     for (metric, unit, value) in [
         ("wrong_actions", "", figures.wrong_actions as f64),
         ("recall", "share", figures.recall.0),
+        ("named", "share", figures.named.0),
         ("class_accuracy", "share", figures.class),
         ("culprit_accuracy", "share", figures.culprit.0),
         ("decision_ms", "ms", figures.decision_ms.0),

@@ -24,6 +24,8 @@ pub struct Egress {
     pub upstream: Asn,
     /// One gateway for each address family of the world.
     pub gateways: Vec<IpAddr>,
+    /// They forward, but never answer a probe.
+    pub silent: bool,
     /// One way to the gateway, microseconds.
     pub near: u64,
 }
@@ -224,7 +226,7 @@ impl Topology {
         } else {
             2
         };
-        let egresses: Vec<Egress> = (0..count)
+        let mut egresses: Vec<Egress> = (0..count)
             .map(|n| Egress {
                 name: EgressName::from(["a", "b", "c"][n]),
                 interface: format!("wan{n}"),
@@ -234,6 +236,7 @@ impl Topology {
                     .filter(|v6| families[usize::from(*v6)])
                     .map(|v6| gateway(n, v6))
                     .collect(),
+                silent: false,
                 near: draw.log_range([50.0, 1_000.0]) as u64,
             })
             .collect();
@@ -323,6 +326,10 @@ impl Topology {
         } else {
             1
         };
+        let fib_specific = draw.chance(t.fib_specific);
+        for egress in &mut egresses {
+            egress.silent = draw.chance(t.gateways_silent);
+        }
         Self {
             egresses,
             prefixes,
@@ -330,7 +337,7 @@ impl Topology {
             anchors,
             inbound,
             families,
-            fib_specific: draw.chance(t.fib_specific),
+            fib_specific,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use events::{Asn, Verdict};
 
-use crate::fault::{Cut, End, Fault, Kind, Scope, dies_back, dies_out};
+use crate::fault::{Cut, End, FOREVER, Fault, Kind, Scope, dies_back, dies_out};
 use crate::topology::Topology;
 use crate::world::{FeedKind, Ran};
 
@@ -13,6 +13,8 @@ use crate::world::{FeedKind, Ran};
 const SHORT: u64 = 600_000;
 /// A route is asked for where a fault lasts for so long.
 const LASTING: u64 = 1_500_000;
+/// What was told so long ago could be made use of.
+const TOLD: u64 = 300_000;
 /// Peers that were sent something so long before the end can show it.
 const TIME_TO_TELL: u64 = 1_500_000;
 
@@ -23,6 +25,18 @@ pub struct Right {
     pub class: &'static str,
     /// The egress that it names, where it names one.
     pub egress: Option<usize>,
+    /// Right until then: what tells more comes later.
+    pub until: u64,
+}
+
+impl Right {
+    const fn always(class: &'static str, egress: Option<usize>) -> Self {
+        Self {
+            class,
+            egress,
+            until: FOREVER,
+        }
+    }
 }
 
 /// The truth about one fault.
@@ -161,7 +175,7 @@ impl Truth {
                 .seen
                 .bgp_told
                 .iter()
-                .any(|told| *told >= fault.from && told + 300_000 <= until),
+                .any(|told| *told >= fault.from && told + TOLD <= until),
             affected,
         };
         truth.must &= !Self::hidden(ran, fault, &truth.affected);
@@ -182,7 +196,8 @@ impl Truth {
     ) {
         let topology = &ran.topology;
         let egress = Some(fault.egress);
-        let mut right = |class, egress| self.right.push(Right { class, egress });
+        let silent = topology.egresses[fault.egress].silent;
+        let mut right = |class, egress| self.right.push(Right::always(class, egress));
         match fault.kind {
             Kind::None => {}
             Kind::Carrier => right("local_link", egress),
@@ -190,9 +205,21 @@ impl Truth {
                 // The two differ only in when the kernel says so.
                 right("gateway", egress);
                 right("local_link", egress);
+                // Of a gateway that never answered only the kernel can say that it is gone.
+                if silent {
+                    let told = fault.unresolved_at().map(|at| at + TOLD);
+                    let until = told.filter(|at| *at <= self.until).unwrap_or(FOREVER);
+                    let other = (topology.inbound != fault.egress).then_some("egress_only");
+                    let classes = std::iter::once("upstream_as").chain(other);
+                    self.right.extend(classes.map(|class| Right {
+                        class,
+                        egress,
+                        until,
+                    }));
+                }
             }
-            Kind::GatewayMute => right("gateway", egress),
-            Kind::ForwardsNothing | Kind::Upstream | Kind::EgressOnly => {
+            Kind::GatewayMute if !silent => right("gateway", egress),
+            Kind::GatewayMute | Kind::ForwardsNothing | Kind::Upstream | Kind::EgressOnly => {
                 right("upstream_as", egress);
                 if fault.kind == Kind::ForwardsNothing {
                     right("gateway", egress);
@@ -237,10 +264,7 @@ impl Truth {
         let all_dark = (0..topology.egresses.len()).all(|e| dark(cuts, topology, at, e));
         if all_dark {
             let class = "total_isolation";
-            self.right.push(Right {
-                class,
-                egress: None,
-            });
+            self.right.push(Right::always(class, None));
         }
         let v6 = fault.cuts.first().and_then(|cut| cut.v6);
         let flows_dead = ends(topology)
@@ -252,10 +276,7 @@ impl Truth {
                 (0..topology.egresses.len()).all(|e| !flow_reaches(cuts, topology, at, e, &end))
             });
         if flows_dead && !all_dark {
-            self.right.push(Right {
-                class: "return_path",
-                egress: None,
-            });
+            self.right.push(Right::always("return_path", None));
         }
     }
 
@@ -300,10 +321,7 @@ impl Truth {
         let one_prefix = prefixes.len() == 1;
         let remote = matches!(fault.kind, Kind::RemoteAs | Kind::AsEdge);
         let mut right = |class| {
-            self.right.push(Right {
-                class,
-                egress: None,
-            });
+            self.right.push(Right::always(class, None));
         };
         if active.len() <= 2 || fault.kind == Kind::SinglePeer {
             right("single_peer");
@@ -345,10 +363,7 @@ impl Truth {
         if fault.kind == Kind::SinglePeer && one_prefix {
             let only = prefixes.keys().all(|prefix| members(*prefix) == 1);
             if only && active.len() == 1 {
-                self.right.push(Right {
-                    class: "prefix",
-                    egress: None,
-                });
+                self.right.push(Right::always("prefix", None));
             }
         }
         // Everything that is watched fails: nobody can tell where.
@@ -357,10 +372,7 @@ impl Truth {
             !flow_reaches(&fault.cuts, topology, at, 0, &End::Anchor(a))
         });
         if anchors_dead || self.affected.len() == topology.peers.len() && !facts {
-            self.right.push(Right {
-                class: "upstream_as",
-                egress: Some(0),
-            });
+            self.right.push(Right::always("upstream_as", Some(0)));
         }
         self.critical = anchors_dead;
     }
@@ -388,11 +400,12 @@ impl Truth {
             permitted && self.must && lasts >= LASTING && helped >= if narrow { 2 } else { 1 };
     }
 
-    /// A verdict is right for this fault.
+    /// A verdict that stands at `at` is right for this fault.
     #[must_use]
-    pub fn accepts(&self, verdict: &Verdict, topology: &Topology) -> bool {
+    pub fn accepts(&self, verdict: &Verdict, topology: &Topology, at: u64) -> bool {
         self.right.iter().any(|right| {
             right.class == verdict.class()
+                && at < right.until
                 && right.egress.is_none_or(|wanted| {
                     egress_of(verdict).is_none_or(|name| topology.egresses[wanted].name.0 == name)
                 })

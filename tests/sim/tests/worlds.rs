@@ -54,7 +54,7 @@ fn calm(kind: &str) -> Params {
     .concat();
     Params::with(&format!(
         "[world]\npeers = [24, 24]\n\
-         [topology]\nanswers_by_primary = 0\n\
+         [topology]\nanswers_by_primary = 0\ngateways_silent = 0\n\
          [family]\nipv4 = 0\nipv6 = 0\nboth = 1\n\
          [traffic]\nidle = 0\nbursty = 0\nchatty_50 = 1\nchatty_200 = 0\nchatty_1000 = 0\n\
          [feed]\nnone = 0\nprompt = 1\nlate = 0\nstale = 0\n\
@@ -231,6 +231,18 @@ fn evidence_that_is_switched_off_is_missed() {
         let (full, less) = (right(kind, ""), right(kind, off));
         assert!(less < full, "{kind} without {off}: {less} of {full}");
     }
+    // A gateway that never answered: only the kernel can say that it is gone, and not the upstream AS.
+    let right = |off: &str| {
+        let mut params = calm("neighbor");
+        params.topology.gateways_silent = 1.0;
+        params.fault_shape.neighbor_signal_s = [0.5, 0.5];
+        let mut without = Without::default();
+        assert!(off.is_empty() || without.switch_off(off));
+        let judged = world(&params, world_seed(9, 0), without);
+        (judged.right, judged.verdict)
+    };
+    assert_eq!(right(""), (true, "local_link".to_owned()));
+    assert_eq!(right("neighbor"), (false, "upstream_as".to_owned()));
     // Later, or worse: without carrier the link's death is still a dead gateway's.
     let decision = |off: &str| {
         let mut without = Without::default();
