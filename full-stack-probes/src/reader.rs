@@ -7,11 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aya::maps::{MapData, RingBuf};
-use ebpf_abi::{
-    BlockRecord, Event, EventKind, FIRST_ADDRESS, KIND_OFFSET, MESSAGE, NO_SLOT, SLOTS, VACANT,
-    WAKE_PAUSE,
-};
+use ebpf_abi::{Event, EventKind, NO_SLOT, SLOTS, VACANT, WAKE_PAUSE};
 use events::{BlockRequest, ConnectionId, Flow, TcpEvent, TcpEventKind, TcpState, Timestamp};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -19,19 +15,22 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::Settings;
-use crate::block;
 use crate::convert;
 use crate::counters::{Shared, add, lock};
 use crate::diag::{Diag, Listing};
-use crate::heartbeat::{self, Pause, Pulse};
+use crate::heartbeat::{Pause, Pulse};
 use crate::kernel::Sources;
 use crate::message::Brief;
-use crate::owner;
 use crate::percentiles::Series;
-use crate::processes::{self, Note};
-use crate::records::{self, KernelRecord, Outbox, Sinks};
+use crate::records::{KernelRecord, Outbox, Sinks};
 use crate::sweep::{Live, Pace};
 use crate::swept::Swept;
+use drain::{Others, drain_ring};
+
+mod drain;
+mod reconcile;
+#[cfg(test)]
+mod tests;
 
 /// Events in a batch at most.
 const BATCH: usize = 1_000;
@@ -469,158 +468,6 @@ impl Reader {
             .store(self.swept.len() as u64, Ordering::Relaxed);
     }
 
-    /// Compares what is known with the kernel's own list.
-    fn reconcile(&mut self, now: Timestamp) {
-        match self.diag.list(false) {
-            Ok(listing) => self.reconcile_with(now, &listing),
-            Err(error) => {
-                add(&self.shared.reconcile_failed, 1);
-                self.complain("cannot list the kernel's connections", &error);
-            }
-        }
-    }
-
-    /// `at` is before the listing was begun. Events from before it are applied first, so that
-    /// nothing is found twice; events from after it have the last word.
-    fn reconcile_with(&mut self, at: Timestamp, listing: &Listing) {
-        let mut records = Vec::new();
-        self.drain(usize::MAX, &mut records);
-        let late = records.split_off(records.partition_point(|record| record.at < at.as_nanos()));
-        self.apply(&records);
-        let changed: BTreeSet<u64> = late
-            .iter()
-            .filter(|record| record.kind == EventKind::State as u8)
-            .map(|record| record.cookie)
-            .collect();
-
-        // Those that have no cookie for the programs are known by their ends.
-        let by_address: BTreeSet<Flow> = self
-            .known
-            .range(FIRST_ADDRESS..)
-            .map(|(_, known)| known.flow)
-            .collect();
-        let chosen = self.chosen_sockets();
-        let missed: Vec<_> = listing
-            .connections
-            .iter()
-            .filter(|listed| {
-                matches!(
-                    listed.state,
-                    TcpState::Established | TcpState::SynSent | TcpState::CloseWait
-                ) && !self.known.contains_key(&listed.cookie)
-                    && !changed.contains(&listed.cookie)
-                    && !self.is_ignored(&listed.flow)
-                    && self.is_watched(&listed.flow)
-                    && !by_address.contains(&listed.flow)
-                    && chosen
-                        .as_ref()
-                        .is_none_or(|chosen| chosen.contains(&listed.inode))
-            })
-            .collect();
-        let owners = owner::of(&missed.iter().map(|listed| listed.inode).collect());
-        for listed in missed {
-            add(&self.shared.found, 1);
-            self.know(listed.cookie, listed.flow, at);
-            if chosen.is_some() && self.sources.table.find(listed.cookie).is_none() {
-                let counter = if self.sources.table.invite(listed.cookie) {
-                    &self.shared.slots_invited
-                } else {
-                    &self.shared.untracked
-                };
-                add(counter, 1);
-            }
-            let mut push = |kind| {
-                self.out.push(TcpEvent {
-                    at,
-                    connection: ConnectionId(listed.cookie),
-                    flow: listed.flow,
-                    kind,
-                });
-            };
-            push(TcpEventKind::Found {
-                state: listed.state,
-                owner: owners.get(&listed.inode).cloned(),
-            });
-            if let Some(sample) = listed
-                .sample
-                .filter(|_| listed.state == TcpState::Established)
-            {
-                push(TcpEventKind::Sample(sample));
-            }
-        }
-
-        if listing.interrupted {
-            add(&self.shared.reconcile_failed, 1);
-        } else {
-            let listed: BTreeSet<u64> = listing.connections.iter().map(|one| one.cookie).collect();
-            let flows: BTreeSet<Flow> = if by_address.is_empty() {
-                BTreeSet::new()
-            } else {
-                listing.connections.iter().map(|one| one.flow).collect()
-            };
-            let unlisted: BTreeSet<u64> = self
-                .known
-                .iter()
-                .filter(|(cookie, known)| {
-                    let is_listed = listed.contains(cookie)
-                        || (**cookie >= FIRST_ADDRESS && flows.contains(&known.flow));
-                    known.since < at && !is_listed && !changed.contains(cookie)
-                })
-                .map(|(cookie, _)| *cookie)
-                .collect();
-            // One that opens or closes is for a moment in no list, without an event about it yet.
-            let gone: Vec<u64> = unlisted.intersection(&self.unlisted).copied().collect();
-            self.unlisted = unlisted;
-            for cookie in gone {
-                self.forget(cookie, at);
-            }
-        }
-        self.apply(&late);
-    }
-
-    /// Where only watched processes' connections are watched: their sockets' inodes. The programs
-    /// are told on the way where these processes listen.
-    fn chosen_sockets(&mut self) -> Option<BTreeSet<u32>> {
-        let (processes, _) = self.sources.processes.as_ref()?;
-        let before = self.sources.listening.known();
-        let sockets = owner::sockets_of(&processes.pids());
-        match self.diag.listeners() {
-            Ok(listeners) => {
-                let ports = listeners
-                    .iter()
-                    .filter(|one| sockets.contains(&one.inode))
-                    .map(|one| one.flow.local.port())
-                    .collect();
-                if let Err(error) = self.sources.listening.set(&ports, &before) {
-                    self.complain("cannot tell the programs all ports listened on", &error);
-                }
-            }
-            Err(error) => {
-                add(&self.shared.reconcile_failed, 1);
-                self.complain("cannot list the sockets that listen", &error);
-            }
-        }
-        Some(sockets)
-    }
-
-    fn forget(&mut self, cookie: u64, at: Timestamp) {
-        if let Some(index) = self.sources.table.find(cookie)
-            && self.sources.table.release(index, cookie)
-        {
-            add(&self.shared.slots_orphaned, 1);
-            self.unwatch(index);
-        }
-        if let Some(known) = self.known.remove(&cookie) {
-            add(&self.shared.gone, 1);
-            self.out.push(TcpEvent {
-                at,
-                connection: ConnectionId(cookie),
-                flow: known.flow,
-                kind: TcpEventKind::Gone,
-            });
-        }
-    }
-
     /// Sends what has gathered. Returns whether anyone still listens.
     fn flush(&mut self) -> bool {
         self.out.sort_by_key(|event| event.at);
@@ -696,224 +543,5 @@ fn hurries(event: &Event) -> bool {
         }
         Some(EventKind::Adopted | EventKind::Window) | None => false,
         Some(_) => true,
-    }
-}
-
-/// Records that are not about connections.
-#[derive(Default)]
-struct Others {
-    /// Heartbeats, each with the time of its handling.
-    beats: Vec<(Timestamp, Timestamp)>,
-    notes: Vec<Note>,
-    messages: Vec<Brief>,
-    /// Whether somebody asks for single calls ...
-    whole: bool,
-    /// ... and these then.
-    calls: Vec<KernelRecord>,
-    blocks: Vec<BlockRecord>,
-}
-
-fn drain_ring(
-    ring: &mut RingBuf<MapData>,
-    limit: usize,
-    records: &mut Vec<Event>,
-    others: &mut Others,
-    shared: &Shared,
-) -> bool {
-    for _ in 0..limit {
-        let Some(item) = ring.next() else {
-            return false;
-        };
-        if let Some(at) = heartbeat::parse(&item) {
-            others.beats.push((at, clock::now()));
-            continue;
-        }
-        if let Some(note) = processes::parse(&item) {
-            others.notes.push(note);
-            continue;
-        }
-        let kind = item.get(KIND_OFFSET).copied().unwrap_or_default();
-        if let Some(request) = block::parse(kind, &item) {
-            match request {
-                Some(request) => others.blocks.push(request),
-                None => add(&shared.malformed, 1),
-            }
-            continue;
-        }
-        if kind == MESSAGE {
-            match convert::parse(&item).as_ref().and_then(Brief::of) {
-                Some(message) => others.messages.push(message),
-                None => add(&shared.malformed, 1),
-            }
-            if !others.whole {
-                continue;
-            }
-        }
-        if let Some(call) = records::parse(kind, &item) {
-            match call {
-                Some(call) => others.calls.push(call),
-                // Of a message it was counted.
-                None if kind == MESSAGE => {}
-                None => add(&shared.malformed, 1),
-            }
-            continue;
-        }
-        match convert::parse(&item) {
-            Some(record) => records.push(record),
-            None => add(&shared.malformed, 1),
-        }
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-
-    use events::TcpSample;
-    use nix::sys::eventfd::EventFd;
-    use tokio::sync::mpsc::{Receiver, channel};
-
-    use super::*;
-    use crate::kernel::Kernel;
-
-    fn reader(ports: Vec<u16>, depth: usize) -> Option<(Kernel, Reader, Receiver<Vec<TcpEvent>>)> {
-        let settings = Settings {
-            ports,
-            ignore_loopback: false,
-            ..Settings::default()
-        };
-        let (kernel, sources) = match Kernel::load(&settings) {
-            Ok(loaded) => loaded,
-            Err(error) if !nix::unistd::geteuid().is_root() => {
-                println!("SKIPPED: {error}");
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let (sink, receiver) = channel(depth);
-        let reader = Reader::new(
-            sources,
-            settings,
-            Diag::open().unwrap(),
-            Sinks {
-                tcp: sink,
-                records: None,
-            },
-            Arc::default(),
-            EventFd::new()
-                .unwrap()
-                .as_fd()
-                .try_clone_to_owned()
-                .unwrap(),
-        );
-        Some((kernel, reader, receiver))
-    }
-
-    fn event(kind: TcpEventKind) -> TcpEvent {
-        let end = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        TcpEvent {
-            at: Timestamp::ZERO,
-            connection: ConnectionId(1),
-            flow: Flow {
-                local: end,
-                remote: end,
-            },
-            kind,
-        }
-    }
-
-    #[test]
-    fn a_connection_that_the_kernel_no_longer_lists_is_gone_with_its_slot() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let Some((_kernel, mut reader, _receiver)) = reader(vec![address.port()], 1) else {
-            return;
-        };
-        let _stream = TcpStream::connect(address).unwrap();
-        let _accepted = listener.accept().unwrap();
-        reader.reconcile(clock::now());
-        assert_eq!(reader.known.len(), 2, "both ends are this host's");
-        assert_eq!(reader.swept.len(), 2);
-        let cookies: Vec<u64> = reader.known.keys().copied().collect();
-        let found: Vec<_> = reader
-            .out
-            .drain(..)
-            .filter(|event| matches!(event.kind, TcpEventKind::Found { .. } | TcpEventKind::Gone))
-            .collect();
-        assert!(
-            found.is_empty(),
-            "they were seen from the beginning: {found:?}"
-        );
-
-        let cut_short = Listing {
-            interrupted: true,
-            ..Listing::default()
-        };
-        reader.reconcile_with(clock::now(), &cut_short);
-        assert_eq!(reader.known.len(), 2, "a cut listing proves nothing");
-
-        reader.reconcile_with(clock::now(), &Listing::default());
-        assert_eq!(reader.known.len(), 2, "it may be about to be listed");
-
-        reader.reconcile_with(clock::now(), &Listing::default());
-        let gone: Vec<_> = reader
-            .out
-            .drain(..)
-            .filter(|event| event.kind == TcpEventKind::Gone)
-            .map(|event| event.connection.0)
-            .collect();
-        assert_eq!(gone, cookies);
-        assert!(reader.known.is_empty() && reader.swept.len() == 0);
-        for cookie in cookies {
-            assert_eq!(reader.sources.table.find(cookie), None);
-        }
-        assert_eq!(reader.shared.slots_orphaned.load(Ordering::Relaxed), 2);
-    }
-
-    #[test]
-    fn a_full_sink_costs_samples_and_keeps_edges_in_order() {
-        let Some((_kernel, mut reader, mut receiver)) = reader(vec![1], 1) else {
-            return;
-        };
-        let sample = TcpSample {
-            outstanding: None,
-            acked_at: None,
-            sent_at: None,
-            received_at: None,
-            srtt: Duration::ZERO,
-            mdev: Duration::ZERO,
-            min_rtt: Duration::ZERO,
-            last_rtt: None,
-            zero_window: false,
-        };
-        for errno in 0..1_500 {
-            reader.out.push(event(TcpEventKind::Error { errno }));
-            reader.out.push(event(TcpEventKind::Sample(sample)));
-        }
-        assert!(reader.flush());
-        assert_eq!(receiver.try_recv().unwrap().len(), BATCH);
-        assert_eq!(reader.shared.samples_dropped.load(Ordering::Relaxed), 1_000);
-        let mut next = 500;
-        while !reader.out.is_empty() {
-            assert!(reader.flush());
-            for event in receiver.try_recv().unwrap() {
-                assert_eq!(event.kind, TcpEventKind::Error { errno: next });
-                next += 1;
-            }
-        }
-        assert_eq!(next, 1_500);
-        assert_eq!(reader.shared.edges_dropped.load(Ordering::Relaxed), 0);
-
-        reader.sink.try_send(Vec::new()).unwrap();
-        for errno in 0..WAITING as i32 + 7 {
-            reader.out.push(event(TcpEventKind::Error { errno }));
-        }
-        assert!(reader.flush());
-        assert_eq!(reader.out.len(), WAITING);
-        assert_eq!(reader.shared.edges_dropped.load(Ordering::Relaxed), 7);
-
-        drop(receiver);
-        assert!(!reader.flush(), "nobody listens any more");
     }
 }

@@ -230,7 +230,8 @@ fn checks(document: &mut Document, cuts: &Cuts) {
     let why = cuts.seen.iter().find_map(|seen| seen.noisy.clone());
     add(
         "quiet_rig",
-        noisy == 0,
+        // More are not made up for.
+        noisy * 5 <= all,
         format!(
             "{noisy} of {all} cuts on a noisy rig, {}{}",
             if cuts.noisy_too {

@@ -8,6 +8,8 @@ use crate::bench::{Bench, spread};
 use crate::daemon::{Counters, Daemon, possible_cpus};
 use crate::hooks::{Foreign, kernel_time};
 use crate::load::{Load, RATE};
+use crate::sleeper::Sleeper;
+use crate::stats;
 use crate::world::{Config, HOST};
 
 /// Busy peers.
@@ -47,15 +49,26 @@ fn one(bench: &mut Bench, config: Config, peers: usize, foreign: &Foreign) -> an
     let sent = load.done()?;
 
     let blocks = bench.count(10, 3);
-    let mut percents = Vec::new();
+    let sleeper = Sleeper::start()?;
+    let (mut percents, mut bare, mut each) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rates = Vec::new();
     let window = (sys::now(), daemon.cpu_micros()?);
     let mut last = window;
+    let mut switches = daemon.switches()?;
+    let mut slept = sleeper.used();
     for _ in 0..blocks {
         sys::sleep(bench.time(2.0, 2.0))?;
         let now = (sys::now(), daemon.cpu_micros()?);
+        let switched = daemon.switches()?;
+        let used = sleeper.used();
+        let wakeups = switched.saturating_sub(switches).max(1) as f64;
         percents.push(percent(last, now));
-        last = now;
+        bare.push(used.micros_each_since(slept));
+        each.push((now.1 - last.1) as f64 / wakeups);
+        rates.push(wakeups * 1e9 / (now.0 - last.0) as f64);
+        (last, switches, slept) = (now, switched, used);
     }
+    drop(sleeper);
     load.check()?;
     let rate = {
         let now = load.done()?;
@@ -66,6 +79,20 @@ fn one(bench: &mut Bench, config: Config, peers: usize, foreign: &Foreign) -> an
     let after = daemon.counters()?;
     let value = percent(window, last);
     bench.add(spread("daemon_cpu_percent", &case, "%", value, &percents));
+    for (metric, unit, blocks) in [
+        ("daemon_wakeups_per_second", "1/s", &rates),
+        ("daemon_us_per_wakeup", "us", &each),
+        ("bare_us_per_wakeup", "us", &bare),
+    ] {
+        let middle = stats::median(blocks).unwrap_or_default();
+        bench.add(spread(metric, &case, unit, middle, blocks));
+    }
+    let by_block = percents.iter().zip(&bare);
+    let by_block: Vec<String> = by_block.map(|(p, us)| format!("{p:.2}/{us:.0}")).collect();
+    println!(
+        "{case}: % of a core / us of a bare wake-up, by block: {}",
+        by_block.join(" ")
+    );
     let wanted = (peers as u64 * RATE) as f64;
     bench.check(
         format!("load/{case}"),

@@ -131,6 +131,21 @@ impl Daemon {
         field(&text, "usage_usec").context("cpu.stat has no usage_usec")
     }
 
+    /// How often its threads left a CPU, waiting or preempted: each came back once before.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn switches(&self) -> anyhow::Result<u64> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
+        let of = |task: std::io::Result<std::fs::DirEntry>| {
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let waits = field(&text, "voluntary_ctxt_switches")?;
+            Some(waits + field(&text, "nonvoluntary_ctxt_switches")?)
+        };
+        Ok(tasks.filter_map(of).sum())
+    }
+
     /// A figure of `/proc/PID/status` in bytes.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod latency;
 mod load;
 mod loss;
 mod pingpong;
+mod sleeper;
 mod soak;
 mod stats;
 mod worker;
