@@ -188,8 +188,9 @@ impl Workload {
     }
 }
 
-impl Drop for Workload {
-    fn drop(&mut self) {
+impl Workload {
+    /// Ends both ends, and all connections with them.
+    pub fn end(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         drop(self.stdin.take());
         let _ = self.child.kill();
@@ -197,6 +198,12 @@ impl Drop for Workload {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -240,7 +240,10 @@ impl Engine {
             match output {
                 correlator::Output::Conclusion(conclusion) => self.conclude(&conclusion),
                 correlator::Output::Probe(request) => self.effect(Effect::Probe(request)),
-                correlator::Output::Watch { peers } => self.effect(Effect::Watch { peers }),
+                correlator::Output::Watch { peers } => {
+                    self.remediator.watch(&peers);
+                    self.effect(Effect::Watch { peers });
+                }
                 correlator::Output::Journal(entry) => self.effect(Effect::Journal(entry)),
                 correlator::Output::Rebase { peers } => {
                     let mut signals = Vec::new();

@@ -1,6 +1,6 @@
 //! What is known of routes: the kernel's and the routers'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use events::{
@@ -114,10 +114,11 @@ impl Facts {
             })
     }
 
-    /// Forgets a peer that is gone.
-    pub(crate) fn forget(&mut self, peer: PeerKey) {
-        self.fib.remove(&peer);
-        self.bgp.remove(&peer);
+    /// Forgets all peers but these.
+    pub(crate) fn keep(&mut self, peers: &[(PeerKey, Option<IpAddr>)]) {
+        let watched: BTreeSet<PeerKey> = peers.iter().map(|(peer, _)| *peer).collect();
+        self.fib.retain(|peer, _| watched.contains(peer));
+        self.bgp.retain(|peer, _| watched.contains(peer));
     }
 
     pub(crate) fn fib_of(&self, peer: PeerKey) -> Option<&Fib> {

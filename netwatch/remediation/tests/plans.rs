@@ -58,6 +58,32 @@ fn a_broken_egress_moves_the_covering_prefixes_at_once() {
     }
 }
 
+/// The validator restarts: its connections go and come back. Who is watched stays the same, so
+/// nobody tells its peers' routes again.
+#[test]
+fn peers_that_reconnect_are_moved_as_before() {
+    let restarted = |watched: &[usize]| {
+        let mut world = World::new(policy());
+        for index in ALL {
+            let down = Signal {
+                at: ms(ONSET - 4_000),
+                peer: peer(index),
+                kind: SignalKind::PeerDown,
+            };
+            world
+                .remediator
+                .signal(ms(ONSET - 4_000), &down, &mut world.out);
+        }
+        let watched: Vec<_> = watched.iter().map(|n| (peer(*n), None)).collect();
+        world.remediator.watch(&watched);
+        world.at(ONSET + 100).anchors(true);
+        world.at(ONSET + 150).confirm("i", upstream(), &ALL);
+        world.routes().len()
+    };
+    assert_eq!(restarted(&ALL), 5);
+    assert_eq!(restarted(&[]), 0, "nothing is known of who is not watched");
+}
+
 #[test]
 fn the_plan_is_written_before_it_is_carried_out() {
     let world = decided(policy(), upstream(), &ALL);

@@ -16,10 +16,11 @@ use state::*;
 pub use status::{CaseView, Output, PlanView, RemediationStatus, RemediatorView, Stage};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
 use events::{
     Actor, BgpSignal, Conclusion, Entry, EntryKind, FibChange, HostSignal, IncidentId,
-    OperatorCommand, Outcome, PlanId, ProbeResult, RevertReason, Signal, SignalKind, Timestamp,
+    OperatorCommand, Outcome, PeerKey, PlanId, ProbeResult, RevertReason, Signal, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,13 +94,16 @@ impl Remediator {
     /// The tracker concluded something about a peer.
     pub fn signal(&mut self, at: Timestamp, signal: &Signal, out: &mut Vec<Output>) {
         self.flows.signal(signal);
-        if signal.kind == SignalKind::PeerDown {
-            self.facts.forget(signal.peer);
-        }
         let judging = |active: &Active| matches!(active.stage, Stage::Verifying { .. });
         if self.plans.values().any(judging) {
             self.judge(at, out);
         }
+    }
+
+    /// Who is watched from now on, all of them. What is known of a peer is told once, so it is kept
+    /// for as long as the peer is watched, connected or not.
+    pub fn watch(&mut self, peers: &[(PeerKey, Option<IpAddr>)]) {
+        self.facts.keep(peers);
     }
 
     /// A probe ended.
