@@ -233,13 +233,14 @@ impl Correlator {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, at: Timestamp, out: &mut Vec<Output>) {
-        if self.watch_at.is_some_and(|due| at >= due) {
-            self.watch_at = None;
-            self.watch(out);
-        }
+        // Before the list is told: who comes back after it is new on the next one.
         if at >= self.forget_at {
             self.forget_at = at + FORGET_TICK;
             self.forget(at);
+        }
+        if self.watch_at.is_some_and(|due| at >= due) {
+            self.watch_at = None;
+            self.watch(out);
         }
         if self.evaluation_due().is_some_and(|due| at >= due) {
             self.evaluate(at, out);

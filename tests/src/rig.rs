@@ -261,7 +261,8 @@ impl Rig {
             | FaultKind::DaemonStop
             | FaultKind::DaemonContinue
             | FaultKind::ValidatorStop
-            | FaultKind::ValidatorContinue => return Ok(None),
+            | FaultKind::ValidatorContinue
+            | FaultKind::ValidatorRestart => return Ok(None),
         };
         Ok(Some(cut))
     }

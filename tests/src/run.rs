@@ -301,6 +301,13 @@ impl<'a> Timeline<'a> {
             (FaultKind::DaemonContinue, Some(daemon)) => daemon.signal(libc::SIGCONT),
             (FaultKind::ValidatorStop, _) => self.workload.signal(libc::SIGSTOP),
             (FaultKind::ValidatorContinue, _) => self.workload.signal(libc::SIGCONT),
+            (FaultKind::ValidatorRestart, _) => self.workload.restart(
+                &self.rig.space,
+                &self.rig.world,
+                &self.scenario.topology,
+                VALIDATOR,
+                crate::rig::OUTSIDE,
+            )?,
             _ => {}
         }
         let cut = self
@@ -378,6 +385,7 @@ impl<'a> Timeline<'a> {
             FaultKind::DaemonContinue => "the daemon goes on (SIGCONT)".to_owned(),
             FaultKind::ValidatorStop => "the validator is stopped (SIGSTOP)".to_owned(),
             FaultKind::ValidatorContinue => "the validator goes on (SIGCONT)".to_owned(),
+            FaultKind::ValidatorRestart => "the validator was restarted".to_owned(),
             FaultKind::CpuHog => "a runaway process takes all CPUs".to_owned(),
             FaultKind::PagerFault => "the pager misbehaves".to_owned(),
             FaultKind::Heal => "everything is healed".to_owned(),

@@ -335,6 +335,8 @@ pub enum FaultKind {
     ValidatorStop,
     /// SIGCONT to the validator's process.
     ValidatorContinue,
+    /// The validator's process ends, and another makes all connections anew.
+    ValidatorRestart,
     /// The validator sends all that an uplink takes, into the queue behind its gateway.
     BulkUpload,
     /// Threads spin on every CPU of this machine.
@@ -438,6 +440,7 @@ impl FaultKind {
             | Self::DaemonContinue
             | Self::ValidatorStop
             | Self::ValidatorContinue
+            | Self::ValidatorRestart
             | Self::Heal => none,
         }
     }

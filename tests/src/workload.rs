@@ -189,8 +189,24 @@ impl Workload {
 }
 
 impl Workload {
-    /// Ends both ends, and all connections with them.
-    pub fn end(&mut self) {
+    /// Both processes end, and new ones make all connections anew.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn restart(
+        &mut self,
+        space: &Space,
+        world: &World,
+        topology: &Topology,
+        validator: &str,
+        outside: &str,
+    ) -> anyhow::Result<()> {
+        self.end();
+        *self = Self::start(space, world, topology, validator, outside)?;
+        Ok(())
+    }
+
+    fn end(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         drop(self.stdin.take());
         let _ = self.child.kill();

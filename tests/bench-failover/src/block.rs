@@ -352,15 +352,13 @@ impl Block {
     /// New connections. Those that went through cuts are not as they were: TCP keeps the smaller
     /// congestion window, and the wider reordering window (RFC 8985) of spurious retransmissions.
     fn renew(&mut self) -> anyhow::Result<()> {
-        self.workload.end();
-        self.workload = Workload::start(
+        self.workload.restart(
             &self.rig.space,
             &self.rig.world,
             &self.scenario.topology,
             VALIDATOR,
             OUTSIDE,
-        )?;
-        Ok(())
+        )
     }
 
     /// Cuts; when the first packet was lost, if one was within 5 s.

@@ -236,6 +236,16 @@ fn validate(scenario: &Scenario) -> Result<(), Problem> {
         if fault.threads.is_some_and(|n| !(1..=64).contains(&n)) {
             return bad("threads", "must be from 1 to 64".to_owned());
         }
+        let mut before = scenario.fault.iter().take(nth);
+        if fault.kind == FaultKind::ValidatorRestart
+            && before.any(|earlier| earlier.kind != FaultKind::ValidatorRestart)
+        {
+            return bad(
+                "kind",
+                "a restart of the validator comes before all other faults: existing connections are judged"
+                    .to_owned(),
+            );
+        }
         let goes_on = |later: &Fault| later.kind == FaultKind::ValidatorContinue;
         if fault.kind == FaultKind::ValidatorStop && !scenario.fault.iter().skip(nth).any(goes_on) {
             return bad(
