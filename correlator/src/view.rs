@@ -326,9 +326,10 @@ impl<'a> View<'a> {
     pub fn dark_by(&self, case: &Case, verdict: &Verdict) -> Option<Timestamp> {
         let failures = self.of_case(case);
         match verdict {
-            Verdict::LocalLink { egress } if self.host.down_since(egress).is_some() => {
-                self.host.down_since(egress)
-            }
+            Verdict::LocalLink { egress } => self
+                .host
+                .down_since(egress)
+                .or_else(|| self.surely_dark(case, &failures)),
             Verdict::Gateway { egress } => self
                 .gateways(egress, case.onset)
                 .iter()

@@ -44,9 +44,10 @@ impl Track {
         newest.take_while(|(_, ok)| !ok).last().map(|(at, _)| *at)
     }
 
-    /// What was sent after a moment was answered.
-    fn answered_since(&self, moment: Timestamp) -> bool {
-        self.results.iter().any(|(at, ok)| *ok && *at > moment)
+    /// When the newest one was sent that was answered.
+    fn newest_answer(&self) -> Option<Timestamp> {
+        let newest = self.results.iter().rev().find(|(_, ok)| *ok)?;
+        Some(newest.0)
     }
 
     fn since(&self, onset: Timestamp) -> Proof {
@@ -164,8 +165,7 @@ impl Ledger {
         target: IpAddr,
     ) -> Option<Timestamp> {
         let track = self.flow.get(egress)?.get(&source)?.get(&target)?;
-        let newest = track.results.iter().rev().find(|(_, ok)| *ok)?;
-        Some(newest.0)
+        track.newest_answer()
     }
 
     /// A target in `prefix` answers the uplink's own address through an egress, by what was sent
@@ -189,8 +189,7 @@ impl Ledger {
             .and_then(|sources| sources.get(&source))
             .and_then(|targets| targets.get(&target))
             .is_some_and(|track| {
-                track.since(Timestamp::ZERO) == Proof::Dead
-                    && track.results.iter().any(|(_, ok)| *ok)
+                track.since(Timestamp::ZERO) == Proof::Dead && track.newest_answer().is_some()
             })
     }
 
@@ -221,7 +220,8 @@ impl Ledger {
             let beyond = self.link.get(egress).into_iter().flatten();
             !beyond
                 .filter(|(target, _)| target.is_ipv4() == gateway.is_ipv4())
-                .any(|(_, track)| track.answered_since(silent))
+                .filter_map(|(_, track)| track.newest_answer())
+                .any(|at| at > silent)
         })
     }
 
