@@ -2,8 +2,9 @@
 //!
 //! The first page waits for the remediation's outcome, at most [`PATIENCE`] after the verdict, and
 //! is always sent, even if all is well again by then. A second trigger with the same `dedup_key`
-//! says how the remediation ended; a resolve follows when the path works again. Round-trip times that
-//! rose are told only where they stay so, and those of a single peer to nobody.
+//! says how the remediation ended; a resolve follows when the path works again. Where no route can
+//! help, what passes by itself wakes nobody: a stall of this host of less than a second, and
+//! round-trip times that rose for less than ten, or to a single peer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,11 @@ pub const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Slowness that ends within this wakes nobody.
 const SLOW_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A stall of this host that was shorter wakes nobody ...
+const STALL_TOLD: Duration = Duration::from_secs(1);
+/// ... and is over by then: it counts as over when the peers answered for two seconds.
+const STALL_PATIENCE: Duration = Duration::from_secs(4);
 
 /// `PageDetails::evidence` holds at most so many lines.
 const EVIDENCE_LINES: usize = 20;
@@ -86,7 +92,12 @@ impl Pages {
                     }
                     None => return,
                 };
+                if flow.may_pass() && flow.incident.verdict != incident.verdict {
+                    // What was said of the other verdict: nothing to be done.
+                    flow.remediation = None;
+                }
                 flow.incident = incident.clone();
+                flow.due = flow.due.map(|due| due.min(at + patience(incident)));
                 flow.severity = flow.severity.max(severity);
                 flow.bgp = bgp.clone();
                 flow.page_if_settled(at, out);
@@ -96,7 +107,7 @@ impl Pages {
                 at: healed_at,
             } => {
                 if let Some(mut flow) = self.flows.remove(incident) {
-                    if flow.due.is_some() && flow.is_slow() {
+                    if flow.due.is_some() && flow.passed(*healed_at) {
                         return;
                     }
                     if flow.due.is_some() {
@@ -145,7 +156,7 @@ impl PageFlow {
         let news = match &self.said {
             None => {
                 let settled = |r: &RemediationStatus| *r != RemediationStatus::Installing;
-                !self.is_slow() && self.remediation.as_ref().is_some_and(settled)
+                !self.may_pass() && self.remediation.as_ref().is_some_and(settled)
             }
             Some(said) => {
                 let ended = self
@@ -163,9 +174,21 @@ impl PageFlow {
         }
     }
 
-    /// Nothing is lost: it may wait.
-    const fn is_slow(&self) -> bool {
-        matches!(self.incident.verdict, Some(Verdict::Latency { .. }))
+    /// No route can help, and it may pass by itself: it can wait.
+    const fn may_pass(&self) -> bool {
+        matches!(
+            self.incident.verdict,
+            Some(Verdict::Latency { .. } | Verdict::HostStall)
+        )
+    }
+
+    /// It passed by itself before anybody had to know.
+    fn passed(&self, healed_at: Timestamp) -> bool {
+        match self.incident.verdict {
+            Some(Verdict::Latency { .. }) => true,
+            Some(Verdict::HostStall) => healed_at.since(self.incident.onset) < STALL_TOLD,
+            _ => false,
+        }
     }
 
     fn trigger(&mut self, at: Timestamp, out: &mut Vec<Page>) {
@@ -242,6 +265,7 @@ const fn pages(verdict: &Verdict) -> bool {
 const fn patience(incident: &Incident) -> Duration {
     match incident.verdict {
         Some(Verdict::Latency { .. }) => SLOW_PATIENCE,
+        Some(Verdict::HostStall) => STALL_PATIENCE,
         _ => PATIENCE,
     }
 }

@@ -447,7 +447,7 @@ fn every_verdict_has_a_severity_a_component_and_a_short_summary() {
     ] {
         let (_, sent) = run(vec![
             (VERDICT, Confirmed(verdict.clone())),
-            (VERDICT + 300, Timeout),
+            (VERDICT + 5_000, Timeout),
         ]);
         assert_eq!(sent.len(), 1, "{verdict:?}");
         let page = &sent[0].1;
@@ -527,4 +527,35 @@ fn slowness_is_told_once_it_lasts_and_never_as_critical() {
         assert!(sent.is_empty(), "{sent:?}");
         assert_eq!(pages.next_timeout(), None);
     }
+}
+
+#[test]
+fn a_short_stall_of_this_host_wakes_nobody() {
+    let stalled = || (VERDICT, Confirmed(Verdict::HostStall));
+    let nothing = || (VERDICT, Status(S::NothingToDo("the host".into())));
+    let times = |story| -> Vec<_> {
+        let (pages, sent) = run(story);
+        assert_eq!(pages.next_timeout(), None);
+        sent.iter().map(|(at, page)| (*at, page.action)).collect()
+    };
+    let onset = incident(None).onset.as_nanos() / 1_000_000;
+    let short = vec![stalled(), nothing(), (onset + 999, Healed)];
+    assert_eq!(times(short), []);
+    let longer = vec![stalled(), nothing(), (onset + 1_000, Healed)];
+    let end = onset + 1_000;
+    assert_eq!(times(longer), [(end, Trigger), (end, Resolve)]);
+    let lasting = vec![stalled(), nothing(), (VERDICT + 9_000, Healed)];
+    let told = [(VERDICT + 4_000, Trigger), (VERDICT + 9_000, Resolve)];
+    assert_eq!(times(lasting), told);
+    // What the network did as well is told as soon as that is known.
+    let worse = vec![
+        stalled(),
+        nothing(),
+        (VERDICT + 300, Updated(upstream())),
+        (VERDICT + 300, Status(S::Installing)),
+        (VERDICT + 9_000, Healed),
+    ];
+    let sent = times(worse);
+    let told = [(VERDICT + 500, Trigger), (VERDICT + 9_000, Resolve)];
+    assert_eq!(sent, told);
 }
