@@ -32,7 +32,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// One peer alone: its own uplink is its own matter.
 const ALONE: Duration = Duration::from_secs(10);
 /// A class smaller than an egress, whose path did not change, must be slow by so much: peers that get
-/// the same traffic begin together to delay their acknowledgements (Linux: 40 ms, `TCP_DELACK_MIN`).
+/// the same traffic begin together to delay their acknowledgements (Linux: 40 ms, `TCP_DELACK_MIN`),
+/// and some go on with it when the path is fast again.
 const DELAYED_ACKS: Duration = Duration::from_millis(55);
 /// While anything is slow it is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -73,6 +74,9 @@ pub struct Slow {
     usual: BTreeMap<PeerKey, Duration>,
     /// By how much they are above them, in the median.
     rise: Duration,
+    /// By how much they were at most.
+    #[serde(default)]
+    worst: Duration,
     measured_at: Timestamp,
 }
 
@@ -167,7 +171,17 @@ impl Slow {
         rises.sort_unstable();
         if let Some(middle) = rises.get(rises.len() / 2) {
             self.rise = *middle;
+            self.worst = self.worst.max(self.rise);
         }
+    }
+
+    /// What is left of the rise is what a delayed acknowledgement adds.
+    fn is_back(&self, peer: &PeerKey, times: &BTreeMap<PeerKey, RoundTrip>) -> bool {
+        let (Some(usual), Some(time)) = (self.usual.get(peer), times.get(peer)) else {
+            return false;
+        };
+        let left = time.rtt.saturating_sub(*usual);
+        left < DELAYED_ACKS && left * 2 < self.worst
     }
 
     /// Takes in more peers; returns whether any is new.
@@ -451,6 +465,7 @@ impl Correlator {
             cause: LatencyCause::Unknown,
             usual: BTreeMap::new(),
             rise: Duration::ZERO,
+            worst: Duration::ZERO,
             measured_at: now,
         }
     }
@@ -525,7 +540,7 @@ impl Correlator {
                     self.name(&mut slow, latency, 0, now, out);
                 }
             }
-            match self.over(latency, &mut slow, now, out) {
+            match self.over(latency, &mut slow, times, now, out) {
                 Some(reason) => self.end_slow(latency, slow, now, &reason, out),
                 None => latency.cases.push(slow),
             }
@@ -537,6 +552,7 @@ impl Correlator {
         &self,
         latency: &mut Latency,
         slow: &mut Slow,
+        times: &BTreeMap<PeerKey, RoundTrip>,
         now: Timestamp,
         out: &mut Vec<Output>,
     ) -> Option<String> {
@@ -550,14 +566,19 @@ impl Correlator {
         if let Some(lossy) = self.cases.iter().find(explains) {
             return Some(format!("packets are lost: see {}", lossy.id));
         }
-        let still = affected.keys().filter(|k| latency.spikes.contains_key(k));
-        let still: Vec<PeerKey> = still.copied().collect();
+        let spiking = affected.keys().filter(|k| latency.spikes.contains_key(k));
+        let (back, still): (Vec<PeerKey>, Vec<PeerKey>) =
+            spiking.partition(|key| slow.is_back(key, times));
         if still.len() * 5 <= affected.len() {
             let since = *slow.case.well_since.get_or_insert(now);
             let uplink = latency.uplinks.get(&slow.case.egress);
             let idle =
                 slow.cause == LatencyCause::OwnUplink && uplink.is_some_and(Uplink::is_quiet_again);
             return (now >= since + HEAL).then(|| {
+                latency.spikes.retain(|key, _| !back.contains(key));
+                if !back.is_empty() {
+                    out.push(Output::Rebase { peers: back });
+                }
                 if slow.rise > Duration::from_millis(10) {
                     format!("{}; by now that is usual", slow.rise_text())
                 } else if idle {

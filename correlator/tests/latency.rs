@@ -369,6 +369,30 @@ fn delayed_acknowledgements_hide_a_part_of_an_as_and_not_the_as() {
     assert_eq!(world.verdict().0, LatencyScope::As { asn });
 }
 
+/// Linux goes on to delay acknowledgements that it sent at once before: the path is not slow by that.
+#[test]
+fn acknowledgements_that_stay_delayed_keep_no_incident_open() {
+    let asn = Asn(64_701);
+    for (rise, over) in [(150, true), (60, false)] {
+        let mut world = usual();
+        world.slow(rise, |p| p.origin == asn);
+        world.run(20_000);
+        assert_eq!(world.verdict().0, LatencyScope::As { asn });
+        let delaying = [0, 5].map(|i| world.peers[i].key);
+        world.slow(0, |p| !delaying.contains(&p.key));
+        world.slow(41, |p| delaying.contains(&p.key));
+        world.run(60_000);
+        let (ended, rebased) = (world.ended(), world.rebased());
+        if over {
+            assert_eq!(ended, ["round-trip times are as usual"]);
+            assert_eq!(rebased, 2);
+            assert_eq!(world.verdicts().len(), 1, "{}", world.story());
+        } else {
+            assert_eq!((ended.len(), rebased), (0, 0), "{}", world.story());
+        }
+    }
+}
+
 #[test]
 fn one_prefix_of_an_as_and_one_peer() {
     let mut world = usual();
